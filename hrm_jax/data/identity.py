@@ -1,0 +1,79 @@
+"""Which data a run was trained on, small enough to be kept inside every checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from hrm_jax.data.errors import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """What identifies a built data set.
+
+    Attributes:
+        builder: Name of what built it, for instance `sudoku`.
+        version: Version of the builder.
+        seed: Seed of the builder, None where nothing was drawn.
+        counts: Sizes by name, for instance `{"train examples": 1000}`.
+        sha256: Digests by split, from `PuzzleSet.digest`.
+    """
+
+    builder: str
+    version: str
+    seed: int | None
+    counts: dict[str, int]
+    sha256: dict[str, str]
+
+    def to_json(self) -> str:
+        """Returns the identity as one JSON object; `from_json` inverts it."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Identity:
+        """Parses what `to_json` wrote.
+
+        Raises:
+            DataError: `text` is not JSON, or a field is missing, unknown or of the wrong type.
+        """
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"data identity: not valid JSON: {error.msg}") from error
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(value, dict) or set(value) != names:
+            found = sorted(value) if isinstance(value, dict) else type(value).__name__
+            raise DataError(f"data identity: expected the fields {sorted(names)}, found {found}")
+        wanted: dict[str, tuple[type, ...]] = {
+            "builder": (str,),
+            "version": (str,),
+            "seed": (int, type(None)),
+            "counts": (dict,),
+            "sha256": (dict,),
+        }
+        for name, types in wanted.items():
+            if not isinstance(value[name], types):
+                raise DataError(f"data identity: {name} is {value[name]!r}, expected {types}")
+        return cls(**value)
+
+    def differences(self, other: Identity) -> list[str]:
+        """Returns one line `field: a != b` per difference; empty where both are the same data."""
+        mine, theirs = _flat(self), _flat(other)
+        return [
+            f"{name}: {mine.get(name, 'absent')} != {theirs.get(name, 'absent')}"
+            for name in [*mine, *(name for name in theirs if name not in mine)]
+            if mine.get(name, "absent") != theirs.get(name, "absent")
+        ]
+
+
+def _flat(identity: Identity) -> dict[str, Any]:
+    """The fields, with those of `counts` and `sha256` as `counts.train` and the like."""
+    flat: dict[str, Any] = {}
+    for name, value in dataclasses.asdict(identity).items():
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": item for key, item in value.items()})
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Sudoku: boards, exact solver, symmetries, generator, files and data sets."""

@@ -1,0 +1,183 @@
+"""Sudoku boards: shapes, text, tokens and rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+
+Array = npt.NDArray[Any]
+
+_BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
+
+
+@dataclasses.dataclass(frozen=True)
+class SudokuShape:
+    """Size of a board and of its boxes.
+
+    Attributes:
+        size: Rows, columns and digits, N.
+        box_rows: Rows of a box, which are the rows of a band.
+        box_cols: Columns of a box, which are the columns of a stack.
+    """
+
+    size: int
+    box_rows: int
+    box_cols: int
+
+    def __post_init__(self) -> None:
+        if self.box_rows * self.box_cols != self.size or not 1 <= self.size <= 9:
+            raise DataError(
+                f"Sudoku shape: boxes of {self.box_rows}×{self.box_cols} cells do not hold the "
+                f"{self.size} digits (at most 9)"
+            )
+
+    @classmethod
+    def of(cls, size: int) -> SudokuShape:
+        """Returns the usual shape: boxes of 2×2 for 4, 2 rows × 3 columns for 6, 3×3 for 9.
+
+        Raises:
+            DataError: Any other size.
+        """
+        if size not in _BOXES:
+            raise DataError(f"Sudoku size is {size}, expected one of {sorted(_BOXES)}")
+        return cls(size, *_BOXES[size])
+
+    @classmethod
+    def for_cells(cls, n_cells: int) -> SudokuShape:
+        """Returns the usual shape with `n_cells` cells (16, 36 or 81).
+
+        Raises:
+            DataError: Any other number of cells.
+        """
+        for size in _BOXES:
+            if size * size == n_cells:
+                return cls.of(size)
+        raise DataError(
+            f"a Sudoku has {', '.join(str(size * size) for size in _BOXES)} cells, not {n_cells}"
+        )
+
+    @property
+    def cells(self) -> int:
+        """Cells of the board, N²."""
+        return self.size * self.size
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens: 0 pad, 1 blank, digit + 1."""
+        return self.size + 2
+
+    def units(self) -> Array:
+        """Returns the cells of each row, column and box, in this order: int64 [3N, N]."""
+        grid = np.arange(self.cells).reshape(self.size, self.size)
+        boxes = grid.reshape(self.size // self.box_rows, self.box_rows, -1, self.box_cols)
+        return np.concatenate([grid, grid.T, boxes.swapaxes(1, 2).reshape(self.size, self.size)])
+
+
+def parse(text: str, shape: SudokuShape | None = None) -> Array:
+    """Reads a board from one line of text.
+
+    Args:
+        text: One character per cell, row by row: a digit, or `.` or `0` for a blank.
+        shape: Shape of the board; None takes the usual one with that many cells.
+
+    Returns:
+        Digits, 0 for a blank, int8 [cells].
+
+    Raises:
+        DataError: Wrong length, or a character that is none of these.
+    """
+    if shape is None:
+        shape = SudokuShape.for_cells(len(text))
+    if len(text) != shape.cells:
+        raise DataError(f"board has {len(text)} characters, expected {shape.cells}")
+    legal = digits_of_text(shape)
+    for cell, character in enumerate(text):
+        if character not in legal:
+            raise DataError(
+                f"{_place(cell, shape)}: {character!r} is neither a digit 1 to {shape.size} "
+                f"nor a blank (. or 0)"
+            )
+    return np.array([legal[character] for character in text], np.int8)
+
+
+def digits_of_text(shape: SudokuShape) -> dict[str, int]:
+    """Returns the digit (0 for a blank) that each legal character stands for."""
+    return {".": 0} | {str(digit): digit for digit in range(shape.size + 1)}
+
+
+def to_text(board: Array) -> str:
+    """Formats digits [cells] as one line, `.` for a blank; `parse` inverts it."""
+    return "".join(str(digit) if digit else "." for digit in board.tolist())
+
+
+def render(board: Array, shape: SudokuShape | None = None) -> str:
+    """Formats digits [cells] as lines for people, with separators between the boxes."""
+    if shape is None:
+        shape = SudokuShape.for_cells(len(board))
+    rule = "+".join(["-" * (2 * shape.box_cols + 1)] * (shape.size // shape.box_cols))[1:-1]
+    lines = []
+    for number, row in enumerate(board.reshape(shape.size, shape.size)):
+        if number and number % shape.box_rows == 0:
+            lines.append(rule)
+        text = to_text(row)
+        boxes = [text[i : i + shape.box_cols] for i in range(0, shape.size, shape.box_cols)]
+        lines.append(" | ".join(" ".join(box) for box in boxes))
+    return "\n".join(lines)
+
+
+def to_tokens(boards: Array) -> Array:
+    """Turns digits (0 blank) into tokens (digit + 1), uint8 of the same shape."""
+    return (boards + 1).astype(np.uint8)
+
+
+def from_tokens(tokens: Array) -> Array:
+    """Turns tokens into digits, int8 of the same shape; pad (0) becomes a blank like token 1.
+
+    A model may predict pad, which has no digit; a blank is not a solution either.
+    """
+    return np.maximum(tokens.astype(np.int64) - 1, 0).astype(np.int8)
+
+
+def check_rules(boards: Array, shape: SudokuShape) -> Array:
+    """Says whether no digit repeats in a row, column or box; blanks are allowed.
+
+    Args:
+        boards: Digits 0 to N [..., cells].
+        shape: Shape of the boards.
+
+    Returns:
+        bool [...].
+    """
+    in_units = np.sort(boards[..., shape.units()], axis=-1)
+    repeats = (in_units[..., 1:] == in_units[..., :-1]) & (in_units[..., 1:] != 0)
+    legal = ((boards >= 0) & (boards <= shape.size)).all(-1)
+    return np.asarray(legal & ~repeats.any((-1, -2)))
+
+
+def is_solution(boards: Array, shape: SudokuShape) -> Array:
+    """Says whether a board is full and keeps the rules: digits [..., cells] to bool [...]."""
+    return np.asarray(check_rules(boards, shape) & (boards > 0).all(-1))
+
+
+def contradictions(board: Array, shape: SudokuShape) -> str | None:
+    """Describes the first repeated digit of a board [cells], or returns None if there is none."""
+    for index, cells in enumerate(shape.units()):
+        digits = board[cells]
+        for digit in range(1, shape.size + 1):
+            found = cells[digits == digit]
+            if len(found) > 1:
+                unit = f"{('row', 'column', 'box')[index // shape.size]} {index % shape.size + 1}"
+                return (
+                    f"digit {digit} stands twice in {unit}: "
+                    f"at {_place(int(found[0]), shape)} and {_place(int(found[1]), shape)}"
+                )
+    return None
+
+
+def _place(cell: int, shape: SudokuShape) -> str:
+    return f"row {cell // shape.size + 1}, column {cell % shape.size + 1}"
