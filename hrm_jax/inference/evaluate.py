@@ -1,0 +1,107 @@
+"""Held-out figures of a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from hrm_jax import tasks
+from hrm_jax.data.errors import DataError
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.data.sudoku.board import SudokuShape
+from hrm_jax.data.sudoku.convert import to_puzzle_set
+from hrm_jax.data.sudoku.csv import read_csv
+from hrm_jax.inference.load import load
+from hrm_jax.models.act import Halting
+from hrm_jax.tasks.base import Figures
+from hrm_jax.tasks.evaluation import evaluate_puzzles
+from hrm_jax.tasks.sudoku import load_data, read_data_folder
+from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
+
+
+def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
+    """The test puzzles of a run, checked to be those it was trained beside.
+
+    Raises:
+        WorkdirError: There is no run, or the data have changed since.
+    """
+    folder = pathlib.Path(workdir)
+    config = tasks.parse(read_config(folder))
+    _, test, identity = load_data(config.data, folder / "data")  # type: ignore[attr-defined]
+    stored = read_identity(folder)
+    wrong = stored.differences(identity) if stored else []
+    if wrong:
+        raise WorkdirError(
+            f"the data of {folder} have changed since it was trained:\n  "
+            + "\n  ".join(wrong)
+            + "\nGive the puzzles to evaluate on with --data."
+        )
+    return test
+
+
+def read_puzzles(path: str | os.PathLike[str]) -> PuzzleSet:
+    """Reads puzzles with answers: a CSV file, or the test split of a data set folder.
+
+    Raises:
+        DataError: The file is missing or bad.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_dir():
+        return read_data_folder(path, "test")
+    puzzles = read_csv(path)
+    return to_puzzle_set(puzzles, SudokuShape.for_cells(puzzles.questions.shape[1]))
+
+
+def evaluate(
+    workdir: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    checkpoint: str | int = "last",
+    max_steps: int | None = None,
+    halting: Halting = "q",
+    slots: int = 32,
+    limit: int | None = None,
+) -> Figures:
+    """Evaluates a run's model.
+
+    Args:
+        workdir: The run's folder.
+        data: CSV file or data set folder; None takes the run's own test puzzles.
+        checkpoint: As in `load`.
+        max_steps: Most ACT steps; defaults to that of training and may exceed it.
+        halting: "q" stops where the model wants to, "fixed" after `max_steps`.
+        slots: Puzzles that think at a time.
+        limit: Only the first so many puzzles.
+
+    Returns:
+        Figures as of `evaluate_puzzles`; `eval/puzzles_per_second` is without compilation.
+
+    Raises:
+        WorkdirError, CheckpointError, DataError: What was given does not fit.
+    """
+    model = load(workdir, checkpoint)
+    puzzles = held_out(workdir) if data is None else read_puzzles(data)
+    if puzzles.metadata.seq_len != model.config.seq_len:
+        raise DataError(
+            f"{data}: puzzles have {puzzles.metadata.seq_len} cells, the model was trained on "
+            f"{model.config.seq_len}"
+        )
+    if limit is not None:
+        puzzles = PuzzleSet.simple(
+            puzzles.inputs[:limit],
+            puzzles.labels[:limit],
+            puzzles.metadata.vocab_size,
+            puzzles.metadata.ignore_label_id,
+        )
+    if max_steps is not None and max_steps < 1:
+        raise DataError(f"max_steps: expected at least 1, got {max_steps}")
+    config = dataclasses.replace(model.config, num_puzzle_identifiers=1)
+    figures = {}
+    for _ in range(2):  # the first pass compiles
+        figures = evaluate_puzzles(
+            config, model.variables, puzzles, slots=slots, halting=halting, max_steps=max_steps
+        )
+    return figures

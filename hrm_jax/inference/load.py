@@ -1,0 +1,36 @@
+"""From a workdir to a model that is ready to use."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from hrm_jax import tasks
+from hrm_jax.tasks.puzzle_model import PuzzleModel
+from hrm_jax.training.checkpoints import load_weights
+from hrm_jax.training.workdir import read_config
+
+
+def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> PuzzleModel:
+    """Loads the model that a run has trained.
+
+    Averaged weights are taken where the run kept them.
+
+    Args:
+        workdir: Folder given to `launch/train.py --workdir`.
+        checkpoint: "last", "best" or the step of a checkpoint that is still kept.
+
+    Returns:
+        The model; see `PuzzleModel.solve`.
+
+    Raises:
+        WorkdirError: There is no run in `workdir`.
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    config = tasks.parse(read_config(pathlib.Path(workdir)))
+    weights, _ = load_weights(workdir, checkpoint)
+    trained = weights.get("ema") or weights
+    variables = {"params": trained["params"], "constants": weights["constants"]}
+    if trained.get("tables"):
+        variables["tables"] = trained["tables"]
+    return PuzzleModel(config.model, variables, puzzle="sudoku")  # type: ignore[attr-defined]

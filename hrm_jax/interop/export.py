@@ -1,0 +1,53 @@
+"""Trained weights and their configuration, written as the PyTorch reference writes them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from hrm_jax.files import write_text
+from hrm_jax.interop.files import Format, split_suffix, write_state_dict
+from hrm_jax.interop.hrm_names import to_reference
+from hrm_jax.interop.reference_config import to_reference_config
+from hrm_jax.models.hrm import HRMConfig, Variables
+
+
+def export(
+    config: HRMConfig,
+    variables: Variables,
+    output: str | os.PathLike[str],
+    format: Format,
+    extra_config: Mapping[str, Any] | None = None,
+) -> list[pathlib.Path]:
+    """Writes the weights, and beside them `<name>.config.yaml` in the reference's layout.
+
+    `hrm_jax.interop.torch.load_hrm` reads the pair back.
+
+    Args:
+        config: Sizes.
+        variables: `params`, `constants` and, with a puzzle embedding, `tables`.
+        output: File for the weights, with a suffix of `format`; replaced if it exists.
+        format: One of `files.FORMATS`.
+        extra_config: Further arguments of `to_reference_config`, such as `loss_type` or `lr`.
+
+    Returns:
+        The two files: weights, configuration.
+
+    Raises:
+        ValueError: The format is unknown, does not go with the suffix of `output`, or
+            `extra_config` is wrong.
+        ImportError: A package is missing; the message tells how to install it.
+        OSError: A file cannot be written.
+    """
+    mapping = to_reference_config(config, **(extra_config or {}))
+    text = yaml.safe_dump(mapping, sort_keys=False)
+    weights = pathlib.Path(output)
+    write_state_dict(weights, to_reference(variables), format)
+    stem, _ = split_suffix(weights, format)
+    beside = stem.with_name(f"{stem.name}.config.yaml")
+    write_text(beside, text)
+    return [weights, beside]

@@ -1,0 +1,35 @@
+"""Rotary position encoding."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def rotary_tables(
+    length: int, head_dim: int, theta: float
+) -> tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]:
+    """Cosines and sines for positions 0..length-1, float32, each half of the last axis repeated.
+
+    Args:
+        length: Number of positions S.
+        head_dim: Size C of a head, even.
+        theta: Base of the wavelengths.
+
+    References:
+        Su et al., RoFormer, §3.2.2 (https://arxiv.org/abs/2104.09864), in the "rotate half" form.
+    """
+    frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    angles = np.outer(np.arange(length, dtype=np.float32), frequencies.astype(np.float32))
+    angles = np.concatenate([angles, angles], axis=-1)
+    return np.cos(angles), np.sin(angles)
+
+
+def apply_rotary(
+    x: Float[Array, "... S C"], cos: Float[np.ndarray, "S C"], sin: Float[np.ndarray, "S C"]
+) -> Float[Array, "... S C"]:
+    """Turns queries or keys by the angle of their position; computed in float32."""
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([-right, left], axis=-1)
+    return (x * cos + turned * sin).astype(x.dtype)

@@ -1,0 +1,244 @@
+"""Adaptive computation time (ACT) over whole puzzles: rows that halt make room for new ones.
+
+The network decides nothing here: it is any `think` function with the signature of
+`hrm_jax.models.hrm.think`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from hrm_jax.models.hrm import HRMConfig, Thought, Variables, think
+
+Batch = Mapping[str, Array]
+Halting = Literal["q", "fixed"]
+
+
+@struct.dataclass
+class ACTCarry:
+    """What goes from one ACT step to the next, for each row (slot) of a batch.
+
+    Attributes:
+        z_H, z_L: States [B, P+S, D] in the computation dtype.
+        steps: ACT steps the row's puzzle has had [B].
+        halted: Whether the row takes a new puzzle at the next step [B].
+        current_data: The puzzles being worked on; the arrays of a batch.
+    """
+
+    z_H: Float[Array, "B T D"]
+    z_L: Float[Array, "B T D"]
+    steps: Int[Array, " B"]
+    halted: Bool[Array, " B"]
+    current_data: dict[str, Array]
+
+
+def initial_carry(config: HRMConfig, batch: Batch) -> ACTCarry:
+    """A carry in which every row has halted, so that the first step takes all of `batch`.
+
+    Args:
+        config: Sizes.
+        batch: Arrays with B rows, `inputs` [B, S] among them; only shapes and dtypes matter.
+    """
+    rows, length = batch["inputs"].shape
+    shape = (rows, config.puzzle_emb_len + length, config.hidden_size)
+    return ACTCarry(
+        z_H=jnp.zeros(shape, config.dtype),
+        z_L=jnp.zeros(shape, config.dtype),
+        steps=jnp.zeros(rows, jnp.int32),
+        halted=jnp.ones(rows, bool),
+        current_data={k: jnp.zeros(v.shape, v.dtype) for k, v in batch.items()},
+    )
+
+
+def where_rows(rows: Bool[Array, " B"], new: Any, old: Any) -> Any:
+    """Takes whole rows from `new` where `rows` holds, else from `old` (arrays or trees of them)."""
+
+    def select(a: Array, b: Array) -> Array:
+        return jnp.where(rows.reshape((-1,) + (1,) * (b.ndim - 1)), a, b)
+
+    return jax.tree.map(select, new, old)
+
+
+def refill(carry: ACTCarry, batch: Batch, constants: Mapping[str, Array]) -> ACTCarry:
+    """Gives halted rows the puzzle of the same row of `batch` and the initial states.
+
+    Rows of `batch` whose slot is still thinking are dropped.
+    """
+    z_H = jnp.broadcast_to(constants["H_init"].astype(carry.z_H.dtype), carry.z_H.shape)
+    z_L = jnp.broadcast_to(constants["L_init"].astype(carry.z_L.dtype), carry.z_L.shape)
+    halted = carry.halted
+    return ACTCarry(
+        z_H=where_rows(halted, z_H, carry.z_H),
+        z_L=where_rows(halted, z_L, carry.z_L),
+        steps=jnp.where(halted, 0, carry.steps),
+        halted=halted,
+        current_data=where_rows(halted, dict(batch), carry.current_data),
+    )
+
+
+def puzzle_rows(variables: Variables, identifiers: Int[Array, " B"]) -> Array | None:
+    """Rows [B, E] of the puzzle table for the given identifiers; None without a table."""
+    tables = variables.get("tables")
+    return None if not tables else tables["puzzle_emb"][identifiers]
+
+
+def wants_to_halt(config: HRMConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
+    """The model's own decision: q_halt > q_continue, or q_halt > 0 where q_continue is not learnt."""
+    threshold = q_continue if config.q_target == "second_forward" else 0.0
+    return q_halt > threshold
+
+
+def exploration_minimum(
+    config: HRMConfig, key: PRNGKeyArray, rows: int
+) -> Int[Array, " B"]:
+    """Least steps for each row: uniform in 2..halt_max_steps with the exploration probability."""
+    coin, length = jax.random.split(key)
+    explores = jax.random.uniform(coin, (rows,)) < config.halt_exploration_prob
+    return explores * jax.random.randint(length, (rows,), 2, config.halt_max_steps + 1)
+
+
+def act_step(
+    config: HRMConfig,
+    variables: Variables,
+    carry: ACTCarry,
+    batch: Batch,
+    *,
+    halting: Halting = "fixed",
+    max_steps: int | None = None,
+) -> tuple[ACTCarry, Thought]:
+    """One step of evaluation: refill, think, count, halt.
+
+    Args:
+        config: Sizes.
+        variables: Weights, with `constants` and, if any, `tables`.
+        carry: From `initial_carry` or the step before.
+        batch: `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted.
+        halting: "fixed" halts after `max_steps`, as the reference's evaluation does; "q" also
+            where the model wants to.
+        max_steps: Defaults to `config.halt_max_steps`; may exceed it.
+
+    Returns:
+        The new carry and what the network gave.
+    """
+    carry = refill(carry, batch, variables["constants"])
+    data = carry.current_data
+    rows = puzzle_rows(variables, data["puzzle_identifiers"])
+    out = think(config, variables, carry.z_H, carry.z_L, data["inputs"], rows)
+    steps = carry.steps + 1
+    halted = steps >= (max_steps or config.halt_max_steps)
+    if halting == "q":
+        halted |= wants_to_halt(config, out.q_halt, out.q_continue)
+    carry = carry.replace(z_H=out.z_H, z_L=out.z_L, steps=steps, halted=halted)
+    return carry, out
+
+
+@struct.dataclass
+class Solved:
+    """Answers to N puzzles.
+
+    Attributes:
+        predictions: Tokens [N, S], uint8.
+        steps: ACT steps taken [N].
+        q_halt: Halting value at the last step [N]; its sigmoid is the model's belief to be right.
+        trace: With tracing, predictions after each step [N, max_steps, S], uint8; after a row
+            halted its last answer is repeated. Else None.
+        iterations: Passes of the network that were run, over the whole batch.
+    """
+
+    predictions: Int[Array, "N S"]
+    steps: Int[Array, " N"]
+    q_halt: Float[Array, " N"]
+    trace: Int[Array, "N T S"] | None
+    iterations: Int[Array, ""]
+
+
+def solve(
+    config: HRMConfig,
+    variables: Variables,
+    inputs: Int[Array, "N S"],
+    identifiers: Int[Array, " N"],
+    count: Int[Array, ""],
+    *,
+    slots: int,
+    halting: Halting = "q",
+    max_steps: int | None = None,
+    trace: bool = False,
+    sharding: jax.sharding.Sharding | None = None,
+    step: Callable[..., tuple[ACTCarry, Thought]] = act_step,
+) -> Solved:
+    """Solves puzzles in one `lax.while_loop`; slots whose row halted take the next puzzle at once.
+
+    Pure; meant to be jitted with everything after `count` static. The loop ends when all rows
+    have halted.
+
+    Args:
+        config: Sizes.
+        variables: Weights.
+        inputs: Tokens; rows from `count` on are padding, so that one compiled shape serves all.
+        identifiers: Puzzle identifiers.
+        count: Number of real puzzles, at most N.
+        slots: Rows B that think at a time.
+        halting: As in `act_step`.
+        max_steps: As in `act_step`.
+        trace: Whether to keep the answer after every step.
+        sharding: How the slots are spread over devices; None leaves it to the compiler.
+        step: The ACT step to run.
+    """
+    limit = max_steps or config.halt_max_steps
+    total, length = inputs.shape
+    nowhere = jnp.int32(total)  # scatters to this row are dropped
+    result = Solved(
+        predictions=jnp.zeros((total, length), jnp.uint8),
+        steps=jnp.zeros(total, jnp.int32),
+        q_halt=jnp.zeros(total, jnp.float32),
+        trace=jnp.zeros((total, limit, length), jnp.uint8) if trace else None,
+        iterations=jnp.int32(0),
+    )
+    carry = initial_carry(config, {"inputs": inputs[:1], "puzzle_identifiers": identifiers[:1]})
+    carry = jax.tree.map(lambda x: jnp.repeat(x, slots, axis=0), carry)
+    owner = jnp.full(slots, nowhere)  # which puzzle a slot works on
+
+    def unfinished(loop: tuple) -> Array:
+        carry, owner, first_waiting, _ = loop
+        thinking = (owner < nowhere) & ~carry.halted
+        return (first_waiting < count) | jnp.any(thinking)
+
+    def body(loop: tuple) -> tuple:
+        carry, owner, first_waiting, result = loop
+        place = first_waiting + jnp.cumsum(carry.halted) - 1
+        taken = carry.halted & (place < count)
+        owner = jnp.where(taken, place, jnp.where(carry.halted, nowhere, owner))
+        row = jnp.minimum(owner, total - 1)
+        batch = {"inputs": inputs[row], "puzzle_identifiers": identifiers[row]}
+        if sharding is not None:
+            carry = jax.lax.with_sharding_constraint(carry, sharding)
+        carry, out = step(
+            config, variables, carry, batch, halting=halting, max_steps=max_steps
+        )
+        answer = jnp.argmax(out.logits, axis=-1).astype(jnp.uint8)
+        done = jnp.where(carry.halted, owner, nowhere)
+        result = result.replace(
+            predictions=result.predictions.at[done].set(answer, mode="drop"),
+            steps=result.steps.at[done].set(carry.steps, mode="drop"),
+            q_halt=result.q_halt.at[done].set(out.q_halt, mode="drop"),
+            iterations=result.iterations + 1,
+        )
+        if trace:
+            kept = result.trace.at[owner, carry.steps - 1].set(answer, mode="drop")
+            result = result.replace(trace=kept)
+        return carry, owner, first_waiting + jnp.sum(taken), result
+
+    *_, result = jax.lax.while_loop(unfinished, body, (carry, owner, jnp.int32(0), result))
+    if trace:  # rows that halted early keep their answer
+        last = jnp.maximum(result.steps - 1, 0)[:, None]
+        index = jnp.minimum(jnp.arange(limit)[None], last)
+        result = result.replace(
+            trace=jnp.take_along_axis(result.trace, index[:, :, None], axis=1)
+        )
+    return result

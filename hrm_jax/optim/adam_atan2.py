@@ -1,0 +1,84 @@
+"""AdamATan2: Adam with arctan2 in place of the division, so that it needs no epsilon."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Form = Literal["upstream", "a127"]
+
+
+class ScaleByAdamAtan2State(NamedTuple):
+    """Number of updates so far (int32 scalar) and the two moments, shaped like the parameters."""
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def scale_by_adam_atan2(
+    b1: float = 0.9, b2: float = 0.95, form: Form = "upstream"
+) -> optax.GradientTransformation:
+    """Rescales updates by the AdamATan2 rule.
+
+    Args:
+        b1: Decay of the mean of gradients.
+        b2: Decay of the mean of squared gradients.
+        form: "upstream" is what the package `adam-atan2` 0.0.3 computes,
+            atan2(m, √v / √(1 − b2ᵗ)) / (1 − b1ᵗ): the first bias correction outside. "a127" is
+            1.27 · atan2(m̂, √v̂), with both corrections inside.
+
+    Returns:
+        A gradient transformation; its updates are to be scaled by the negative learning rate.
+
+    References:
+        Everett et al., Scaling Exponents Across Parameterizations and Optimizers
+        (https://arxiv.org/abs/2407.05872), §4.3.
+    """
+
+    def init(params: optax.Params) -> ScaleByAdamAtan2State:
+        zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+        return ScaleByAdamAtan2State(jnp.zeros([], jnp.int32), zeros(), zeros())
+
+    def update(
+        updates: optax.Updates, state: ScaleByAdamAtan2State, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleByAdamAtan2State]:
+        del params
+        count = state.count + 1
+        mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mu)
+        nu = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * g * g, updates, state.nu)
+        first = 1 - b1 ** count.astype(jnp.float32)
+        second = jnp.sqrt(1 - b2 ** count.astype(jnp.float32))
+
+        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
+            if form == "upstream":
+                return jnp.arctan2(m, jnp.sqrt(v) / second) / first
+            return 1.27 * jnp.arctan2(m / first, jnp.sqrt(v) / second)
+
+        return jax.tree.map(direction, mu, nu), ScaleByAdamAtan2State(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def adam_atan2(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    weight_decay: float = 0.0,
+    form: Form = "upstream",
+) -> optax.GradientTransformation:
+    """AdamATan2 with decoupled weight decay on every parameter: p ← p(1 − lr·wd) − lr·update.
+
+    Args:
+        learning_rate: Constant or schedule.
+        b1, b2, form: As in `scale_by_adam_atan2`.
+        weight_decay: wd.
+    """
+    return optax.chain(
+        scale_by_adam_atan2(b1, b2, form),
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,101 @@
+"""The optimizer that a config describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hrm_jax.configs import require
+from hrm_jax.optim.adam_atan2 import adam_atan2
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters are updated.
+
+    Attributes:
+        name: "adam_atan2" (the reference's), "adam_atan2_a127" (its 27% longer steps) or "adamw".
+        learning_rate: Peak learning rate.
+        warmup_steps: Steps of linear warm-up.
+        lr_min_ratio: Learning rate at the end of the cosine over the peak; 1 keeps it constant.
+        b1, b2: Decay of the first and second moment.
+        weight_decay: Decoupled, on every parameter.
+        puzzle_emb_lr, puzzle_emb_weight_decay: The same for the puzzle table (sparse sign-SGD).
+        clip_norm: Global gradient norm above which gradients are scaled down; 0 never does.
+        ema: Decay of an average of the weights, used for evaluation; 0 keeps none.
+    """
+
+    name: Literal["adam_atan2", "adam_atan2_a127", "adamw"] = "adam_atan2"
+    learning_rate: float = 1e-4
+    warmup_steps: int = 2000
+    lr_min_ratio: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 1.0
+    puzzle_emb_lr: float = 1e-4
+    puzzle_emb_weight_decay: float = 1.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "puzzle_emb_lr"):
+            value = getattr(self, name)
+            require(value > 0, f"optimizer.{name}: expected more than 0, got {value}")
+        for name in ("weight_decay", "puzzle_emb_weight_decay", "warmup_steps", "clip_norm"):
+            value = getattr(self, name)
+            require(value >= 0, f"optimizer.{name}: expected 0 or more, got {value}")
+        for name in ("b1", "b2", "ema"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name}: expected 0 <= x < 1, got {value}")
+        require(0 <= self.lr_min_ratio <= 1, "optimizer.lr_min_ratio: expected 0..1")
+
+
+def warmup_cosine(
+    peak: float, warmup_steps: int, total_steps: int, min_ratio: float
+) -> optax.Schedule:
+    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio`.
+
+    The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
+
+    Args:
+        peak: Highest learning rate.
+        warmup_steps: Steps until it is reached.
+        total_steps: Step at which the cosine ends.
+        min_ratio: Last learning rate over the peak.
+    """
+
+    def schedule(count: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32) + 1
+        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        cosine = 0.5 * (1 + jnp.cos(math.pi * progress))
+        decayed = peak * (min_ratio + (1 - min_ratio) * cosine)
+        return jnp.where(step < warmup_steps, peak * step / max(1, warmup_steps), decayed)
+
+    return schedule
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> optax.Schedule:
+    """The schedule of `config`, with the given peak."""
+    return warmup_cosine(peak, config.warmup_steps, total_steps, config.lr_min_ratio)
+
+
+def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Builds the optimizer for all parameters but the puzzle table.
+
+    Args:
+        config: What to build.
+        total_steps: Length of the run, for the schedule.
+    """
+    rate = learning_rate(config, total_steps, config.learning_rate)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if config.name == "adamw":
+        rule = optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)
+    else:
+        form = "a127" if config.name.endswith("a127") else "upstream"
+        rule = adam_atan2(rate, config.b1, config.b2, config.weight_decay, form)
+    return optax.chain(clip, rule)

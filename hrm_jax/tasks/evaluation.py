@@ -1,0 +1,170 @@
+"""Held-out figures of puzzle models."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hrm_jax.compilation import jit
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.models import act
+from hrm_jax.models.act import Halting, Solved
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.tasks.base import Figures
+from hrm_jax.tasks.losses import IGNORED
+
+_CHUNK = 4096  # puzzles in one call, so that traces of large sets need not fit on the device
+
+
+def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array:
+    """Labels as int32, with the data set's ignore label turned into `IGNORED`."""
+    labels = labels.astype(jnp.int32)
+    return labels if ignore_label_id is None else jnp.where(labels == ignore_label_id, IGNORED, labels)
+
+
+@functools.lru_cache(maxsize=32)
+def _solver(config: HRMConfig, **options: Any) -> Any:
+    return jit(functools.partial(act.solve, config, **options))
+
+
+def row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | None:
+    """How `rows` rows are spread over the mesh the weights are on; None off a mesh."""
+    sharding = jax.tree.leaves(variables)[0].sharding
+    if not isinstance(sharding, NamedSharding) or rows % sharding.mesh.size:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names))
+
+
+def solve_puzzles(
+    config: HRMConfig,
+    variables: Mapping[str, Any],
+    inputs: npt.NDArray[Any],
+    identifiers: npt.NDArray[Any],
+    *,
+    slots: int = 32,
+    halting: Halting = "q",
+    max_steps: int | None = None,
+    trace: bool = False,
+) -> Solved:
+    """Solves any number of puzzles; compiles once for each size up to 4096, rounded up to 2ⁿ.
+
+    Args:
+        config: Sizes.
+        variables: Weights.
+        inputs: Tokens [N, S].
+        identifiers: Puzzle identifiers [N].
+        slots: Rows that think at a time; fewer are used for fewer puzzles.
+        halting, max_steps, trace: As in `act.solve`.
+
+    Returns:
+        Answers as numpy arrays; `iterations` is the total over all calls.
+    """
+    count = len(inputs)
+    size = min(_CHUNK, 1 << (count - 1).bit_length())
+    slots = min(slots, size)
+    solver = _solver(
+        config,
+        slots=slots,
+        halting=halting,
+        max_steps=max_steps,
+        trace=trace,
+        sharding=row_sharding(variables, slots),
+    )
+    parts = []
+    for start in range(0, count, size):
+        rows = np.arange(start, min(start + size, count))
+        filled = np.resize(rows, size)
+        out = solver(
+            variables,
+            inputs[filled].astype(np.int32),
+            identifiers[filled].astype(np.int32),
+            np.int32(len(rows)),
+        )
+        out = jax.device_get(out)
+        parts.append(
+            Solved(
+                predictions=out.predictions[: len(rows)],
+                steps=out.steps[: len(rows)],
+                q_halt=out.q_halt[: len(rows)],
+                trace=out.trace[: len(rows)] if trace else None,
+                iterations=out.iterations,
+            )
+        )
+    return Solved(
+        predictions=np.concatenate([p.predictions for p in parts]),
+        steps=np.concatenate([p.steps for p in parts]),
+        q_halt=np.concatenate([p.q_halt for p in parts]),
+        trace=np.concatenate([p.trace for p in parts]) if trace else None,
+        iterations=sum(p.iterations for p in parts),
+    )
+
+
+def evaluate_puzzles(
+    config: HRMConfig,
+    variables: Mapping[str, Any],
+    puzzles: PuzzleSet,
+    *,
+    slots: int = 32,
+    halting: Halting = "q",
+    max_steps: int | None = None,
+) -> Figures:
+    """Solves a set and compares with its labels.
+
+    Args:
+        config: Sizes.
+        variables: Weights.
+        puzzles: Questions and answers.
+        slots, halting, max_steps: As in `solve_puzzles`.
+
+    Returns:
+        `eval/exact_accuracy` (all labelled tokens right), `eval/accuracy` (share of labelled
+        tokens that are right, averaged over puzzles), `eval/blank_accuracy` (the same over tokens
+        that the question does not give), `eval/q_halt_accuracy` (whether q_halt ≥ 0 tells right
+        answers from wrong), `eval/steps` (mean ACT steps), `eval/exact_accuracy_by_step` (list: if
+        all rows were stopped after that many steps), `eval/puzzles`, `eval/puzzles_per_second`
+        (compilation included where it happens).
+    """
+    start = time.perf_counter()
+    identifiers = puzzles.example_identifiers()
+    solved = solve_puzzles(
+        config,
+        variables,
+        puzzles.inputs,
+        identifiers,
+        slots=slots,
+        halting=halting,
+        max_steps=max_steps,
+        trace=True,
+    )
+    seconds = time.perf_counter() - start
+    labels = np.asarray(puzzles.labels, np.int32)
+    ignored = puzzles.metadata.ignore_label_id
+    counted = np.ones(labels.shape, bool) if ignored is None else labels != ignored
+    blank = counted & (puzzles.inputs != labels)
+    right = (solved.predictions == labels) & counted
+    exact = np.all(right == counted, axis=1)
+    by_step = np.all((solved.trace == labels[:, None]) | ~counted[:, None], axis=2).mean(0)
+
+    def share(some: npt.NDArray[Any], of: npt.NDArray[Any]) -> float:
+        number = of.sum(1)
+        rows = number > 0
+        return float((some.sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
+
+    return {
+        "eval/exact_accuracy": float(exact.mean()),
+        "eval/accuracy": share(right, counted),
+        "eval/blank_accuracy": share(right & blank, blank),
+        "eval/q_halt_accuracy": float(((solved.q_halt >= 0) == exact).mean()),
+        "eval/steps": float(solved.steps.mean()),
+        "eval/exact_accuracy_by_step": [float(x) for x in by_step],
+        "eval/puzzles": len(labels),
+        "eval/puzzles_per_second": len(labels) / seconds,
+    }

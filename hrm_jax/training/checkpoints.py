@@ -1,0 +1,260 @@
+"""Checkpoints of a run: the full state, written in the background, verified when read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import grain.checkpoint
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from hrm_jax.tasks.base import State
+
+log = logging.getLogger("hrm_jax")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or none could be read."""
+
+
+@jax.jit
+def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
+    def one(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        x = x.astype(jnp.uint8) if x.dtype == bool else x
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+        bits = bits.astype(jnp.uint32).reshape(-1)
+        odd = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1
+        return jnp.sum(bits * odd, dtype=jnp.uint32)
+
+    return [one(x) for x in leaves]
+
+
+def fingerprint(tree: Any) -> list[int]:
+    """A 32-bit checksum of every array, computed where it lies; the same on any set of devices."""
+    return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(tree)))]
+
+
+def split_state(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts of a state: the weights, which are all that using a model needs, and the rest."""
+    weights = {
+        "params": state.params,
+        "tables": state.tables,
+        "constants": state.constants,
+        "ema": state.ema,
+    }
+    rest = {
+        "step": state.step,
+        "opt_state": state.opt_state,
+        "key": state.key,
+        "carry": state.carry,
+    }
+    return weights, rest
+
+
+class Checkpoints:
+    """The checkpoints of one workdir: `checkpoints/<step>/` and `best/<step>/`.
+
+    A checkpoint appears under its name only when it is complete. Every array has a checksum, since
+    a flipped bit in a stored array would otherwise go unnoticed.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], keep: int) -> None:
+        """Opens the folders.
+
+        Args:
+            workdir: The run's folder.
+            keep: How many of the last checkpoints to keep.
+
+        Raises:
+            CheckpointError: The folder cannot be written.
+        """
+        self._workdir = pathlib.Path(workdir).absolute()
+        self._last = self._manager("checkpoints", keep)
+        self._best = self._manager("best", 1)
+
+    def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+        try:
+            return ocp.CheckpointManager(
+                self._workdir / name, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+            )
+        except OSError as error:
+            raise CheckpointError(f"{self._workdir / name}: cannot be written: {error}") from error
+
+    def _save(self, manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) -> None:
+        try:
+            manager.wait_until_finished()  # a failure of the save before comes up here
+            if step not in manager.all_steps(read=False):
+                manager.save(step, args=ocp.args.Composite(**items), force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._failure(manager, error) from error
+
+    def _failure(self, manager: ocp.CheckpointManager, error: Exception) -> CheckpointError:
+        steps = manager.all_steps(read=True)
+        kept = ", ".join(str(step) for step in steps) or "none"
+        return CheckpointError(
+            f"{manager.directory}: a checkpoint could not be written ({error}); "
+            f"complete ones kept there: {kept}"
+        )
+
+    def save(self, state: State, iterator: Any, progress: Mapping[str, Any]) -> None:
+        """Starts writing the full state; returns once it may be donated.
+
+        Args:
+            state: What to save.
+            iterator: Grain iterator whose position is saved with it.
+            progress: Small JSON values of the loop.
+
+        Raises:
+            CheckpointError: This or the last save failed; earlier checkpoints are untouched.
+        """
+        weights, rest = split_state(state)
+        sums = {"weights": fingerprint(weights), "rest": fingerprint(rest)}
+        self._save(
+            self._last,
+            int(state.step),
+            {
+                "weights": ocp.args.StandardSave(weights),
+                "rest": ocp.args.StandardSave(rest),
+                "data": grain.checkpoint.CheckpointSave(iterator),
+                "progress": ocp.args.JsonSave({**progress, "checksums": sums}),
+            },
+        )
+
+    def save_best(self, state: State) -> None:
+        """Keeps the weights of `state` as the best ones so far, in place of those before."""
+        weights, _ = split_state(state)
+        sums = {"weights": fingerprint(weights)}
+        self._save(
+            self._best,
+            int(state.step),
+            {
+                "weights": ocp.args.StandardSave(weights),
+                "progress": ocp.args.JsonSave({"checksums": sums}),
+            },
+        )
+
+    def restore(
+        self, template: State, iterator: Any
+    ) -> tuple[State, dict[str, Any]] | None:
+        """Reads the newest checkpoint that is whole.
+
+        Damaged ones are moved to `damaged/`, with a warning.
+
+        Args:
+            template: Shapes, dtypes and shardings of the state; the number of devices may differ
+                from that of the run that saved it.
+            iterator: Grain iterator to put into its saved position.
+
+        Returns:
+            The state and the loop's JSON values; None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: There are checkpoints, and none is whole.
+        """
+        weights, rest = split_state(template)
+        steps = sorted(self._last.all_steps(), reverse=True)
+        for step in steps:
+            try:
+                found = self._last.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        weights=ocp.args.StandardRestore(weights),
+                        rest=ocp.args.StandardRestore(rest),
+                        data=grain.checkpoint.CheckpointRestore(iterator),
+                        progress=ocp.args.JsonRestore(),
+                    ),
+                )
+                sums = found["progress"]["checksums"]
+                for part in ("weights", "rest"):
+                    _verify(found[part], sums[part])
+            except Exception as error:  # Orbax, tensorstore and Grain raise all kinds
+                self._set_aside(step, error)
+                continue
+            return template.replace(**found["weights"], **found["rest"]), found["progress"]
+        if steps:
+            raise CheckpointError(
+                f"{self._last.directory}: none of the checkpoints {sorted(steps)} can be read; they "
+                f"were moved to {self._workdir / 'damaged'}. Start again in another workdir."
+            )
+        return None
+
+    def _set_aside(self, step: int, error: Exception) -> None:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        log.warning(
+            "Checkpoint %d is damaged (%s); trying the one before. It is kept in damaged/.",
+            step,
+            reason[:200],
+        )
+        target = self._workdir / "damaged" / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(pathlib.Path(self._last.directory) / str(step), target)
+        self._last.reload()
+
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+            CheckpointError: A save failed.
+        """
+        for manager in (self._last, self._best):
+            try:
+                manager.wait_until_finished()
+            except (OSError, ValueError, RuntimeError) as error:
+                raise self._failure(manager, error) from error
+
+    def close(self) -> None:
+        """Releases the background threads."""
+        self._last.close()
+        self._best.close()
+
+
+def _verify(tree: Any, expected: list[int]) -> None:
+    if fingerprint(tree) != expected:
+        raise ValueError("the stored arrays do not match their checksums")
+
+
+def load_weights(
+    workdir: str | os.PathLike[str], which: str | int = "last"
+) -> tuple[dict[str, Any], int]:
+    """Reads the weights of a checkpoint as they were saved, without knowing their shapes.
+
+    Args:
+        workdir: A run's folder.
+        which: "last", "best" or the step of a checkpoint that is still kept.
+
+    Returns:
+        A dict with `params`, `tables`, `constants` and `ema`, as numpy arrays; and the step.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    folder = pathlib.Path(workdir).absolute() / ("best" if which == "best" else "checkpoints")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such folder; is {workdir} the workdir of a run?")
+    with ocp.CheckpointManager(folder) as manager:
+        steps = sorted(manager.all_steps())
+        step = steps[-1] if steps and which in ("last", "best") else which
+        if step not in steps:
+            kept = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(f"{folder}: no checkpoint {which!r}; there are: {kept}")
+        try:
+            found = manager.restore(
+                int(step),
+                args=ocp.args.Composite(
+                    weights=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+                ),
+            )
+            _verify(found["weights"], found["progress"]["checksums"]["weights"])
+        except Exception as error:
+            raise CheckpointError(f"{folder / str(step)}: damaged: {error}") from error
+    return jax.tree.map(np.asarray, found["weights"]), int(step)

@@ -1,0 +1,161 @@
+"""Learning curves from the `metrics.jsonl` of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+from hrm_jax.files import atomic_path
+
+Curve = tuple[list[int], list[float]]  # steps, values
+
+_BY_STEP = "eval/exact_accuracy_by_step"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
+_SMOOTHED_FROM = 200  # curves with so many points are drawn faint, with a running mean on top
+
+
+def plot_run(
+    metrics_path: str | os.PathLike[str], folder: str | os.PathLike[str]
+) -> list[pathlib.Path]:
+    """Draws the curves of a run as PNG files.
+
+    `loss.png`: all figures named `*loss`; `accuracy.png`: all named `*accuracy`, in percent;
+    `exact_accuracy_by_step.png`: exact accuracy after each ACT step, at the last evaluation.
+    A picture whose figures do not occur is not written.
+
+    Args:
+        metrics_path: One JSON object a line, with `step` and flat names such as `train/loss`;
+            `eval/exact_accuracy_by_step` is a list [T]. Lines that are not whole (the last one of
+            a run that was killed) are skipped. Where a step occurs twice, the later line counts.
+        folder: Where the pictures go; made if missing.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OSError: The metrics cannot be read, or a picture cannot be written.
+    """
+    records = list(_records(pathlib.Path(metrics_path)))
+    folder = pathlib.Path(folder)
+    curves = _curves(records)
+    written = []
+
+    losses = {name: c for name, c in curves.items() if name.endswith("loss")}
+    if losses:
+        figure, axes = _figure("Loss", "training step", "loss")
+        _draw(axes, losses)
+        written.append(_save(figure, folder / "loss.png"))
+
+    accuracies = {name: c for name, c in curves.items() if name.endswith("accuracy")}
+    if accuracies:
+        figure, axes = _figure("Accuracy", "training step", "share that is right")
+        _draw(axes, accuracies)
+        _percent_axis(axes)
+        written.append(_save(figure, folder / "accuracy.png"))
+
+    evaluated = [r for r in records if _is_list_of_numbers(r.get(_BY_STEP))]
+    if evaluated:
+        last = evaluated[-1]
+        title = f"Exact accuracy against thinking time, training step {last['step']:,}"
+        figure, axes = _figure(title, "ACT steps", "puzzles solved exactly")
+        _draw_by_step(axes, last[_BY_STEP])
+        written.append(_save(figure, folder / "exact_accuracy_by_step.png"))
+    return written
+
+
+def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                yield record
+
+
+def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
+    """The finite scalar figures by name, in the order of the steps."""
+    values: dict[str, dict[int, float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                values.setdefault(name, {})[record["step"]] = value
+    return {
+        name: (sorted(points), [points[step] for step in sorted(points)])
+        for name, points in sorted(values.items())
+    }
+
+
+def _is_list_of_numbers(value: Any) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(isinstance(v, int | float) for v in value)
+    )
+
+
+def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    return figure, axes
+
+
+def _draw(axes: Axes, curves: dict[str, Curve]) -> None:
+    """Draws curves: one colour for each figure; training thin, evaluation with markers."""
+    figures = sorted({name.rpartition("/")[2] for name in curves}, key=lambda f: (len(f), f))
+    for name, (steps, values) in curves.items():
+        colour = _COLOURS[figures.index(name.rpartition("/")[2]) % len(_COLOURS)]
+        if name.startswith("eval/"):
+            axes.plot(steps, values, "o--", color=colour, markersize=4, label=name, zorder=3)
+        elif len(steps) < _SMOOTHED_FROM:
+            axes.plot(steps, values, color=colour, linewidth=1.3, label=name)
+        else:
+            window = len(steps) // 50
+            mean = np.convolve(values, np.ones(window) / window, mode="valid")
+            middle = steps[window // 2 : window // 2 + len(mean)]
+            axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.25)
+            axes.plot(middle, mean, color=colour, linewidth=1.6, label=name)
+    axes.set_ylim(bottom=min(0.0, *(value for _, values in curves.values() for value in values)))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+
+
+def _draw_by_step(axes: Axes, accuracies: list[float]) -> None:
+    steps = range(1, len(accuracies) + 1)
+    axes.plot(steps, accuracies, "o-", color=_COLOURS[0], markersize=4)
+    axes.annotate(
+        f"{accuracies[-1]:.1%}",
+        (len(accuracies), accuracies[-1]),
+        xytext=(0, 8),
+        textcoords="offset points",
+        ha="center",
+    )
+    axes.set_xlim(0.5, len(accuracies) + 0.5)
+    _percent_axis(axes)
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.set_ylim(-0.02, 1.06)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+
+
+def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    return path

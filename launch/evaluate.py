@@ -1,0 +1,46 @@
+"""Evaluates a trained model: python launch/evaluate.py --workdir=runs/sudoku [--data=test.csv]."""
+
+import argparse
+import json
+import sys
+
+from hrm_jax.files import write_json
+from hrm_jax.inference.evaluate import evaluate
+from hrm_jax.training.checkpoints import CheckpointError
+
+
+def _checkpoint(text: str) -> str | int:
+    return text if text in ("last", "best") else int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--data", help="CSV file or data set folder; default: the run's test puzzles")
+    parser.add_argument("--checkpoint", type=_checkpoint, default="last", help="last, best or a step")
+    parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
+    parser.add_argument("--halting", choices=("q", "fixed"), default="q")
+    parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
+    parser.add_argument("--limit", type=int, help="only the first so many puzzles")
+    parser.add_argument("--output", help="JSON file for the figures, beside the table")
+    args = parser.parse_args(argv)
+    options = {k: v for k, v in vars(args).items() if k not in ("workdir", "data", "output")}
+    try:
+        figures = evaluate(args.workdir, args.data, **options)
+        if args.output:
+            write_json(args.output, figures)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, value in figures.items():
+        if isinstance(value, list):
+            for step, share in enumerate(value, 1):
+                print(f"{'  after step ' + str(step):28} {share:10.4f}")
+        else:
+            print(f"{name:28} {value:10.4f}" if isinstance(value, float) else f"{name:28} {value:10}")
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Exports trained weights: `python launch/export.py --workdir=W --output=model.safetensors`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import hrm_jax
+from hrm_jax.interop.export import export
+from hrm_jax.interop.files import FORMATS
+
+
+def _checkpoint(text: str) -> str | int:
+    if text in ("last", "best"):
+        return text
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code, 2 for bad input."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", required=True, help="folder of a training run")
+    parser.add_argument("--output", required=True, help="file for the weights")
+    parser.add_argument("--format", choices=FORMATS, default="safetensors")
+    parser.add_argument(
+        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+    )
+    args = parser.parse_args(argv)
+    try:
+        model = hrm_jax.load(args.workdir, checkpoint=args.checkpoint)
+        for path in export(model.config, model.variables, args.output, args.format):
+            print(path)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"export: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Trains what a config describes: python launch/train.py --config=configs/sudoku.py[:preset]."""
+
+import logging
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from hrm_jax import experiment
+from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.loop import NonFiniteError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> int | None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are set by --config.x=y")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("hrm_jax").setLevel(logging.INFO)
+    config = _CONFIG.value
+    workdir = _WORKDIR.value or f"runs/{config.task}"
+    try:
+        result = experiment.train(config.to_dict(), workdir)
+    except (ValueError, ImportError, OSError, CheckpointError, NonFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if result.reason == "interrupted":
+        print(f"Saved step {result.step}. To go on, run the same command again:")
+        print(f"  python {' '.join(sys.argv)}")
+        return 128 + result.signal
+    if result.reason == "early_stopping":
+        print(f"Stopped early at step {result.step}.")
+    print(experiment.report(result, workdir))
+    return None
+
+
+if __name__ == "__main__":
+    app.run(main)
