@@ -103,6 +103,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.batch_size = 64
         config.microbatch_size = 32
         config.data.size = 6
+        config.tensorboard = False  # saves the import
         model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
         model.update(halt_max_steps=4, forward_dtype="float32", q_target="none")
         optimizer.update(name="adamw", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.1)
@@ -121,7 +122,9 @@ def get_config(preset: str = "") -> ConfigDict:
         optimizer.update(learning_rate=5e-4, warmup_steps=500, lr_min_ratio=0.1, ema=0.999)
         optimizer.update(weight_decay=0.1, puzzle_emb_lr=5e-4, puzzle_emb_weight_decay=0.1)
     else:
-        config.expect = "about an hour on one H200; for a smaller GPU, batch_size=384 halves memory."
+        config.expect = (
+            "about an hour on one H200; for a smaller GPU, batch_size=384 halves memory."
+        )
         config.steps = 52_083  # 20,000 epochs of 1,000 puzzles
         config.batch_size = 384
         config.eval_every = config.checkpoint_every = 2604

@@ -1,4 +1,4 @@
-"""From a nested mapping (JSON, ml_collections) to the frozen dataclasses the rest of the code sees."""
+"""From a nested mapping (JSON, ml_collections) to frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return _convert(value, next(a for a in args if a is not type(None)), where)
     if origin is typing.Literal:
         if value not in args:
-            raise ConfigError(f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}")
+            raise ConfigError(
+                f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}"
+            )
         return value
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):

@@ -13,10 +13,10 @@ import numpy as np
 
 from hrm_jax import tasks
 from hrm_jax.data.sudoku.board import to_text
-from hrm_jax.inference.evaluate import held_out
 from hrm_jax.inference.load import load
 from hrm_jax.interop.torch import load_hrm
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.tasks.puzzle_model import PuzzleModel
 from hrm_jax.training.loop import RunResult, run
 from hrm_jax.training.workdir import WorkdirError
 from hrm_jax.viz.curves import plot_run
@@ -85,7 +85,8 @@ def train(
     """
     parsed = tasks.parse(config)
     folder = pathlib.Path(workdir)
-    resumes = any((folder / "checkpoints").glob("[0-9]*"))
+    # Names of half-written checkpoints have a suffix.
+    resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
     variables = None if resumes else _initial_variables(parsed)
     task = tasks.build(parsed, folder / "data", variables)
     _describe(parsed, task)
@@ -103,10 +104,11 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     """
     folder = pathlib.Path(workdir)
     figures = result.figures
-    puzzles = held_out(folder)
-    model = load(folder)
-    tokens = puzzles.inputs[:256]
-    solutions = model.solve_tokens(tokens, trace=True)
+    task: Any = result.task
+    model = PuzzleModel(task.config.model, result.state.variables())
+    # All of the test set, as in the evaluation before: that program is compiled already.
+    tokens = task.test.inputs
+    solutions = model.solve_tokens(tokens, trace=True, slots=task.config.eval_slots)
     # The puzzle that took longest among those solved shows most.
     best = max(range(len(solutions)), key=lambda i: (bool(solutions[i].valid), solutions[i].steps))
     question, solution = to_text(tokens[best].astype(np.int8) - 1), solutions[best]

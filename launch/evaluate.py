@@ -16,8 +16,12 @@ def _checkpoint(text: str) -> str | int:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--data", help="CSV file or data set folder; default: the run's test puzzles")
-    parser.add_argument("--checkpoint", type=_checkpoint, default="last", help="last, best or a step")
+    parser.add_argument(
+        "--data", help="CSV file or data set folder; default: the run's test puzzles"
+    )
+    parser.add_argument(
+        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+    )
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
     parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
@@ -37,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
             for step, share in enumerate(value, 1):
                 print(f"{'  after step ' + str(step):28} {share:10.4f}")
         else:
-            print(f"{name:28} {value:10.4f}" if isinstance(value, float) else f"{name:28} {value:10}")
+            print(
+                f"{name:28} {value:10.4f}" if isinstance(value, float) else f"{name:28} {value:10}"
+            )
     print(json.dumps(figures))
     return 0
 

@@ -1,4 +1,4 @@
-"""Training batches of puzzles by index: deterministic, sharded by process, prefetched, resumable."""
+"""Training batches by index: deterministic, sharded by process, prefetched, resumable."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def evaluate(
     if max_steps is not None and max_steps < 1:
         raise DataError(f"max_steps: expected at least 1, got {max_steps}")
     config = dataclasses.replace(model.config, num_puzzle_identifiers=1)
-    figures = {}
+    figures: Figures = {}
     for _ in range(2):  # the first pass compiles
         figures = evaluate_puzzles(
             config, model.variables, puzzles, slots=slots, halting=halting, max_steps=max_steps

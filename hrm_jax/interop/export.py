@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hrm_jax.files import write_text
 from hrm_jax.interop.files import Format, split_suffix, write_state_dict

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from hrm_jax.configs import ConfigError, from_mapping, require, unknown_field
 from hrm_jax.files import read_json

@@ -41,9 +41,10 @@ class SelfAttention(nn.Module):
             name="qkv_proj",
         )(x)
         qkv = qkv.reshape(batch, length, 3, self.num_heads, head_dim)
-        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))  # each [B, H, S, C]
+        q, k, v = (qkv[:, :, i] for i in range(3))  # each [B, S, H, C]
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
         mixed = jnp.swapaxes(attention(q, k, v), 1, 2).reshape(batch, length, hidden)
         return nn.Dense(
             hidden,

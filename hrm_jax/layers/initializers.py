@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from flax.typing import Dtype, PRNGKey, Shape
 _TRUNCATED_STD = 0.87962566103423978
 
 
-def truncated_normal(std: float) -> jax.nn.initializers.Initializer:
+def truncated_normal(std: float) -> Callable[..., jax.Array]:
     """Normal values cut off at two of their widths, scaled so that their *true* std is `std`.
 
     The usual truncated normal has 0.88 of the standard deviation it is asked for; the reference
@@ -25,8 +26,6 @@ def truncated_normal(std: float) -> jax.nn.initializers.Initializer:
     return init
 
 
-def lecun_truncated_normal(
-    key: PRNGKey, shape: Shape, dtype: Dtype = jnp.float32
-) -> jax.Array:
+def lecun_truncated_normal(key: PRNGKey, shape: Shape, dtype: Dtype = jnp.float32) -> jax.Array:
     """Truncated normal with true std 1/√fan_in; `shape` is [..., fan_in, fan_out]."""
     return truncated_normal(1.0 / math.sqrt(shape[-2]))(key, shape, dtype)

@@ -27,9 +27,9 @@ def rotary_tables(
 
 
 def apply_rotary(
-    x: Float[Array, "... S C"], cos: Float[np.ndarray, "S C"], sin: Float[np.ndarray, "S C"]
-) -> Float[Array, "... S C"]:
+    x: Float[Array, "B S H C"], cos: Float[np.ndarray, "S C"], sin: Float[np.ndarray, "S C"]
+) -> Float[Array, "B S H C"]:
     """Turns queries or keys by the angle of their position; computed in float32."""
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([-right, left], axis=-1)
-    return (x * cos + turned * sin).astype(x.dtype)
+    return (x * cos[:, None] + turned * sin[:, None]).astype(x.dtype)

@@ -20,8 +20,7 @@ Batch = Mapping[str, Array]
 Halting = Literal["q", "fixed"]
 
 
-@struct.dataclass
-class ACTCarry:
+class ACTCarry(struct.PyTreeNode):
     """What goes from one ACT step to the next, for each row (slot) of a batch.
 
     Attributes:
@@ -89,14 +88,12 @@ def puzzle_rows(variables: Variables, identifiers: Int[Array, " B"]) -> Array | 
 
 
 def wants_to_halt(config: HRMConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
-    """The model's own decision: q_halt > q_continue, or q_halt > 0 where q_continue is not learnt."""
+    """The model's own wish: q_halt > q_continue, or q_halt > 0 where q_continue is not learnt."""
     threshold = q_continue if config.q_target == "second_forward" else 0.0
     return q_halt > threshold
 
 
-def exploration_minimum(
-    config: HRMConfig, key: PRNGKeyArray, rows: int
-) -> Int[Array, " B"]:
+def exploration_minimum(config: HRMConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
     """Least steps for each row: uniform in 2..halt_max_steps with the exploration probability."""
     coin, length = jax.random.split(key)
     explores = jax.random.uniform(coin, (rows,)) < config.halt_exploration_prob
@@ -138,8 +135,7 @@ def act_step(
     return carry, out
 
 
-@struct.dataclass
-class Solved:
+class Solved(struct.PyTreeNode):
     """Answers to N puzzles.
 
     Attributes:
@@ -151,11 +147,11 @@ class Solved:
         iterations: Passes of the network that were run, over the whole batch.
     """
 
-    predictions: Int[Array, "N S"]
-    steps: Int[Array, " N"]
-    q_halt: Float[Array, " N"]
-    trace: Int[Array, "N T S"] | None
-    iterations: Int[Array, ""]
+    predictions: Any
+    steps: Any
+    q_halt: Any
+    trace: Any
+    iterations: Any
 
 
 def solve(
@@ -218,9 +214,7 @@ def solve(
         batch = {"inputs": inputs[row], "puzzle_identifiers": identifiers[row]}
         if sharding is not None:
             carry = jax.lax.with_sharding_constraint(carry, sharding)
-        carry, out = step(
-            config, variables, carry, batch, halting=halting, max_steps=max_steps
-        )
+        carry, out = step(config, variables, carry, batch, halting=halting, max_steps=max_steps)
         answer = jnp.argmax(out.logits, axis=-1).astype(jnp.uint8)
         done = jnp.where(carry.halted, owner, nowhere)
         result = result.replace(
@@ -238,7 +232,5 @@ def solve(
     if trace:  # rows that halted early keep their answer
         last = jnp.maximum(result.steps - 1, 0)[:, None]
         index = jnp.minimum(jnp.arange(limit)[None], last)
-        result = result.replace(
-            trace=jnp.take_along_axis(result.trace, index[:, :, None], axis=1)
-        )
+        result = result.replace(trace=jnp.take_along_axis(result.trace, index[:, :, None], axis=1))
     return result

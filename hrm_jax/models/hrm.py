@@ -104,8 +104,7 @@ class HRMConfig:
         return jnp.dtype(self.forward_dtype)
 
 
-@struct.dataclass
-class Thought:
+class Thought(struct.PyTreeNode):
     """What one ACT step of the network gives.
 
     Attributes:
@@ -219,7 +218,11 @@ def init(config: HRMConfig, key: PRNGKeyArray) -> dict[str, Any]:
         require(getattr(config, name) >= 1, f"model.{name}: expected at least 1 to make a model")
     inputs = jnp.zeros((1, config.seq_len), jnp.int32)
     rows = jnp.zeros((1, config.puzzle_emb_ndim)) if config.puzzle_emb_ndim else None
-    return HRM(config).init(key, inputs, rows, method="touch")
+    return dict(HRM(config).init(key, inputs, rows, method="touch"))
+
+
+def _apply(model: HRM, variables: Variables, *args: Any, method: str) -> Any:
+    return model.apply(variables, *args, method=method)
 
 
 def _cycles(
@@ -229,11 +232,11 @@ def _cycles(
 
     def fast(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         z_H, z_L = carry
-        return z_H, model.apply(variables, z_H, z_L, x, method="update_L")
+        return z_H, _apply(model, variables, z_H, z_L, x, method="update_L")
 
     def slow(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         z_H, z_L = jax.lax.fori_loop(0, n_L, fast, carry)
-        return model.apply(variables, z_H, z_L, method="update_H"), z_L
+        return _apply(model, variables, z_H, z_L, method="update_H"), z_L
 
     if n_H == 0:
         return jax.lax.fori_loop(0, n_L, fast, (z_H, z_L))
@@ -263,16 +266,16 @@ def think(
     """
     model = HRM(config)
     frozen = jax.lax.stop_gradient(variables)
-    x = model.apply(variables, inputs, puzzle_rows, method="embed")
+    x = _apply(model, variables, inputs, puzzle_rows, method="embed")
     still = jax.lax.stop_gradient(x)
     z_H, z_L = jax.lax.stop_gradient((z_H, z_L))
     if config.H_cycles > 1:
         z_H, z_L = _cycles(model, frozen, z_H, z_L, still, config.H_cycles - 1, config.L_cycles)
     if config.L_cycles > 1:
         z_H, z_L = _cycles(model, frozen, z_H, z_L, still, 0, config.L_cycles - 1)
-    z_L = model.apply(variables, z_H, z_L, x, method="update_L")
-    z_H = model.apply(variables, z_H, z_L, method="update_H")
-    logits, q_halt, q_continue = model.apply(variables, z_H, method="read")
+    z_L = _apply(model, variables, z_H, z_L, x, method="update_L")
+    z_H = _apply(model, variables, z_H, z_L, method="update_H")
+    logits, q_halt, q_continue = _apply(model, variables, z_H, method="read")
     z_H, z_L = jax.lax.stop_gradient((z_H, z_L))
     return Thought(z_H, z_L, logits, q_halt, q_continue)
 
@@ -289,6 +292,6 @@ def next_halting_values(
     model = HRM(config)
     args = jax.lax.stop_gradient((variables, z_H, z_L, puzzle_rows))
     variables, z_H, z_L, puzzle_rows = args
-    x = model.apply(variables, inputs, puzzle_rows, method="embed")
+    x = _apply(model, variables, inputs, puzzle_rows, method="embed")
     z_H, _ = _cycles(model, variables, z_H, z_L, x, config.H_cycles, config.L_cycles)
-    return model.apply(variables, z_H, method="halting_values")
+    return _apply(model, variables, z_H, method="halting_values")

@@ -14,7 +14,7 @@ Form = Literal["upstream", "a127"]
 class ScaleByAdamAtan2State(NamedTuple):
     """Number of updates so far (int32 scalar) and the two moments, shaped like the parameters."""
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     mu: optax.Updates
     nu: optax.Updates
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from hrm_jax.configs import require
-from hrm_jax.optim.adam_atan2 import adam_atan2
+from hrm_jax.optim.adam_atan2 import Form, adam_atan2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,6 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradient
     if config.name == "adamw":
         rule = optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)
     else:
-        form = "a127" if config.name.endswith("a127") else "upstream"
+        form: Form = "a127" if config.name.endswith("a127") else "upstream"
         rule = adam_atan2(rate, config.b1, config.b2, config.weight_decay, form)
     return optax.chain(clip, rule)

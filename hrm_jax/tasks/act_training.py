@@ -26,8 +26,7 @@ from hrm_jax.tasks.losses import (
 )
 
 
-@struct.dataclass
-class SegmentRows:
+class SegmentRows(struct.PyTreeNode):
     """What a segment leaves for each row, beside its carry.
 
     Attributes:
@@ -117,8 +116,7 @@ def segment_loss(
     return jnp.sum(total), (carry, jax.lax.stop_gradient(metrics), kept)
 
 
-@struct.dataclass
-class SegmentGradients:
+class SegmentGradients(struct.PyTreeNode):
     """Gradients of loss / B, and what came with them.
 
     Attributes:

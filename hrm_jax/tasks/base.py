@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -22,8 +22,7 @@ Figures = Mapping[str, Any]
 """Name to a number, or to a list of numbers, ready to be written down."""
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything a run needs to go on: all of it is checkpointed.
 
     Attributes:
@@ -127,6 +126,7 @@ class RunConfig:
         require(0 <= self.seed < 2**31, f"config.seed: expected 0 <= seed < 2**31, got {self.seed}")
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is learnt. The loop knows nothing else of it."""
 

@@ -27,7 +27,9 @@ _CHUNK = 4096  # puzzles in one call, so that traces of large sets need not fit 
 def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array:
     """Labels as int32, with the data set's ignore label turned into `IGNORED`."""
     labels = labels.astype(jnp.int32)
-    return labels if ignore_label_id is None else jnp.where(labels == ignore_label_id, IGNORED, labels)
+    return (
+        labels if ignore_label_id is None else jnp.where(labels == ignore_label_id, IGNORED, labels)
+    )
 
 
 @functools.lru_cache(maxsize=32)

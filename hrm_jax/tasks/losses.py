@@ -43,8 +43,8 @@ def token_cross_entropy(
 
 
 def binary_cross_entropy(
-    logits: Float[Array, "..."], targets: Float[Array, "..."]
-) -> Float[Array, "..."]:
+    logits: Float[Array, ...], targets: Float[Array, ...]
+) -> Float[Array, ...]:
     """−t·log σ(x) − (1 − t)·log(1 − σ(x)), in nats."""
     return jax.nn.softplus(logits) - logits * targets
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
@@ -100,7 +101,7 @@ class PuzzleModel:
         Args:
             batch: `inputs` int [B, S] and `puzzle_identifiers` int [B].
         """
-        return act.initial_carry(self.config, {k: np.asarray(v) for k, v in batch.items()})
+        return act.initial_carry(self.config, {k: jnp.asarray(v) for k, v in batch.items()})
 
     @functools.cached_property
     def _step(self) -> Any:
@@ -119,7 +120,7 @@ class PuzzleModel:
             The new carry (z_H, z_L, steps, halted, current_data) and logits [B, S, V], q_halt [B],
             q_continue [B].
         """
-        return self._step(self.variables, carry, {k: np.asarray(v) for k, v in batch.items()})
+        return self._step(self.variables, carry, {k: jnp.asarray(v) for k, v in batch.items()})
 
     def solve_tokens(
         self,

@@ -85,8 +85,8 @@ class SudokuConfig(RunConfig):
     """
 
     data: SudokuData = SudokuData()
-    model: HRMConfig = HRMConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    model: HRMConfig = dataclasses.field(default_factory=HRMConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     loss: LossName = "stablemax"
     eval_slots: int = 32
     init_from: str = ""
@@ -176,7 +176,7 @@ class SudokuTask:
         """
         self.train, self.test, self.identity = load_data(config.data, data_cache)
         facts = self.train.metadata
-        sizes = {
+        sizes: dict[str, Any] = {
             "seq_len": facts.seq_len,
             "vocab_size": facts.vocab_size,
             "num_puzzle_identifiers": facts.num_puzzle_identifiers,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pathlib
 import shutil
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +43,11 @@ def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
 def fingerprint(tree: Any) -> list[int]:
     """A 32-bit checksum of every array, computed where it lies; the same on any set of devices."""
     return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(tree)))]
+
+
+def _text_sum(value: Any) -> int:
+    """A checksum of small JSON values: where the data stand, the loop's progress."""
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def split_state(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -117,7 +124,12 @@ class Checkpoints:
             CheckpointError: This or the last save failed; earlier checkpoints are untouched.
         """
         weights, rest = split_state(state)
-        sums = {"weights": fingerprint(weights), "rest": fingerprint(rest)}
+        sums = {
+            "weights": fingerprint(weights),
+            "rest": fingerprint(rest),
+            "data": _text_sum(iterator.get_state()),
+            "progress": _text_sum(dict(progress)),
+        }
         self._save(
             self._last,
             int(state.step),
@@ -142,9 +154,7 @@ class Checkpoints:
             },
         )
 
-    def restore(
-        self, template: State, iterator: Any
-    ) -> tuple[State, dict[str, Any]] | None:
+    def restore(self, template: State, iterator: Any) -> tuple[State, dict[str, Any]] | None:
         """Reads the newest checkpoint that is whole.
 
         Damaged ones are moved to `damaged/`, with a warning.
@@ -173,17 +183,21 @@ class Checkpoints:
                         progress=ocp.args.JsonRestore(),
                     ),
                 )
-                sums = found["progress"]["checksums"]
+                progress = dict(found["progress"])
+                sums = progress.pop("checksums")
                 for part in ("weights", "rest"):
                     _verify(found[part], sums[part])
+                for part, value in (("data", iterator.get_state()), ("progress", progress)):
+                    if part in sums and _text_sum(value) != sums[part]:
+                        raise ValueError(f"the stored {part} do not match their checksum")
             except Exception as error:  # Orbax, tensorstore and Grain raise all kinds
                 self._set_aside(step, error)
                 continue
-            return template.replace(**found["weights"], **found["rest"]), found["progress"]
+            return template.replace(**found["weights"], **found["rest"]), progress
         if steps:
             raise CheckpointError(
-                f"{self._last.directory}: none of the checkpoints {sorted(steps)} can be read; they "
-                f"were moved to {self._workdir / 'damaged'}. Start again in another workdir."
+                f"{self._last.directory}: none of the checkpoints {sorted(steps)} can be read; "
+                f"they were moved to {self._workdir / 'damaged'}. Start again in another workdir."
             )
         return None
 

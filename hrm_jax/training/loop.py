@@ -43,6 +43,7 @@ class RunResult:
         step: Steps done.
         figures: The last evaluation, {} if there was none.
         state: The last state.
+        task: What was trained.
         signal: Number of the signal, or 0.
     """
 
@@ -50,6 +51,7 @@ class RunResult:
     step: int
     figures: Figures
     state: State
+    task: Task
     signal: int = 0
 
 
@@ -87,6 +89,7 @@ class _Run:
         self.stopping = Stopping(self.config.early_stopping, self.config.best_metric)
         self.figures: Figures = {}
         self.figures_step = -1
+        self.profiling = False
         self.state = self._start()
         self.step = int(self.state.step)
         self.writer = MetricWriter(
@@ -150,6 +153,13 @@ class _Run:
         """Starts a checkpoint."""
         self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
 
+    def stop_profile(self) -> None:
+        """Writes the profile, if one is being taken."""
+        if self.profiling:
+            self.profiling = False
+            jax.block_until_ready(self.state)
+            jax.profiler.stop_trace()
+
     def train(self, caught: list[int]) -> str:
         """Runs to the end; returns why it ended."""
         config = self.config
@@ -163,7 +173,7 @@ class _Run:
             total=config.steps, initial=first, unit="step", disable=not self.progress, smoothing=0.1
         )
         pending: list[Metrics] = []
-        last_log, waited, profiling = time.perf_counter(), 0.0, False
+        last_log, waited = time.perf_counter(), 0.0
         last_step = first
         with bar:
             while True:
@@ -176,11 +186,9 @@ class _Run:
 
                 if config.profile and self.step - first == 3:
                     jax.profiler.start_trace(str(self.workdir / "profile"))
-                    profiling = True
-                if profiling and self.step - first == 3 + _PROFILED_STEPS:
-                    jax.block_until_ready(self.state)
-                    jax.profiler.stop_trace()
-                    profiling = False
+                    self.profiling = True
+                if self.step - first == 3 + _PROFILED_STEPS:
+                    self.stop_profile()
 
                 done = self.step >= config.steps or bool(caught)
                 if self.step % config.log_every == 0 or done:
@@ -246,10 +254,12 @@ def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -
         finally:
             this.writer.close()
             this.checkpoints.close()
+            this.stop_profile()  # of a run that ended early
     return RunResult(
         reason=reason,  # type: ignore[arg-type]
         step=this.step,
         figures=this.figures,
         state=this.state,
+        task=task,
         signal=caught[0] if caught else 0,
     )

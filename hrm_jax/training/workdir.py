@@ -16,7 +16,15 @@ from hrm_jax.tasks.base import RunConfig
 
 # Fields that may differ when a run goes on: they change no step that has been made.
 _FREE = (
-    *("preset", "expect", "steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"),
+    *(
+        "preset",
+        "expect",
+        "steps",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+    ),
     *("best_metric", "early_stopping", "profile", "tensorboard", "wandb", "eval_slots"),
     *("init_from", "reset_puzzle_table"),
 )
@@ -43,9 +51,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-        and name not in free
-        and name.split(".")[0] not in free
+        if before.get(name) != now.get(name) and name not in free and name.split(".")[0] not in free
     ]
 
 

@@ -18,9 +18,9 @@ import numpy as np
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles with numba, and keeps the machine code on disk where some folder can be written."""
     try:
-        return numba.njit(function, cache=True)  # type: ignore[no-any-return]
+        return numba.njit(function, cache=True)
     except RuntimeError:  # numba: "no locator available": neither __pycache__ nor the user's cache
-        return numba.njit(function)  # type: ignore[no-any-return]
+        return numba.njit(function)
 
 
 @compiled

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from hrm_jax.data.puzzles import PuzzleSet
 
 
-class Sudoku(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+class Sudoku(tfds.core.GeneratorBasedBuilder):
     """Stores puzzle sets example by example, in their order.
 
     Features: `inputs` and `labels`, uint8 [cells]; `puzzle_identifier`, `puzzle_index` and

@@ -1,0 +1,211 @@
+"""Time of HRM training steps and evaluation, beside bare matrix products of the same shapes.
+
+    python benchmarks/hrm_step.py --hidden=128 --layers=2 --batch=128 --max_steps=8
+    python benchmarks/hrm_step.py --hidden=512 --layers=4 --batch=16 --max_steps=16
+
+For each size: time of a full training step (second forward, gradients, optimizer, puzzle table,
+augmentation), rows/s, achieved GFLOP/s (matrix products only, counted below), the rate that the
+same products reach on their own in the same process, and the fraction of it; then evaluation in
+puzzles/s, with all steps (`fixed`) and with halting. Measurements are interleaved, medians quoted.
+
+Halting depends on the weights. With --workdir, those of a trained run are measured, on its own
+puzzles. Without, weights are random and never want to halt, so every row is stopped after
+--halt_after steps instead, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrm_jax.compilation import jit
+from hrm_jax.inference.evaluate import held_out
+from hrm_jax.inference.load import load
+from hrm_jax.layers.feed_forward import swiglu_width
+from hrm_jax.models import act, hrm
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.act_training import ACTTrainer
+
+
+def products(config: HRMConfig, rows: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Shapes of the products of one block: (left, right, times); batched ones have rank 3."""
+    length = config.puzzle_emb_len + config.seq_len
+    tokens, hidden, heads = rows * length, config.hidden_size, config.num_heads
+    width, head = swiglu_width(hidden, config.expansion), hidden // heads
+    return [
+        ((tokens, hidden), (hidden, 3 * hidden), 1),
+        ((tokens, hidden), (hidden, hidden), 1),
+        ((tokens, hidden), (hidden, 2 * width), 1),
+        ((tokens, width), (width, hidden), 1),
+        ((rows * heads, length, head), (rows * heads, head, length), 1),
+        ((rows * heads, length, length), (rows * heads, length, head), 1),
+    ]
+
+
+def block_flops(config: HRMConfig, rows: int) -> float:
+    """Floating-point operations of one block's products."""
+    total = 0.0
+    for left, right, times in products(config, rows):
+        total += 2.0 * np.prod(left) * right[-1] * times
+    return total
+
+
+def blocks(config: HRMConfig, train: bool) -> int:
+    """Blocks run in a step, a backward pass counted as two."""
+    forward = config.H_cycles * (config.L_cycles * config.L_layers + config.H_layers)
+    if not train:
+        return forward
+    second = forward if config.q_target == "second_forward" else 0
+    return forward + second + 2 * (config.L_layers + config.H_layers)
+
+
+def ready(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    """Compiles, and returns what runs once and waits."""
+    compiled = jit(function).lower(*args).compile()
+    return lambda: jax.block_until_ready(compiled(*args))
+
+
+def bare(config: HRMConfig, rows: int, repeats: int = 8) -> Callable[[], Any]:
+    """All products of a block, nothing else, `repeats` times in a loop, `rows` rows at a time."""
+    key = jax.random.key(0)
+    operands = [
+        (jax.random.normal(key, left), jax.random.normal(key, right))
+        for left, right, _ in products(config, rows)
+    ]
+
+    def body(_: Any, carry: Any) -> Any:
+        # The barrier keeps every product whole and inside the loop.
+        made = [a @ b for a, b in jax.lax.optimization_barrier(carry[0])]
+        return carry[0], jax.lax.optimization_barrier(made)
+
+    def run(operands: Any) -> Any:
+        made = [jnp.zeros((*a.shape[:-1], b.shape[-1])) for a, b in operands]
+        return jax.lax.fori_loop(0, repeats, body, (operands, made))[1]
+
+    return ready(run, operands)
+
+
+def median_times(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each, measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--heads", type=int, help="default: hidden / 32")
+    parser.add_argument("--layers", type=int, default=2, help="of each module")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--microbatch", type=int, help="default: 16 on a CPU, else the batch")
+    parser.add_argument("--max_steps", type=int, default=8)
+    parser.add_argument("--size", type=int, default=9, help="board: 4, 6 or 9")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--q_target", choices=("second_forward", "none"), default="second_forward")
+    parser.add_argument("--puzzles", type=int, default=256, help="puzzles in evaluation")
+    parser.add_argument("--slots", type=int, help="default: the microbatch")
+    parser.add_argument("--halt_after", type=int, help="default: a third of max_steps")
+    parser.add_argument("--workdir", help="measure a trained run's model instead")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(argv)
+
+    cells = args.size**2
+    config = HRMConfig(
+        seq_len=cells,
+        vocab_size=args.size + 2,
+        puzzle_emb_ndim=args.hidden,
+        hidden_size=args.hidden,
+        num_heads=args.heads or args.hidden // 32,
+        H_layers=args.layers,
+        L_layers=args.layers,
+        halt_max_steps=args.max_steps,
+        q_target=args.q_target,
+        forward_dtype=args.dtype,
+    )
+    key = jax.random.key(0)
+    inputs = np.asarray(jax.random.randint(key, (args.puzzles, cells), 1, args.size + 2))
+    if args.workdir:
+        model = load(args.workdir)
+        config, variables = model.config, model.variables
+        inputs = held_out(args.workdir).inputs[: args.puzzles].astype(np.int32)
+    else:
+        variables = hrm.init(config, key)
+    cpu = jax.default_backend() == "cpu"
+    micro = args.microbatch or (min(16, args.batch) if cpu else args.batch)
+    slots = args.slots or micro
+    trainer = ACTTrainer(config, OptimizerConfig(), "stablemax", 1000, micro)
+    batch = {
+        "inputs": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
+        "labels": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
+        "puzzle_identifiers": jnp.zeros(args.batch, jnp.int32),
+    }
+    state = trainer.init(key, variables, batch)
+    identifiers = np.zeros(len(inputs), np.int32)
+
+    def evaluation(halting: act.Halting, max_steps: int) -> Callable[[], act.Solved]:
+        def solve(weights: Any, tokens: Any) -> act.Solved:
+            return act.solve(
+                config,
+                weights,
+                tokens,
+                identifiers,
+                jnp.int32(len(inputs)),
+                slots=slots,
+                halting=halting,
+                max_steps=max_steps,
+            )
+
+        return ready(solve, variables, inputs)
+
+    full = config.halt_max_steps
+    after = args.halt_after or max(1, full // 3)
+    runs = {
+        "train": ready(trainer.step, state, batch, key),
+        "bare": bare(config, micro),
+        "fixed": evaluation("fixed", full),
+        "halting": evaluation("q", full) if args.workdir else evaluation("fixed", after),
+    }
+    steps = float(runs["halting"]().steps.mean())
+    seconds = median_times(runs, args.rounds)
+
+    train_rate = blocks(config, True) * block_flops(config, args.batch) / seconds["train"] / 1e9
+    bare_rate = 8 * block_flops(config, micro) / seconds["bare"] / 1e9
+    parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
+    device = jax.devices()[0].device_kind
+    facts = dataclasses.asdict(config)
+    shown = ("hidden_size", "num_heads", "H_layers", "L_layers", "halt_max_steps", "q_target")
+    print(f"{device}, JAX {jax.__version__}, {config.forward_dtype}, {parameters:,} parameters, ")
+    print(", ".join(f"{k} {facts[k]}" for k in shown), end="")
+    print(f", batch {args.batch}, microbatch {micro}, sequence {config.seq_len}, slots {slots}")
+    fixed, halting = len(inputs) / seconds["fixed"], len(inputs) / seconds["halting"]
+    note = "trained weights" if args.workdir else "set by --halt_after"
+    for name, value, unit in (
+        ("training step", seconds["train"] * 1e3, "ms"),
+        ("training", args.batch / seconds["train"], "rows/s"),
+        ("training, products only", train_rate, "GFLOP/s"),
+        ("bare products, same shapes", bare_rate, "GFLOP/s"),
+        ("fraction of bare products", train_rate / bare_rate * 100, "%"),
+        (f"evaluation, fixed {config.halt_max_steps} steps", fixed, "puzzles/s"),
+        (f"evaluation, halting after {steps:.2f} ({note})", halting, "puzzles/s"),
+    ):
+        print(f"  {name:58} {value:10.2f} {unit}")
+
+
+if __name__ == "__main__":
+    main()

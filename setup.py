@@ -1,0 +1,63 @@
+"""Package metadata of hrm_jax."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+TORCH = ["torch>=2.6"]
+KERAS = ["h5py>=3.10"]
+NOTEBOOKS = ["ipykernel>=6", "ipywidgets>=8", "nbclient>=0.10", "nbformat>=5.9"]
+
+setup(
+    name="hrm_jax",
+    version="0.1.0",
+    description="Hierarchical Reasoning Model and relatives in JAX and Flax",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["hrm_jax", "hrm_jax.*"]),
+    package_data={"hrm_jax": ["py.typed"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.6",
+        "chex>=0.1.89",
+        "flax>=0.12",
+        "grain>=0.2.15",
+        "importlib_resources>=6",  # tensorflow-datasets needs it and does not say so
+        "jax>=0.10,<0.12",
+        "jaxtyping>=0.3",
+        "matplotlib>=3.8",
+        "ml_collections>=1.0",
+        "numba>=0.61",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=10",
+        "pyyaml>=6",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]>=0.10,<0.12"],
+        "torch": TORCH,
+        "keras": KERAS,
+        "wandb": ["wandb>=0.19"],
+        "notebooks": NOTEBOOKS,
+        "dev": [
+            *KERAS,
+            *NOTEBOOKS,
+            "beartype>=0.20",
+            "import-linter>=2.1",
+            "mypy>=1.15",
+            "pytest>=8.3",
+            "pytest-cov>=6",
+            "ruff>=0.11",
+            "torch==2.13.0",
+            "types-PyYAML>=6",
+        ],
+    },
+)

@@ -1,0 +1,135 @@
+"""Runs before any test imports JAX: several CPU devices, and shapes checked at run time."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+DEVICES = 4
+os.environ["JAX_PLATFORMS"] = os.environ.get("HRM_JAX_TEST_PLATFORM", "cpu")
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+)
+
+# Many tests compile the same small programs, some of them in processes of their own.
+_COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
+
+from flax import struct  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# JAX also rebuilds these from shapes and shardings, which are no arrays.
+struct.PyTreeNode.__no_type_check__ = True
+
+# Not the data room: numba cannot compile functions that are wrapped.
+CHECKED = (
+    "kernels",
+    "layers",
+    "optim",
+    "models",
+    "tasks",
+    "training",
+    "interop",
+    "inference",
+    "viz",
+)
+install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def parity() -> pathlib.Path:
+    """Folder with the numbers of the PyTorch reference."""
+    folder = SHARED / "parity"
+    if not folder.is_dir():
+        pytest.skip("the reference's numbers (shared/parity) are not beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data() -> pathlib.Path:
+    """Folder with real data."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data (shared/data) are not beside the project")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., dict[str, Any]]:
+    """Makes the configuration of a 4×4 Sudoku run that compiles in seconds.
+
+    Fields are overridden by their dotted names, with `__` for the dot.
+    """
+
+    def make(**overrides: Any) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "task": "sudoku",
+            "steps": 4,
+            "batch_size": 8,
+            "log_every": 1,
+            "eval_every": 4,
+            "checkpoint_every": 2,
+            "tensorboard": False,
+            "eval_slots": 8,
+            "data": {"size": 4, "num_train": 16, "num_test": 8},
+            "model": {
+                "hidden_size": 32,
+                "num_heads": 2,
+                "expansion": 1.0,
+                "H_layers": 1,
+                "L_layers": 1,
+                "H_cycles": 2,
+                "L_cycles": 2,
+                "puzzle_emb_ndim": 32,
+                "halt_max_steps": 3,
+                "forward_dtype": "float32",
+            },
+            "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2, "puzzle_emb_lr": 1e-3},
+        }
+        for name, value in overrides.items():
+            *groups, field = name.split("__")
+            target = config
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[field] = value
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., Any]:
+    """Trains, or goes on with, a configuration (or a task) in a workdir, through the real loop."""
+    from hrm_jax import tasks
+    from hrm_jax.training.loop import run
+
+    def train(config: Any, workdir: pathlib.Path) -> Any:
+        task = config
+        if isinstance(config, dict):
+            task = tasks.build(tasks.parse(config), workdir / "data")
+        return run(task, workdir, progress=False)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained(tiny, start, tmp_path_factory) -> pathlib.Path:
+    """The workdir of a finished run with checkpoints 2 and 4; tests may only read it."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    start(tiny(), workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir(trained, tmp_path) -> pathlib.Path:
+    """A copy of `trained` that a test may change."""
+    return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))

@@ -1,0 +1,133 @@
+"""`kill -9` at any moment, signals, and crashes, through launch/train.py in its own process."""
+
+import os
+import pathlib
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hrm_jax.training.checkpoints import load_weights
+from hrm_jax.training.metrics import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 40
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def command(tiny, tmp_path_factory):
+    """Makes the command line of a run of 40 steps with a checkpoint after each."""
+    folder = tmp_path_factory.mktemp("config")
+    values = tiny(steps=STEPS, checkpoint_every=1, eval_every=10)
+    (folder / "config.py").write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({values!r})\n"
+    )
+
+    def make(workdir, *flags):
+        script = str(ROOT / "launch" / "train.py")
+        return [sys.executable, script, f"--config={folder / 'config.py'}",
+                f"--workdir={workdir}", *flags]  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def environment():
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": ""}
+
+
+def _launch(command, environment):
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _newest(workdir):
+    names = [p.name for p in (workdir / "checkpoints").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def _wait_for_step(process, workdir, step):
+    """Waits until a checkpoint of that step or a later one is there."""
+    for _ in range(6000):
+        if _newest(workdir) >= step:
+            return
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.02)
+    raise AssertionError("the run makes no checkpoints")
+
+
+@pytest.fixture(scope="module")
+def straight(command, environment, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    process = _launch(command(workdir), environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return workdir
+
+
+def _assert_same_run(a, b):
+    one, step = load_weights(a)
+    two, other = load_weights(b)
+    assert step == other == STEPS
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    losses = [
+        {x["step"]: x["train/loss"] for x in read_metrics(w / "metrics.jsonl") if "train/loss" in x}
+        for w in (a, b)
+    ]
+    assert losses[0] == losses[1]
+    assert list(losses[0]) == list(range(1, STEPS + 1))
+
+
+def test_kill_9_at_random_moments(straight, command, environment, tmp_path):
+    chance = random.Random(0)
+    halves = set()
+    for round_ in range(5):
+        process = _launch(command(tmp_path), environment)
+        try:
+            _wait_for_step(process, tmp_path, _newest(tmp_path) + chance.randint(1, 5))
+            time.sleep(chance.random() * 0.1)
+        finally:
+            process.kill()
+            output = process.communicate()[0]
+        assert process.returncode == -signal.SIGKILL, output
+        assert round_ == 0 or "Going on from step" in output
+        halves |= {p.name for p in (tmp_path / "checkpoints").glob("*") if not p.name.isdigit()}
+    assert all(re.fullmatch(r"\d+\..*tmp.*", name) for name in halves), halves
+    assert _newest(tmp_path) < STEPS
+    process = _launch(command(tmp_path), environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert not (tmp_path / "damaged").exists(), output
+    _assert_same_run(straight, tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_how_to_go_on(number, code, straight, command, environment, tmp_path):
+    process = _launch(command(tmp_path), environment)
+    try:
+        _wait_for_step(process, tmp_path, 3)
+    finally:
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == code, output
+    step = int(re.search(r"Saved step (\d+)\. To go on, run the same command again:", output)[1])
+    assert step == _newest(tmp_path)
+    assert f"--workdir={tmp_path}" in output
+    assert "Traceback" not in output
+    if number == signal.SIGTERM:
+        process = _launch(command(tmp_path), environment)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        assert f"Going on from step {step}" in output
+        _assert_same_run(straight, tmp_path)
