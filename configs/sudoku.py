@@ -79,6 +79,7 @@ def get_config(preset: str = "") -> ConfigDict:
                 "halt_max_steps": 16,
                 "halt_exploration_prob": 0.1,
                 "q_target": "second_forward",
+                "halt_threshold": 0.0,
                 "forward_dtype": "bfloat16",
             },
             "optimizer": {

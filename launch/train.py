@@ -37,5 +37,15 @@ def main(argv: list[str]) -> int | None:
     return None
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with one line instead of a traceback for a field that does not exist."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError) as error:
+        message = " ".join(str(error.args[0] if error.args else error).split())
+        print(f"error: unknown config field: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

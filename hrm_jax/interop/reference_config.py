@@ -39,8 +39,8 @@ def to_reference_config(
     """Writes a configuration as the reference does: the network under `arch`.
 
     Args:
-        config: Sizes. `q_target`, which the reference does not know, is only written where it is
-            not what the reference does.
+        config: Sizes. `q_target` and `halt_threshold`, which the reference does not know, are only
+            written where they are not what the reference does.
         loss_type: One of `LOSS_TYPES`.
         **extra: Further fields of the top level, such as `lr` or `epochs`; plain values.
 
@@ -56,7 +56,7 @@ def to_reference_config(
     )
     values = dataclasses.asdict(config)
     if config.q_target == "second_forward":
-        del values["q_target"]
+        del values["q_target"], values["halt_threshold"]
     top = {name: values.pop(name) for name in _FROM_DATA}
     arch = {"name": ARCH_NAME, "loss": {"name": LOSS_NAME, "loss_type": loss_type}, **values}
     for name in extra:

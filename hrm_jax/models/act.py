@@ -88,9 +88,9 @@ def puzzle_rows(variables: Variables, identifiers: Int[Array, " B"]) -> Array | 
 
 
 def wants_to_halt(config: HRMConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
-    """The model's own wish: q_halt > q_continue, or q_halt > 0 where q_continue is not learnt."""
-    threshold = q_continue if config.q_target == "second_forward" else 0.0
-    return q_halt > threshold
+    """The model's own wish: q_halt above q_continue, or above `halt_threshold` without it."""
+    learnt = config.q_target == "second_forward"
+    return q_halt > (q_continue if learnt else config.halt_threshold)
 
 
 def exploration_minimum(config: HRMConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:

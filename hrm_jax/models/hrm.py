@@ -46,8 +46,10 @@ class HRMConfig:
         rms_norm_eps: Added to the mean square in every norm.
         halt_max_steps: Most ACT steps for a puzzle in training.
         halt_exploration_prob: Probability that a row must think for a random minimum of steps.
-        q_target: "second_forward" bootstraps q_continue from one more forward pass; "none" leaves
-            q_continue out and halts where q_halt > 0.
+        q_target: "second_forward" bootstraps q_continue from one more forward pass, and rows halt
+            where q_halt > q_continue; "none" leaves q_continue out.
+        halt_threshold: With q_target "none", rows halt where q_halt exceeds it. 0 is an even
+            chance to be right; 2 is 88%.
         forward_dtype: Computation dtype, "bfloat16" or "float32"; parameters are float32.
     """
 
@@ -68,6 +70,7 @@ class HRMConfig:
     halt_max_steps: int = 16
     halt_exploration_prob: float = 0.1
     q_target: Literal["second_forward", "none"] = "second_forward"
+    halt_threshold: float = 0.0
     forward_dtype: Literal["bfloat16", "float32"] = "bfloat16"
 
     def __post_init__(self) -> None:

@@ -42,7 +42,7 @@ seed: 0
 def flat():
     config = HRMConfig(seq_len=16, vocab_size=11, hidden_size=64, num_heads=2, H_layers=2)
     values = dataclasses.asdict(config)
-    del values["q_target"]
+    del values["q_target"], values["halt_threshold"]
     return values
 
 

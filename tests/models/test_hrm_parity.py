@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hrm_jax.compilation import jit
 from hrm_jax.interop.hrm_names import from_reference, to_reference
 from hrm_jax.interop.torch import load_hrm
 from hrm_jax.layers.norm import rms_norm
@@ -151,7 +152,7 @@ def _check_training_step(result, expected, step, template):
 def test_three_carried_training_steps(microbatch_size, model, batch, numbers):
     """Weights fixed, exploration off; rows that halted take the next batch."""
     expected = numbers("train_steps")
-    gradients = jax.jit(
+    gradients = jit(
         lambda v, carry: segment_gradients(
             model.config, "stablemax", v, carry, jnp.zeros(4, jnp.int32), microbatch_size
         )
@@ -168,9 +169,12 @@ def test_softmax_training_step(model, batch, numbers):
     carry = act.refill(
         act.initial_carry(model.config, batch(0)), batch(0), model.variables["constants"]
     )
-    result = segment_gradients(
-        model.config, "softmax", model.variables, carry, jnp.zeros(4, jnp.int32)
+    gradients = jit(
+        lambda v, carry: segment_gradients(
+            model.config, "softmax", v, carry, jnp.zeros(4, jnp.int32)
+        )
     )
+    result = gradients(model.variables, carry)
     _check_training_step(result, numbers("train_steps_softmax"), "step0", model.variables)
 
 
@@ -197,8 +201,8 @@ def test_twenty_training_steps(form, model, rope, numbers):
     ]  # fmt: skip
     key = jax.random.key(0)
     state = trainer.init(key, model.variables, batches[0])
-    step = jax.jit(trainer.step)
-    read = jax.jit(
+    step = jit(trainer.step)
+    read = jit(
         lambda v, z: hrm.HRM(model.config).apply(v, z, method="halting_values")
     )
     for i in range(20):

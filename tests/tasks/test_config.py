@@ -1,0 +1,76 @@
+"""Configurations: what is refused, and how it is said."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from hrm_jax import tasks
+from hrm_jax.configs import ConfigError, from_mapping
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batchsize": 8}, r"config\.batchsize.*did you mean 'batch_size'"),
+        ({"model__hiden_size": 8}, r"config\.model\.hiden_size.*did you mean 'hidden_size'"),
+        ({"optimizer__lr_warmup": 8}, r"config\.optimizer\.lr_warmup"),
+        ({"steps": "many"}, r"config\.steps: expected int, got 'many' \(str\)"),
+        ({"steps": True}, r"config\.steps: expected int, got True"),
+        ({"steps": 1.5}, r"config\.steps: expected int, got 1\.5"),
+        ({"tensorboard": 1}, r"config\.tensorboard: expected bool"),
+        ({"model": 3}, r"config\.model: expected a group of fields, got 3"),
+        ({"data__givens": 3}, r"config\.data\.givens: expected a list, got 3"),
+        ({"data__givens": [3, "x"]}, r"config\.data\.givens\[1\]: expected int"),
+        ({"data__givens": [3]}, r"data\.givens: expected a least and a greatest"),
+        ({"data__path": "x", "data__train_csv": "y"}, r"data\.path and data\.train_csv"),
+        ({"loss": "hinge"}, r"config\.loss: expected one of 'stablemax', 'softmax', got 'hinge'"),
+        ({"steps": 0}, r"config\.steps: expected at least 1"),
+        ({"batch_size": 0}, r"config\.batch_size: expected at least 1"),
+        ({"keep_checkpoints": 0}, r"config\.keep_checkpoints: expected at least 1"),
+        ({"eval_slots": 0}, r"config\.eval_slots: expected at least 1"),
+        ({"microbatch_size": 3}, r"config\.microbatch_size: 3 does not divide batch_size 8"),
+        ({"microbatch_size": -4}, r"config\.microbatch_size: -4"),
+        ({"seed": -1}, r"config\.seed: expected 0"),
+        ({"early_stopping": {"patience": 0}}, r"early_stopping\.patience: expected at least 1"),
+        ({"model__num_heads": 3}, r"model\.num_heads: 3 does not divide hidden_size 32"),
+        ({"model__num_heads": 32}, r"rotary positions need an even head size, got 1"),
+        ({"model__H_cycles": 0}, r"model\.H_cycles: expected at least 1"),
+        ({"model__halt_exploration_prob": 1.5}, r"model\.halt_exploration_prob"),
+        ({"model__forward_dtype": "float16"}, r"config\.model\.forward_dtype"),
+        ({"task": "sudoko"}, r"config\.task: expected one of sudoku, got 'sudoko'"),
+    ],
+)
+def test_bad_fields_are_named(change, message, tiny):
+    with pytest.raises(ConfigError, match=message):
+        tasks.parse(tiny(**change))
+
+
+def test_fields_are_converted(tiny):
+    config = tasks.parse(tiny(optimizer__ema=0, data__givens=[5, 7]))
+    assert config.optimizer.ema == 0.0
+    assert isinstance(config.optimizer.ema, float)
+    assert config.data.givens == (5, 7)
+    assert config.model.L_cycles == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 3
+
+
+def test_mapping_to_dataclass():
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        kind: Literal["a", "b"] = "a"
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        size: int
+        limit: int | None = None
+        inner: Inner = Inner()
+
+    # Annotations are resolved where the classes are defined; these are real types.
+    Outer.__annotations__.update(size=int, limit=int | None, inner=Inner)
+    Inner.__annotations__.update(kind=Literal["a", "b"])
+    assert from_mapping(Outer, {"size": 1, "inner": {"kind": "b"}}) == Outer(1, None, Inner("b"))
+    assert from_mapping(Outer, {"size": 1, "limit": 2}).limit == 2
+    with pytest.raises(ConfigError, match=r"config\.size: missing, and it has no default"):
+        from_mapping(Outer, {})
