@@ -88,7 +88,6 @@ class _Run:
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints)
         self.stopping = Stopping(self.config.early_stopping, self.config.best_metric)
         self.figures: Figures = {}
-        self.figures_step = -1
         self.profiling = False
         self.state = self._start()
         self.step = int(self.state.step)
@@ -112,7 +111,6 @@ class _Run:
         for line in read_metrics(self.workdir / "metrics.jsonl"):
             if line["step"] == int(state.step) and any(k.startswith("eval/") for k in line):
                 self.figures = {k: v for k, v in line.items() if k != "step"}
-                self.figures_step = line["step"]
         log.info("Going on from step %d of %s.", int(state.step), self.workdir)
         return state
 
@@ -143,7 +141,6 @@ class _Run:
         """Writes held-out figures and keeps the weights if they are the best so far."""
         start = time.perf_counter()
         self.figures = self.task.evaluate(self.state)
-        self.figures_step = self.step
         seconds = {"eval/seconds": time.perf_counter() - start}
         self.writer.write(self.step, {**self.figures, **seconds})
         if self.stopping.update(self.figures):
@@ -190,8 +187,8 @@ class _Run:
                 if self.step - first == 3 + _PROFILED_STEPS:
                     self.stop_profile()
 
-                done = self.step >= config.steps or bool(caught)
-                if self.step % config.log_every == 0 or done:
+                interrupted, done = bool(caught), self.step >= config.steps
+                if self.step % config.log_every == 0 or done or interrupted:
                     self.check(metrics, self.step)
                     now = time.perf_counter()
                     figures = averages(pending, "train/")
@@ -201,7 +198,7 @@ class _Run:
                     bar.set_postfix(self._shown(figures), refresh=False)
                     pending, last_step, waited = [], self.step, 0.0
                     last_log = time.perf_counter()
-                if caught:
+                if interrupted:
                     self.save()
                     return "interrupted"
                 paused = time.perf_counter()
