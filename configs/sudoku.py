@@ -100,14 +100,16 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "2 to 3 minutes on two CPU cores, at least 97% of held-out puzzles solved."
-        config.steps = 1500
+        config.steps = 3000
         config.batch_size = 64
         config.microbatch_size = 32
-        config.data.size = 6
+        config.loss = "softmax"
+        config.data.update(size=6, givens=(14, 22))
         config.tensorboard = False  # saves the import
         model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
-        model.update(halt_max_steps=4, forward_dtype="float32", q_target="none")
-        optimizer.update(name="adamw", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.1)
+        model.update(halt_max_steps=4, forward_dtype="float32")
+        model.update(q_target="none", halt_threshold=3.0)  # stop when 95% sure
+        optimizer.update(name="adamw", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.05)
         optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
         optimizer.ema = 0.99
     elif preset == "small":
@@ -119,7 +121,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.microbatch_size = 16 if cpu else 0
         model.update(hidden_size=192, num_heads=6, H_layers=3, L_layers=3, puzzle_emb_ndim=192)
         model.update(halt_max_steps=8, forward_dtype="float32" if cpu else "bfloat16")
-        model.q_target = "none"
+        model.update(q_target="none", halt_threshold=3.0)
         optimizer.update(learning_rate=5e-4, warmup_steps=500, lr_min_ratio=0.1, ema=0.999)
         optimizer.update(weight_decay=0.1, puzzle_emb_lr=5e-4, puzzle_emb_weight_decay=0.1)
     else:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import hrm_jax
 from hrm_jax.interop.export import export
 from hrm_jax.interop.files import FORMATS
+from hrm_jax.training.checkpoints import CheckpointError
 
 
 def _checkpoint(text: str) -> str | int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = hrm_jax.load(args.workdir, checkpoint=args.checkpoint)
         for path in export(model.config, model.variables, args.output, args.format):
             print(path)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2
     return 0

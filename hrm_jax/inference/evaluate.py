@@ -89,6 +89,9 @@ def evaluate(
             f"{data}: puzzles have {puzzles.metadata.seq_len} cells, the model was trained on "
             f"{model.config.seq_len}"
         )
+    for name, value in (("max_steps", max_steps), ("limit", limit)):
+        if value is not None and value < 1:
+            raise DataError(f"{name}: expected at least 1, got {value}")
     if limit is not None:
         puzzles = PuzzleSet.simple(
             puzzles.inputs[:limit],
@@ -96,8 +99,6 @@ def evaluate(
             puzzles.metadata.vocab_size,
             puzzles.metadata.ignore_label_id,
         )
-    if max_steps is not None and max_steps < 1:
-        raise DataError(f"max_steps: expected at least 1, got {max_steps}")
     config = dataclasses.replace(model.config, num_puzzle_identifiers=1)
     figures: Figures = {}
     for _ in range(2):  # the first pass compiles

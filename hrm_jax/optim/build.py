@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from hrm_jax.configs import require
 from hrm_jax.optim.adam_atan2 import Form, adam_atan2
@@ -19,7 +20,9 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
-        name: "adam_atan2" (the reference's), "adam_atan2_a127" (its 27% longer steps) or "adamw".
+        name: "adam_atan2" (the reference's), "adam_atan2_a127" (its 27% longer steps), "adamw", or
+            "muon" (Muon for the matrices inside the recurrent modules, scaled to the size of
+            AdamW's updates, AdamW for all else).
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
         lr_min_ratio: Learning rate at the end of the cosine over the peak; 1 keeps it constant.
@@ -30,7 +33,7 @@ class OptimizerConfig:
         ema: Decay of an average of the weights, used for evaluation; 0 keeps none.
     """
 
-    name: Literal["adam_atan2", "adam_atan2_a127", "adamw"] = "adam_atan2"
+    name: Literal["adam_atan2", "adam_atan2_a127", "adamw", "muon"] = "adam_atan2"
     learning_rate: float = 1e-4
     warmup_steps: int = 2000
     lr_min_ratio: float = 1.0
@@ -84,6 +87,16 @@ def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> opt
     return warmup_cosine(peak, config.warmup_steps, total_steps, config.lr_min_ratio)
 
 
+def _inner_matrices(params: optax.Params) -> Any:
+    """Marks matrices named `kernel` inside submodules of submodules; embeddings and heads are not."""
+
+    def mark(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        inner = len(path) > 2 and path[-1].key == "kernel" and leaf.ndim == 2
+        return optax.contrib.MuonDimensionNumbers() if inner else None
+
+    return jax.tree_util.tree_map_with_path(mark, params)
+
+
 def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
     """Builds the optimizer for all parameters but the puzzle table.
 
@@ -93,7 +106,17 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradient
     """
     rate = learning_rate(config, total_steps, config.learning_rate)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    if config.name == "adamw":
+    if config.name == "muon":
+        rule = optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_inner_matrices,
+            consistent_rms=0.2,
+        )
+    elif config.name == "adamw":
         rule = optax.adamw(rate, config.b1, config.b2, weight_decay=config.weight_decay)
     else:
         form: Form = "a127" if config.name.endswith("a127") else "upstream"

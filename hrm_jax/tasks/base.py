@@ -69,6 +69,12 @@ class EarlyStopping:
     patience: int = 10
     min_delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        require(
+            self.patience >= 1,
+            f"config.early_stopping.patience: expected at least 1, got {self.patience}",
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:

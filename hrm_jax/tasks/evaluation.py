@@ -14,6 +14,7 @@ import numpy.typing as npt
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hrm_jax.compilation import jit
+from hrm_jax.configs import require
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting, Solved
@@ -69,6 +70,7 @@ def solve_puzzles(
     Returns:
         Answers as numpy arrays; `iterations` is the total over all calls.
     """
+    require(slots >= 1, f"slots: expected at least 1, got {slots}")  # with 0 it would never end
     count = len(inputs)
     size = min(_CHUNK, 1 << (count - 1).bit_length())
     slots = min(slots, size)

@@ -92,6 +92,12 @@ class SudokuConfig(RunConfig):
     init_from: str = ""
     reset_puzzle_table: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.eval_slots >= 1, f"config.eval_slots: expected at least 1, got {self.eval_slots}"
+        )
+
 
 def read_data_folder(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
     """Reads a split of a data set folder, in npy or TFDS format."""

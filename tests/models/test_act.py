@@ -75,9 +75,7 @@ def test_exploration_is_uniform_from_two_to_the_maximum():
 
 def test_wish_to_halt():
     q_halt, q_continue = jnp.array([1.0, 1.0, -1.0]), jnp.array([0.5, 2.0, -2.0])
-    np.testing.assert_array_equal(
-        act.wants_to_halt(SMALL, q_halt, q_continue), [True, False, True]
-    )
+    np.testing.assert_array_equal(act.wants_to_halt(SMALL, q_halt, q_continue), [True, False, True])
     alone = dataclasses.replace(SMALL, q_target="none")
     np.testing.assert_array_equal(act.wants_to_halt(alone, q_halt, q_continue), [True, True, False])
 
@@ -242,7 +240,9 @@ def test_fresh_weights_do_not_halt_and_have_the_right_spread():
     np.testing.assert_array_equal(fresh["params"]["q_head"]["kernel"], 0)
     np.testing.assert_array_equal(fresh["params"]["q_head"]["bias"], -5)
     np.testing.assert_array_equal(fresh["tables"]["puzzle_emb"], 0)
-    np.testing.assert_allclose(fresh["params"]["embed_tokens"]["embedding"].std(), 1 / 16, rtol=0.02)
+    np.testing.assert_allclose(
+        fresh["params"]["embed_tokens"]["embedding"].std(), 1 / 16, rtol=0.02
+    )
     np.testing.assert_allclose(fresh["params"]["lm_head"]["kernel"].std(), 1 / 16, rtol=0.02)
     down = fresh["params"]["L_level"]["layers_0"]["mlp"]["down_proj"]["kernel"]
     np.testing.assert_allclose(down.std(), 1 / np.sqrt(down.shape[0]), rtol=0.02)
@@ -283,7 +283,7 @@ def _states(config, seed=3):
 def test_no_gradient_reaches_the_states():
     variables, batch = _random_variables(SMALL), _batch(2)
     z_H, z_L = _states(SMALL)
-    grads = jax.grad(lambda h, l: _loss(_read(SMALL, variables, batch, h, l)), (0, 1))(z_H, z_L)
+    grads = jax.grad(lambda *z: _loss(_read(SMALL, variables, batch, *z)), (0, 1))(z_H, z_L)
     for grad in grads:
         np.testing.assert_array_equal(grad, 0)
     for name in ("z_H", "z_L"):
@@ -347,8 +347,6 @@ def test_next_halting_values_are_those_of_the_next_step():
     z_H, z_L = _states(SMALL)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
     out = _read(SMALL, variables, batch, z_H, z_L)
-    q_halt, q_continue = hrm.next_halting_values(
-        SMALL, variables, z_H, z_L, batch["inputs"], rows
-    )
+    q_halt, q_continue = hrm.next_halting_values(SMALL, variables, z_H, z_L, batch["inputs"], rows)
     np.testing.assert_allclose(q_halt, out.q_halt, atol=1e-5)
     np.testing.assert_allclose(q_continue, out.q_continue, atol=1e-5)

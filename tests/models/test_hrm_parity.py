@@ -202,9 +202,7 @@ def test_twenty_training_steps(form, model, rope, numbers):
     key = jax.random.key(0)
     state = trainer.init(key, model.variables, batches[0])
     step = jit(trainer.step)
-    read = jit(
-        lambda v, z: hrm.HRM(model.config).apply(v, z, method="halting_values")
-    )
+    read = jit(lambda v, z: hrm.HRM(model.config).apply(v, z, method="halting_values"))
     for i in range(20):
         before = state.variables(averaged=False)
         state, metrics = step(state, batches[i], key)

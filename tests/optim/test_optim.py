@@ -125,9 +125,7 @@ def test_training_step_never_makes_a_dense_gradient():
         "puzzle_identifiers": jax.ShapeDtypeStruct((4,), jnp.int32),
     }
     key = jax.random.key(0)
-    state = jax.eval_shape(
-        lambda k, b: trainer.init(k, hrm.init(config, k), b), key, batch
-    )
+    state = jax.eval_shape(lambda k, b: trainer.init(k, hrm.init(config, k), b), key, batch)
     made = []
 
     def visit(jaxpr):

@@ -121,7 +121,7 @@ def test_over_microbatches():
         jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
-# --- figures ----------------------------------------------------------------------------------------
+# --- figures -----------------------------------------------------------------------------
 
 
 def _rigged(size=4):
@@ -160,7 +160,8 @@ def test_figures_of_a_known_answer(bias, steps):
     figures = evaluate_puzzles(config, variables, puzzles, slots=2)
     assert figures["eval/exact_accuracy"] == 0.5
     np.testing.assert_allclose(figures["eval/accuracy"], (1 + 1 + 15 / 16 + 13 / 16) / 4)
-    np.testing.assert_allclose(figures["eval/blank_accuracy"], (1 + 0.5 + 0) / 3)  # of 3 with blanks
+    of_three = (1 + 0.5 + 0) / 3  # puzzle 0 has no blanks
+    np.testing.assert_allclose(figures["eval/blank_accuracy"], of_three)
     assert figures["eval/q_halt_accuracy"] == 0.5
     assert figures["eval/steps"] == steps
     assert figures["eval/exact_accuracy_by_step"] == [0.5] * 3
@@ -199,7 +200,7 @@ def test_slots_must_be_positive():
         solve_puzzles(config, variables, np.full((2, 16), 2), np.zeros(2, int), slots=0)
 
 
-# --- learning ---------------------------------------------------------------------------------------
+# --- learning ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow

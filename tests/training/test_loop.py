@@ -127,7 +127,7 @@ def test_a_learning_rate_that_is_far_too_high_stops_the_run(tmp_path, tiny, star
         optimizer__learning_rate=1e38,
         optimizer__weight_decay=1.0,
     )
-    with pytest.raises(NonFiniteError, match="is (nan|inf)"):
+    with pytest.raises(NonFiniteError, match=r"is (nan|inf)"):
         start(config, tmp_path)
 
 
@@ -159,7 +159,7 @@ def test_a_disk_that_is_really_full(workdir, tmp_path, tiny, start):
         pytest.skip("cannot mount a small file system here")
     try:
         run = pathlib.Path(shutil.copytree(workdir, small / "run"))
-        with pytest.raises((CheckpointError, OSError), match="No space left|could not be written"):
+        with pytest.raises((CheckpointError, OSError), match=r"No space left|could not be written"):
             start(tiny(steps=60, checkpoint_every=1, keep_checkpoints=50), run)
         assert load(run).config.seq_len == 16
     finally:

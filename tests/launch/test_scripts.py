@@ -1,0 +1,215 @@
+"""The command lines: what they print, what they leave, how they fail."""
+
+import io
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).parents[2]
+PUZZLE = "1...........2..."
+
+
+@pytest.fixture
+def run(script, capsys):
+    """Runs a script's main() in this process: (exit code, stdout, stderr)."""
+
+    def call(name, *argv):
+        try:
+            code = script(name).main([str(x) for x in argv])
+        except SystemExit as leaving:  # argparse
+            code = leaving.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def _assert_one_line(result, message):
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert re.search(message, err), err
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+
+
+def test_evaluate(run, trained, tmp_path):
+    code, out, _ = run("evaluate", "--workdir", trained, "--output", tmp_path / "figures.json")
+    assert code == 0
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["eval/puzzles"] == 8
+    assert re.search(r"eval/exact_accuracy +0\.\d{4}\n", out)
+    assert re.search(r"after step 3 +0\.\d{4}\n", out)
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    code, out, _ = run("evaluate", "--workdir", trained, "--checkpoint", 2, "--halting=fixed",
+                       "--max_steps=5", "--limit=3", "--data", trained / "data")  # fmt: skip
+    figures = json.loads(out.splitlines()[-1])
+    assert (code, figures["eval/puzzles"], figures["eval/steps"]) == (0, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint=3"], "error: .*no checkpoint 3; there are: 2, 4"),
+        (["--data=none.csv"], "error: none.csv: no such file"),
+        (["--max_steps=0"], "error: max_steps: expected at least 1"),
+        (["--slots=0"], "error: .*slots"),
+        (["--limit=0"], "error: .*limit"),
+    ],
+)
+def test_evaluate_errors(flags, message, run, trained):
+    _assert_one_line(run("evaluate", "--workdir", trained, *flags), message)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "solve", "export"])
+def test_a_missing_workdir(name, run, tmp_path):
+    more = {"solve": [PUZZLE], "export": ["--output", tmp_path / "x.safetensors"]}.get(name, [])
+    result = run(name, "--workdir", tmp_path / "none", *more)
+    _assert_one_line(result, "none: not the workdir of a run")
+
+
+# --- solve ----------------------------------------------------------------------------------------
+
+
+def test_solve_from_argument_file_and_stdin(run, trained, tmp_path, monkeypatch):
+    code, out, _ = run("solve", "--workdir", trained, PUZZLE)
+    assert code in (0, 1)
+    line = r"[1-4?]{16}  steps=\d  (satisfies|BREAKS) the rules\n"
+    assert re.fullmatch(line, out)
+    assert (code == 0) == ("satisfies" in out)
+    (tmp_path / "puzzles.txt").write_text(f"{PUZZLE}\n\n{PUZZLE.replace('.', '0')}\n")
+    _, both, _ = run("solve", "--workdir", trained, tmp_path / "puzzles.txt")
+    assert both == out + out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{PUZZLE}\n"))
+    _, piped, _ = run("solve", "--workdir", trained)
+    assert piped == out
+
+
+def test_solve_with_traces(run, trained, tmp_path):
+    flags = ["--workdir", trained, "--halting=fixed", "--max_steps=3"]
+    _, out, _ = run("solve", *flags, PUZZLE, "--trace")
+    assert [f"ACT step {k}/3" in out for k in (1, 2, 3)] == [True] * 3
+    for suffix, frames in (("png", 1), ("gif", 2)):
+        path = tmp_path / f"trace.{suffix}"
+        _, out, _ = run("solve", *flags, PUZZLE, f"--trace={path}")
+        assert f"drawn: {path}" in out
+        with Image.open(path) as image:
+            assert getattr(image, "n_frames", 1) >= frames
+    (tmp_path / "two.txt").write_text(f"{PUZZLE}\n{PUZZLE}\n")
+    run("solve", *flags, tmp_path / "two.txt", f"--trace={tmp_path / 'both.png'}")
+    assert (tmp_path / "both-1.png").exists()
+    assert (tmp_path / "both-2.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["123"], "error: .*3 characters"),
+        (["11.............."], "digit 1 stands twice in row 1"),
+        ([PUZZLE, "--trace=x.jpg"], r"expected a name ending in \.png or \.gif"),
+        ([PUZZLE, "--checkpoint=newest"], "error: .*newest"),
+        ([PUZZLE, "--max_steps=0"], "max_steps"),
+    ],
+)
+def test_solve_errors(argv, message, run, trained):
+    _assert_one_line(run("solve", "--workdir", trained, *argv), message)
+
+
+def test_solve_without_puzzles(run, trained, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    _assert_one_line(run("solve", "--workdir", trained), "-: no puzzles in it")
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def test_export(run, trained, tmp_path):
+    path = tmp_path / "model.safetensors"
+    code, out, _ = run("export", "--workdir", trained, "--output", path, "--checkpoint=best")
+    assert code == 0
+    assert out.splitlines() == [str(path), str(tmp_path / "model.config.yaml")]
+    assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format=numpy", "--output=model.safetensors"], "model.safetensors"),
+        (["--checkpoint=3", "--output=model.safetensors"], "no checkpoint 3; there are: 2, 4"),
+    ],
+)
+def test_export_errors(flags, message, run, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _assert_one_line(run("export", "--workdir", trained, *flags), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+def _train(*flags, devices=1):
+    """Flags of absl live once in a process: train runs in its own."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    xla = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *map(str, flags)],
+        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+TINY = [
+    "--config.data.size=4", "--config.data.num_train=16", "--config.data.num_test=8",
+    "--config.model.hidden_size=32", "--config.model.puzzle_emb_ndim=32",
+    "--config.model.H_layers=1", "--config.model.L_layers=1", "--config.batch_size=8",
+    "--config.microbatch_size=0", "--config.data.givens=(6,10)", "--config.steps=4",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path):
+    flags = [f"--config={ROOT / 'configs' / 'sudoku.py'}:laptop", f"--workdir={tmp_path}", *TINY]
+    done = _train(*flags)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
+    assert re.search(r"Preset: laptop", out)
+    assert re.search(r"[\d,]+ parameters; 4 steps of 8 puzzles on 1 ×", out)
+    assert re.search(r"Held-out puzzles solved: [\d.]+% of 8", out)
+    assert "Traceback" not in done.stderr
+    for name in ("plots/loss.png", "plots/accuracy.png", "plots/reasoning.gif", "best"):
+        assert (tmp_path / name).exists(), name
+    for command in re.findall(r"python (launch/\S+) --workdir=", out):
+        assert (ROOT / command).exists()
+    flags[-1] = "--config.steps=6"
+    done = _train(*flags, devices=2)
+    assert done.returncode == 0, done.stderr
+    assert "Going on from step 4" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "flags", "code", "message"),
+    [
+        ("sudoku.py:huge", [], 1, "unknown preset 'huge'; expected one of laptop, small"),
+        ("sudoku.py:laptop", ["--config.batchsize=4"], 2, "batchsize"),
+        ("sudoku.py:laptop", ["--config.model.num_heads=3"], 2, "error: model.num_heads: 3 does"),
+        ("sudoku.py:laptop", ["--config.data.path=none"], 2, "error: .*none"),
+    ],
+)
+def test_train_errors(config, flags, code, message, tmp_path):
+    done = _train(f"--config={ROOT / 'configs' / config}", f"--workdir={tmp_path / 'run'}", *flags)
+    assert re.search(message, done.stderr), done.stderr
+    assert done.returncode == code
+    if code == 2:
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "run" / "checkpoints").exists()

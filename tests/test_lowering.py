@@ -1,0 +1,66 @@
+"""What is trained on a CPU is also a CUDA program: lowered here, run elsewhere."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hrm_jax import tasks
+from hrm_jax.models import act
+
+PLATFORMS = ["cuda"]
+SIZES = {
+    "laptop": {
+        "data__size": 6, "batch_size": 64, "microbatch_size": 32, "model__hidden_size": 64,
+        "model__H_layers": 2, "model__L_layers": 2, "model__puzzle_emb_ndim": 64,
+        "model__expansion": 4.0, "model__q_target": "none", "optimizer__name": "adamw",
+        "optimizer__ema": 0.99,
+    },
+    "bfloat16": {"model__forward_dtype": "bfloat16", "optimizer__name": "adam_atan2"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def task(request, tiny):
+    return tasks.build(tasks.parse(tiny(**SIZES[request.param])))
+
+
+def test_training_step(task):
+    state = jax.eval_shape(task.init, jax.random.key(0))
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(next(task.batches()))
+    )
+    state = state.replace(key=jax.random.key_data(jax.random.key(0)))  # exports take no typed keys
+
+    def step(state, batch):
+        new, metrics = task.step(state.replace(key=jax.random.wrap_key_data(state.key)), batch)
+        return new.replace(key=jax.random.key_data(new.key)), metrics
+
+    lowered = jax.jit(lambda *args: jax.tree.leaves(step(*args))).trace(state, batch)
+    text = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.dot_general" in text
+    if task.config.model.forward_dtype == "bfloat16":
+        assert "xbf16>" in text
+    assert "f64" not in text
+
+
+def test_solver(task):
+    config = task.config.model
+    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    inputs = jax.ShapeDtypeStruct((64, config.seq_len), jnp.int32)
+    identifiers = jax.ShapeDtypeStruct((64,), jnp.int32)
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    solver = functools.partial(act.solve, config, slots=32, trace=True)
+
+    def solve(*args):
+        out = solver(*args)
+        return {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
+
+    exported = jax.export.export(jax.jit(solve), platforms=PLATFORMS)(
+        variables, inputs, identifiers, count
+    )
+    assert exported.platforms == ("cuda",)
+    assert "stablehlo.while" in exported.mlir_module()
+    assert [x.shape for x in exported.out_avals if x.ndim == 3] == [(64, 3, config.seq_len)]
