@@ -88,7 +88,7 @@ def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> opt
 
 
 def _inner_matrices(params: optax.Params) -> Any:
-    """Marks matrices named `kernel` inside submodules of submodules; embeddings and heads are not."""
+    """Marks the matrices inside the recurrent modules; embeddings and heads are left to AdamW."""
 
     def mark(path: tuple[Any, ...], leaf: jax.Array) -> Any:
         inner = len(path) > 2 and path[-1].key == "kernel" and leaf.ndim == 2
