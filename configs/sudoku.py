@@ -50,6 +50,7 @@ def get_config(preset: str = "") -> ConfigDict:
             "init_from": "",
             "reset_puzzle_table": False,
             "eval_slots": 64,
+            "eval_max_steps": 0,
             "loss": "stablemax",
             "data": {
                 "path": "",
@@ -100,11 +101,12 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "2 to 3 minutes on two CPU cores, at least 97% of held-out puzzles solved."
-        config.steps = 1800
+        config.steps = 2000
         config.batch_size = 64
         config.microbatch_size = 16
         config.loss = "softmax"
-        config.data.update(size=6, givens=(14, 22))
+        config.data.update(size=6, givens=(14, 24))
+        config.eval_max_steps = 8
         config.tensorboard = False  # saves the import
         model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
         model.update(halt_max_steps=4, forward_dtype="float32")

@@ -105,10 +105,13 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     folder = pathlib.Path(workdir)
     figures = result.figures
     task: Any = result.task
-    model = PuzzleModel(task.config.model, result.state.variables())
+    config = task.config
+    model = PuzzleModel(
+        config.model, result.state.variables(), max_steps=config.eval_max_steps or None
+    )
     # All of the test set, as in the evaluation before: that program is compiled already.
     tokens = task.test.inputs
-    solutions = model.solve_tokens(tokens, trace=True, slots=task.config.eval_slots)
+    solutions = model.solve_tokens(tokens, trace=True, slots=config.eval_slots)
     # The puzzle that took longest among those solved shows most.
     best = max(range(len(solutions)), key=lambda i: (bool(solutions[i].valid), solutions[i].steps))
     question, solution = to_text(tokens[best].astype(np.int8) - 1), solutions[best]

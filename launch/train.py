@@ -24,6 +24,9 @@ def main(argv: list[str]) -> int | None:
     workdir = _WORKDIR.value or f"runs/{config.task}"
     try:
         result = experiment.train(config.to_dict(), workdir)
+    except KeyboardInterrupt:
+        print("Interrupted before training began; nothing was saved.", file=sys.stderr)
+        return 130
     except (ValueError, ImportError, OSError, CheckpointError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

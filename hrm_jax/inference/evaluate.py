@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 
@@ -71,13 +70,13 @@ def evaluate(
         workdir: The run's folder.
         data: CSV file or data set folder; None takes the run's own test puzzles.
         checkpoint: As in `load`.
-        max_steps: Most ACT steps; defaults to that of training and may exceed it.
+        max_steps: Most ACT steps; defaults to the run's `eval_max_steps`.
         halting: "q" stops where the model wants to, "fixed" after `max_steps`.
         slots: Puzzles that think at a time.
         limit: Only the first so many puzzles.
 
     Returns:
-        Figures as of `evaluate_puzzles`; `eval/puzzles_per_second` is without compilation.
+        Figures as of `evaluate_puzzles`.
 
     Raises:
         WorkdirError, CheckpointError, DataError: What was given does not fit.
@@ -92,17 +91,12 @@ def evaluate(
     for name, value in (("max_steps", max_steps), ("limit", limit)):
         if value is not None and value < 1:
             raise DataError(f"{name}: expected at least 1, got {value}")
-    if limit is not None:
-        puzzles = PuzzleSet.simple(
-            puzzles.inputs[:limit],
-            puzzles.labels[:limit],
-            puzzles.metadata.vocab_size,
-            puzzles.metadata.ignore_label_id,
-        )
-    config = dataclasses.replace(model.config, num_puzzle_identifiers=1)
-    figures: Figures = {}
-    for _ in range(2):  # the first pass compiles
-        figures = evaluate_puzzles(
-            config, model.variables, puzzles, slots=slots, halting=halting, max_steps=max_steps
-        )
-    return figures
+    return evaluate_puzzles(
+        model.config,
+        model.variables,
+        puzzles,
+        slots=slots,
+        halting=halting,
+        max_steps=max_steps or model.max_steps,
+        limit=limit,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 from hrm_jax import tasks
 from hrm_jax.tasks.puzzle_model import PuzzleModel
@@ -27,10 +28,12 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Puz
         WorkdirError: There is no run in `workdir`.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
-    config = tasks.parse(read_config(pathlib.Path(workdir)))
+    config: Any = tasks.parse(read_config(pathlib.Path(workdir)))
     weights, _ = load_weights(workdir, checkpoint)
     trained = weights.get("ema") or weights
     variables = {"params": trained["params"], "constants": weights["constants"]}
     if trained.get("tables"):
         variables["tables"] = trained["tables"]
-    return PuzzleModel(config.model, variables, puzzle="sudoku")  # type: ignore[attr-defined]
+    return PuzzleModel(
+        config.model, variables, puzzle="sudoku", max_steps=config.eval_max_steps or None
+    )

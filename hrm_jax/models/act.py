@@ -145,6 +145,7 @@ class Solved(struct.PyTreeNode):
         trace: With tracing, predictions after each step [N, max_steps, S], uint8; after a row
             halted its last answer is repeated. Else None.
         iterations: Passes of the network that were run, over the whole batch.
+        seconds: Wall time, where the host has taken it.
     """
 
     predictions: Any
@@ -152,6 +153,7 @@ class Solved(struct.PyTreeNode):
     q_halt: Any
     trace: Any
     iterations: Any
+    seconds: float = struct.field(pytree_node=False, default=0.0)
 
 
 def solve(

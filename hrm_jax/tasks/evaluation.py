@@ -68,7 +68,8 @@ def solve_puzzles(
         halting, max_steps, trace: As in `act.solve`.
 
     Returns:
-        Answers as numpy arrays; `iterations` is the total over all calls.
+        Answers as numpy arrays; `iterations` is the total over all calls, `seconds` the time they
+        took without compilation.
     """
     require(slots >= 1, f"slots: expected at least 1, got {slots}")  # with 0 it would never end
     count = len(inputs)
@@ -82,6 +83,11 @@ def solve_puzzles(
         trace=trace,
         sharding=row_sharding(variables, slots),
     )
+    filled = np.resize(np.arange(count), size)
+    jax.block_until_ready(  # compiles; with no puzzles to solve it ends at once
+        solver(variables, inputs[filled].astype(np.int32), identifiers[filled].astype(np.int32), 0)
+    )
+    begin = time.perf_counter()
     parts = []
     for start in range(0, count, size):
         rows = np.arange(start, min(start + size, count))
@@ -90,7 +96,7 @@ def solve_puzzles(
             variables,
             inputs[filled].astype(np.int32),
             identifiers[filled].astype(np.int32),
-            np.int32(len(rows)),
+            len(rows),
         )
         out = jax.device_get(out)
         parts.append(
@@ -108,6 +114,7 @@ def solve_puzzles(
         q_halt=np.concatenate([p.q_halt for p in parts]),
         trace=np.concatenate([p.trace for p in parts]) if trace else None,
         iterations=sum(p.iterations for p in parts),
+        seconds=time.perf_counter() - begin,
     )
 
 
@@ -119,6 +126,7 @@ def evaluate_puzzles(
     slots: int = 32,
     halting: Halting = "q",
     max_steps: int | None = None,
+    limit: int | None = None,
 ) -> Figures:
     """Solves a set and compares with its labels.
 
@@ -127,6 +135,7 @@ def evaluate_puzzles(
         variables: Weights.
         puzzles: Questions and answers.
         slots, halting, max_steps: As in `solve_puzzles`.
+        limit: Only the first so many examples; None takes all.
 
     Returns:
         `eval/exact_accuracy` (all labelled tokens right), `eval/accuracy` (share of labelled
@@ -134,25 +143,22 @@ def evaluate_puzzles(
         that the question does not give), `eval/q_halt_accuracy` (whether q_halt ≥ 0 tells right
         answers from wrong), `eval/steps` (mean ACT steps), `eval/exact_accuracy_by_step` (list: if
         all rows were stopped after that many steps), `eval/puzzles`, `eval/puzzles_per_second`
-        (compilation included where it happens).
+        (without compilation).
     """
-    start = time.perf_counter()
-    identifiers = puzzles.example_identifiers()
+    inputs, labels = puzzles.inputs[:limit], np.asarray(puzzles.labels[:limit], np.int32)
     solved = solve_puzzles(
         config,
         variables,
-        puzzles.inputs,
-        identifiers,
+        inputs,
+        puzzles.example_identifiers()[:limit],
         slots=slots,
         halting=halting,
         max_steps=max_steps,
         trace=True,
     )
-    seconds = time.perf_counter() - start
-    labels = np.asarray(puzzles.labels, np.int32)
     ignored = puzzles.metadata.ignore_label_id
     counted = np.ones(labels.shape, bool) if ignored is None else labels != ignored
-    blank = counted & (puzzles.inputs != labels)
+    blank = counted & (inputs != labels)
     right = (solved.predictions == labels) & counted
     exact = np.all(right == counted, axis=1)
     by_step = np.all((solved.trace == labels[:, None]) | ~counted[:, None], axis=2).mean(0)
@@ -170,5 +176,5 @@ def evaluate_puzzles(
         "eval/steps": float(solved.steps.mean()),
         "eval/exact_accuracy_by_step": [float(x) for x in by_step],
         "eval/puzzles": len(labels),
-        "eval/puzzles_per_second": len(labels) / seconds,
+        "eval/puzzles_per_second": len(labels) / solved.seconds,
     }

@@ -77,10 +77,15 @@ class PuzzleModel:
         config: Sizes.
         variables: `params`, `constants` and, if any, `tables`.
         puzzle: What the tokens mean, if known: "sudoku".
+        max_steps: Most ACT steps that `solve` takes by default.
     """
 
     def __init__(
-        self, config: HRMConfig, variables: Mapping[str, Any], puzzle: Puzzle | None = None
+        self,
+        config: HRMConfig,
+        variables: Mapping[str, Any],
+        puzzle: Puzzle | None = None,
+        max_steps: int | None = None,
     ) -> None:
         """Makes a model.
 
@@ -88,12 +93,14 @@ class PuzzleModel:
             config: Sizes.
             variables: Weights.
             puzzle: What the tokens mean; None takes Sudoku where length and vocabulary fit it.
+            max_steps: Most ACT steps that `solve` takes by default; None for those of training.
         """
         self.config = config
         self.variables = jax.device_put(dict(variables))
         if puzzle is None and (config.seq_len, config.vocab_size) in ((16, 6), (36, 8), (81, 11)):
             puzzle = "sudoku"
         self.puzzle = puzzle
+        self.max_steps = max_steps or config.halt_max_steps
 
     def initial_carry(self, batch: Batch) -> ACTCarry:
         """A carry in which every row has halted, for batches shaped like `batch`.
@@ -137,7 +144,7 @@ class PuzzleModel:
         Args:
             inputs: Integers [N, S].
             puzzle_identifiers: Integers [N]; 0 (no identifier) where left out.
-            max_steps: Most ACT steps; defaults to that of training and may exceed it.
+            max_steps: Most ACT steps; defaults to `self.max_steps` and may exceed that of training.
             halting: "q" stops where the model wants to, "fixed" after `max_steps`.
             trace: Whether to keep the answer after each step.
             slots: Puzzles that think at a time.
@@ -166,7 +173,7 @@ class PuzzleModel:
             identifiers,
             slots=slots,
             halting=halting,
-            max_steps=max_steps,
+            max_steps=max_steps or self.max_steps,
             trace=trace,
         )
         return [self._solution(row, tokens[row], solved) for row in range(len(tokens))]

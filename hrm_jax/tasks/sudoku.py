@@ -80,6 +80,8 @@ class SudokuConfig(RunConfig):
         optimizer: How parameters are updated.
         loss: Token loss.
         eval_slots: Puzzles that think at a time in evaluation.
+        eval_max_steps: Most ACT steps in evaluation; 0 takes those of training. More are often
+            better, and with halting cost little.
         init_from: Weights to start from: a file of the reference's names, or a workdir.
         reset_puzzle_table: Whether a puzzle table of another size is replaced.
     """
@@ -89,6 +91,7 @@ class SudokuConfig(RunConfig):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     loss: LossName = "stablemax"
     eval_slots: int = 32
+    eval_max_steps: int = 0
     init_from: str = ""
     reset_puzzle_table: bool = False
 
@@ -96,6 +99,10 @@ class SudokuConfig(RunConfig):
         super().__post_init__()
         require(
             self.eval_slots >= 1, f"config.eval_slots: expected at least 1, got {self.eval_slots}"
+        )
+        require(
+            self.eval_max_steps >= 0,
+            f"config.eval_max_steps: expected 0 or more, got {self.eval_max_steps}",
         )
 
 
@@ -242,5 +249,9 @@ class SudokuTask:
     def evaluate(self, state: State) -> Figures:
         """Figures on the test set, halting by q."""
         return evaluate_puzzles(
-            self.config.model, state.variables(), self.test, slots=self.config.eval_slots
+            self.config.model,
+            state.variables(),
+            self.test,
+            slots=self.config.eval_slots,
+            max_steps=self.config.eval_max_steps or self.config.model.halt_max_steps,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -168,7 +169,8 @@ class Checkpoints:
             The state and the loop's JSON values; None if there is no checkpoint.
 
         Raises:
-            CheckpointError: There are checkpoints, and none is whole.
+            CheckpointError: There are checkpoints, and none is whole; or the machine, not the
+                checkpoint, is at fault.
         """
         weights, rest = split_state(template)
         steps = sorted(self._last.all_steps(), reverse=True)
@@ -188,9 +190,13 @@ class Checkpoints:
                 for part in ("weights", "rest"):
                     _verify(found[part], sums[part])
                 for part, value in (("data", iterator.get_state()), ("progress", progress)):
-                    if part in sums and _text_sum(value) != sums[part]:
+                    if _text_sum(value) != sums[part]:
                         raise ValueError(f"the stored {part} do not match their checksum")
             except Exception as error:  # Orbax, tensorstore and Grain raise all kinds
+                if _passing(error):
+                    raise CheckpointError(
+                        f"{self._last.directory / str(step)}: could not be read now: {error}"
+                    ) from error
                 self._set_aside(step, error)
                 continue
             return template.replace(**found["weights"], **found["rest"]), progress
@@ -230,6 +236,16 @@ class Checkpoints:
         """Releases the background threads."""
         self._last.close()
         self._best.close()
+
+
+def _passing(error: Exception) -> bool:
+    """Whether a failure says nothing about the checkpoint: no memory, no permission, a bad disk."""
+    codes = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE)
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno in codes)
+        or "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def _verify(tree: Any, expected: list[int]) -> None:

@@ -25,7 +25,15 @@ _FREE = (
         "checkpoint_every",
         "keep_checkpoints",
     ),
-    *("best_metric", "early_stopping", "profile", "tensorboard", "wandb", "eval_slots"),
+    *(
+        "best_metric",
+        "early_stopping",
+        "profile",
+        "tensorboard",
+        "wandb",
+        "eval_slots",
+        "eval_max_steps",
+    ),
     *("init_from", "reset_puzzle_table"),
 )
 _FREE_DATA = ("path", "train_csv", "test_csv")  # the identity tells whether the puzzles differ

@@ -1,11 +1,13 @@
 """A run that stops, however it stops, goes on as if it had not."""
 
+import errno
 import json
 import os
 import pathlib
 import shutil
 import signal
 
+import grain.checkpoint
 import pytest
 
 from hrm_jax import tasks
@@ -204,3 +206,17 @@ def test_changed_csv_files_are_refused(tmp_path, tiny, start):
         start({**config, "steps": 6}, tmp_path / "run")
     assert "sha256.train" in str(error.value)
     assert "sha256.test" not in str(error.value)
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_put_aside(tiny, start, tmp_path, monkeypatch):
+    start(tiny(steps=2), tmp_path / "run")
+
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grain.checkpoint, "CheckpointRestore", denied)
+        with pytest.raises(CheckpointError, match="could not be read now"):
+            start(tiny(steps=4), tmp_path / "run")
+    assert not (tmp_path / "run" / "damaged").exists()
+    assert start(tiny(steps=4), tmp_path / "run").step == 4
