@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
         "forward_dtype": "float32",
         "q_target": "none",
     }
-    task = tasks.build(tasks.parse({"task": "sudoku", "batch_size": args.batch, "model": model}))
+    config = {"task": "sudoku", "batch_size": args.batch, "microbatch_size": 16, "model": model}
+    task = tasks.build(tasks.parse(config))
     state = task.init(jax.random.key(0))
     source = PuzzleBatches(task.train, args.batch, seed=0)
     step = jit(task.step).lower(state, source[0]).compile()

@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         "puzzle_identifiers": jnp.zeros(args.batch, jnp.int32),
     }
     state = trainer.init(key, variables, batch)
-    identifiers = np.zeros(len(inputs), np.int32)
+    identifiers = jnp.zeros(len(inputs), jnp.int32)
 
     def evaluation(halting: act.Halting, max_steps: int) -> Callable[[], act.Solved]:
         def solve(weights: Any, tokens: Any) -> act.Solved:

@@ -15,7 +15,7 @@ SIZES = {
     "laptop": {
         "data__size": 6, "batch_size": 64, "microbatch_size": 32, "model__hidden_size": 64,
         "model__H_layers": 2, "model__L_layers": 2, "model__puzzle_emb_ndim": 64,
-        "model__expansion": 4.0, "model__q_target": "none", "optimizer__name": "adamw",
+        "model__expansion": 4.0, "model__q_target": "none", "optimizer__name": "muon",
         "optimizer__ema": 0.99,
     },
     "bfloat16": {"model__forward_dtype": "bfloat16", "optimizer__name": "adam_atan2"},
