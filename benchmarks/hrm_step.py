@@ -75,21 +75,21 @@ def ready(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 
 
 def bare(config: HRMConfig, rows: int, repeats: int = 8) -> Callable[[], Any]:
-    """All products of a block, nothing else, `repeats` times in a loop, `rows` rows at a time."""
+    """All products of a block, nothing else, `repeats` times, each time on other left operands."""
     key = jax.random.key(0)
     operands = [
-        (jax.random.normal(key, left), jax.random.normal(key, right))
+        (jax.random.normal(key, (repeats, *left)), jax.random.normal(key, right))
         for left, right, _ in products(config, rows)
     ]
 
-    def body(_: Any, carry: Any) -> Any:
-        # The barrier keeps every product whole and inside the loop.
-        made = [a @ b for a, b in jax.lax.optimization_barrier(carry[0])]
-        return carry[0], jax.lax.optimization_barrier(made)
-
     def run(operands: Any) -> Any:
-        made = [jnp.zeros((*a.shape[:-1], b.shape[-1])) for a, b in operands]
-        return jax.lax.fori_loop(0, repeats, body, (operands, made))[1]
+        lefts, rights = [a for a, _ in operands], [b for _, b in operands]
+        made = [jnp.zeros((*a.shape[1:-1], b.shape[-1])) for a, b in operands]
+
+        def body(_: Any, some: Any) -> Any:
+            return [a @ b for a, b in zip(some, rights, strict=True)], None
+
+        return jax.lax.scan(body, made, lefts)[0]
 
     return ready(run, operands)
 
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, help="default: hidden / 32")
     parser.add_argument("--layers", type=int, default=2, help="of each module")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--microbatch", type=int, help="default: 16 on a CPU, else the batch")
+    parser.add_argument("--microbatch", type=int, help="default: 8 on a CPU, else the batch")
     parser.add_argument("--max_steps", type=int, default=8)
     parser.add_argument("--size", type=int, default=9, help="board: 4, 6 or 9")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         variables = hrm.init(config, key)
     cpu = jax.default_backend() == "cpu"
-    micro = args.microbatch or (min(16, args.batch) if cpu else args.batch)
+    micro = args.microbatch or (min(8, args.batch) if cpu else args.batch)
     slots = args.slots or micro
     trainer = ACTTrainer(config, OptimizerConfig(), "stablemax", 1000, micro)
     batch = {

@@ -15,19 +15,9 @@ def _main(name):
 
 
 def test_hrm_step(capsys):
-    _main("hrm_step")(
-        [
-            "--hidden=32",
-            "--heads=2",
-            "--layers=1",
-            "--batch=4",
-            "--microbatch=2",
-            "--max_steps=3",
-            "--size=4",
-            "--puzzles=6",
-            "--rounds=1",
-        ]
-    )
+    sizes = {"hidden": 32, "heads": 2, "layers": 1, "batch": 4, "microbatch": 2, "max_steps": 3}
+    sizes |= {"size": 4, "puzzles": 6, "rounds": 1}
+    _main("hrm_step")([f"--{name}={value}" for name, value in sizes.items()])
     lines = capsys.readouterr().out.splitlines()[2:]
     assert len(lines) == 7
     for line in lines:

@@ -171,7 +171,8 @@ class HRM(nn.Module):
     ) -> Float[Array, "B T D"]:
         """x̃: puzzle prefix and tokens, with learned positions if any, times √D."""
         c = self.config
-        x = self.embed_tokens(inputs)
+        # A product and not a gather, for these small vocabularies: its gradient is no slow scatter.
+        x = jax.nn.one_hot(inputs, c.vocab_size) @ self.embed_tokens.embedding
         if puzzle_rows is not None:
             width = c.puzzle_emb_len * c.hidden_size
             prefix = jnp.pad(puzzle_rows, ((0, 0), (0, width - c.puzzle_emb_ndim)))
