@@ -4,7 +4,8 @@ r"""HRM on Sudoku.
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
-`laptop`  6×6 boards, 1,000 generated puzzles, 0.26M parameters.
+`laptop`  6×6 boards, 1,000 generated puzzles, 0.26M parameters: 98.4%, 98.2% and 98.1% of 1,000
+          held-out puzzles (seeds 0, 1, 2) after 136 to 140 s on two CPU cores, all included.
 `small`   9×9 boards, 1,000 generated puzzles, 2.7M parameters: one consumer GPU, or a CPU over a
           night.
 `paper`   9×9 boards, 27.3M parameters, the paper's recipe for Sudoku-Extreme 1k on one GPU (about
