@@ -173,10 +173,17 @@ def main(argv: list[str] | None = None) -> None:
 
         return ready(solve, variables, inputs)
 
+    program = jit(trainer.step, donate_argnums=0).lower(state, batch, key).compile()
+    current = [state]
+
+    def train() -> None:
+        current[0], metrics = program(current[0], batch, key)
+        jax.block_until_ready((current[0], metrics))
+
     full = config.halt_max_steps
     after = args.halt_after or max(1, full // 3)
     runs = {
-        "train": ready(trainer.step, state, batch, key),
+        "train": train,
         "bare": bare(config, micro),
         "fixed": evaluation("fixed", full),
         "halting": evaluation("q", full) if args.workdir else evaluation("fixed", after),

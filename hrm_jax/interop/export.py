@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hrm_jax.files import write_text
-from hrm_jax.interop.files import Format, split_suffix, write_state_dict
+from hrm_jax.interop.files import split_suffix, write_state_dict
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.interop.reference_config import to_reference_config
 from hrm_jax.models.hrm import HRMConfig, Variables
@@ -20,7 +20,7 @@ def export(
     config: HRMConfig,
     variables: Variables,
     output: str | os.PathLike[str],
-    format: Format,
+    format: str,
     extra_config: Mapping[str, Any] | None = None,
 ) -> list[pathlib.Path]:
     """Writes the weights, and beside them `<name>.config.yaml` in the reference's layout.

@@ -21,7 +21,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +32,11 @@ from hrm_jax.files import atomic_path
 
 Tensors = dict[str, npt.NDArray[Any]]
 Path = str | os.PathLike[str]
-Format = Literal["safetensors", "torch", "numpy", "keras"]
 
-FORMATS: tuple[Format, ...] = get_args(Format)
+FORMATS = ("safetensors", "torch", "numpy", "keras")
 
 # The first suffix is the usual one. The reference's checkpoints, such as `step_1234`, have none.
-SUFFIXES: dict[Format, tuple[str, ...]] = {
+SUFFIXES: dict[str, tuple[str, ...]] = {
     "safetensors": (".safetensors",),
     "torch": (".pt", ".pth", ".bin", ""),
     "numpy": (".npz",),
@@ -45,7 +44,7 @@ SUFFIXES: dict[Format, tuple[str, ...]] = {
 }
 
 
-def split_suffix(path: Path, format: Format) -> tuple[pathlib.Path, str]:
+def split_suffix(path: Path, format: str) -> tuple[pathlib.Path, str]:
     """Splits a file name into what comes before the suffix of `format`, and that suffix.
 
     Raises:
@@ -84,7 +83,7 @@ def read_state_dict(path: Path) -> Tensors:
     raise ValueError(f"{path}: unknown kind of file; expected a suffix among {known}")
 
 
-def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format: Format) -> None:
+def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format: str) -> None:
     """Writes tensors to a file, atomically; `read_state_dict` gives them back bit for bit.
 
     Args:
@@ -213,13 +212,13 @@ def _write_keras(path: pathlib.Path, tensors: Tensors) -> None:
             group.create_dataset(str(len(group)), data=data).attrs["name"] = name
 
 
-_READERS: dict[Format, Callable[[pathlib.Path], Tensors]] = {
+_READERS: dict[str, Callable[[pathlib.Path], Tensors]] = {
     "safetensors": _read_safetensors,
     "torch": _read_torch,
     "numpy": _read_numpy,
     "keras": _read_keras,
 }
-_WRITERS: dict[Format, Callable[[pathlib.Path, Tensors], None]] = {
+_WRITERS: dict[str, Callable[[pathlib.Path, Tensors], None]] = {
     "safetensors": _write_safetensors,
     "torch": _write_torch,
     "numpy": _write_numpy,

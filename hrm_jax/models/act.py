@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hrm_jax.models.hrm import HRMConfig, Thought, Variables, think
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 Halting = Literal["q", "fixed"]
 
 
@@ -58,7 +59,7 @@ def initial_carry(config: HRMConfig, batch: Batch) -> ACTCarry:
 def where_rows(rows: Bool[Array, " B"], new: Any, old: Any) -> Any:
     """Takes whole rows from `new` where `rows` holds, else from `old` (arrays or trees of them)."""
 
-    def select(a: Array, b: Array) -> Array:
+    def select(a: Array | np.ndarray, b: Array | np.ndarray) -> Array:
         return jnp.where(rows.reshape((-1,) + (1,) * (b.ndim - 1)), a, b)
 
     return jax.tree.map(select, new, old)
