@@ -173,11 +173,12 @@ def main(argv: list[str] | None = None) -> None:
 
         return ready(solve, variables, inputs)
 
-    program = jit(trainer.step, donate_argnums=0).lower(state, batch, key).compile()
+    step_key = jax.random.key(1)
+    program = jit(trainer.step, donate_argnums=0).lower(state, batch, step_key).compile()
     current = [state]
 
     def train() -> None:
-        current[0], metrics = program(current[0], batch, key)
+        current[0], metrics = program(current[0], batch, step_key)
         jax.block_until_ready((current[0], metrics))
 
     full = config.halt_max_steps

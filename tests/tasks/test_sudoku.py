@@ -216,9 +216,9 @@ def test_it_learns_a_handful_of_puzzles(tiny, tmp_path, start):
 
     def outcome(rate):
         config = tiny(
-            steps=300, eval_every=300, checkpoint_every=300, log_every=50, batch_size=16,
+            steps=400, eval_every=400, checkpoint_every=400, log_every=50, batch_size=16,
             data__num_train=8, data__augment=False, model__q_target="none",
-            optimizer__name="adamw", optimizer__learning_rate=rate, optimizer__weight_decay=0.0,
+            optimizer__name="muon", optimizer__learning_rate=rate, optimizer__weight_decay=0.0,
             optimizer__puzzle_emb_lr=rate,
         )  # fmt: skip
         folder = tmp_path / str(rate)
