@@ -89,7 +89,7 @@ def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
     for record in records:
         for name, value in record.items():
             if isinstance(value, int | float) and math.isfinite(value):
-                values.setdefault(name, {})[record["step"]] = value
+                values.setdefault(name, {})[record["step"]] = float(value)
     return {
         name: (sorted(points), [points[step] for step in sorted(points)])
         for name, points in sorted(values.items())
