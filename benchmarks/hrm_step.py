@@ -36,26 +36,26 @@ from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.act_training import ACTTrainer
 
 
-def products(config: HRMConfig, rows: int) -> list[tuple[tuple[int, ...], tuple[int, ...], int]]:
-    """Shapes of the products of one block: (left, right, times); batched ones have rank 3."""
+def products(config: HRMConfig, rows: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Shapes of the products of one block: (left, right); batched ones have rank 3."""
     length = config.puzzle_emb_len + config.seq_len
     tokens, hidden, heads = rows * length, config.hidden_size, config.num_heads
     width, head = swiglu_width(hidden, config.expansion), hidden // heads
     return [
-        ((tokens, hidden), (hidden, 3 * hidden), 1),
-        ((tokens, hidden), (hidden, hidden), 1),
-        ((tokens, hidden), (hidden, 2 * width), 1),
-        ((tokens, width), (width, hidden), 1),
-        ((rows * heads, length, head), (rows * heads, head, length), 1),
-        ((rows * heads, length, length), (rows * heads, length, head), 1),
+        ((tokens, hidden), (hidden, 3 * hidden)),
+        ((tokens, hidden), (hidden, hidden)),
+        ((tokens, hidden), (hidden, 2 * width)),
+        ((tokens, width), (width, hidden)),
+        ((rows * heads, length, head), (rows * heads, head, length)),
+        ((rows * heads, length, length), (rows * heads, length, head)),
     ]
 
 
 def block_flops(config: HRMConfig, rows: int) -> float:
     """Floating-point operations of one block's products."""
     total = 0.0
-    for left, right, times in products(config, rows):
-        total += 2.0 * np.prod(left) * right[-1] * times
+    for left, right in products(config, rows):
+        total += 2.0 * np.prod(left) * right[-1]
     return total
 
 
@@ -79,7 +79,7 @@ def bare(config: HRMConfig, rows: int, repeats: int = 8) -> Callable[[], Any]:
     key = jax.random.key(0)
     operands = [
         (jax.random.normal(key, (repeats, *left)), jax.random.normal(key, right))
-        for left, right, _ in products(config, rows)
+        for left, right in products(config, rows)
     ]
 
     def run(operands: Any) -> Any:
