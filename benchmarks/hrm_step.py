@@ -7,6 +7,8 @@ For each size: time of a full training step (second forward, gradients, optimize
 augmentation), rows/s, achieved GFLOP/s (matrix products only, counted below), the rate that the
 same products reach on their own in the same process, and the fraction of it; then evaluation in
 puzzles/s, with all steps (`fixed`) and with halting. Measurements are interleaved, medians quoted.
+With --torch (float32, CPU), the same step and evaluation in PyTorch with `torch.compile`
+(`torch_hrm.py`), in a process of its own, are measured in turn with ours, with the ratios.
 
 Halting depends on the weights. With --workdir, those of a trained run are measured, on its own
 puzzles. Without, weights are random and never want to halt, so every row is stopped after
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +32,7 @@ import numpy as np
 from hrm_jax.compilation import jit
 from hrm_jax.inference.evaluate import held_out
 from hrm_jax.inference.load import load
+from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import act, hrm
 from hrm_jax.models.hrm import HRMConfig
@@ -105,6 +109,31 @@ def median_times(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
+def torch_runs(
+    config: HRMConfig, variables: Any, batch: dict[str, Any], inputs: np.ndarray
+) -> dict[str, Callable[[], Any]]:
+    """A training step and the evaluation of the same model by PyTorch in a process beside ours."""
+    from torch_hrm import serve
+
+    here, there = multiprocessing.Pipe()
+    weights = {name: np.array(value) for name, value in to_reference(variables).items()}
+    arrays = {name: np.asarray(value) for name, value in batch.items()}
+    process = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(there, config, weights, arrays, inputs), daemon=True
+    )
+    process.start()
+    there.close()
+
+    def request(name: str) -> Callable[[], Any]:
+        def run() -> None:
+            here.send(name)
+            here.recv()
+
+        return run
+
+    return {"torch training": request("train"), "torch evaluation": request("evaluate")}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -113,7 +142,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--heads", type=int, help="default: hidden / 32")
     parser.add_argument("--layers", type=int, default=2, help="of each module")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--microbatch", type=int, help="default: 8 on a CPU, else the batch")
+    parser.add_argument(
+        "--microbatch", type=int, help="default: on a CPU 8, or 16 from D 512 on; else the batch"
+    )
     parser.add_argument("--max_steps", type=int, default=8)
     parser.add_argument("--size", type=int, default=9, help="board: 4, 6 or 9")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -121,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--puzzles", type=int, default=256, help="puzzles in evaluation")
     parser.add_argument("--slots", type=int, help="default: the microbatch")
     parser.add_argument("--halt_after", type=int, help="default: a third of max_steps")
+    parser.add_argument("--torch", action="store_true", help="also time HRM in PyTorch")
     parser.add_argument("--workdir", help="measure a trained run's model instead")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args(argv)
@@ -147,7 +179,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         variables = hrm.init(config, key)
     cpu = jax.default_backend() == "cpu"
-    micro = args.microbatch or (min(8, args.batch) if cpu else args.batch)
+    rows = (8 if config.hidden_size < 512 else 16) if cpu else args.batch
+    micro = args.microbatch or min(rows, args.batch)
     slots = args.slots or micro
     trainer = ACTTrainer(config, OptimizerConfig(), "stablemax", 1000, micro)
     batch = {
@@ -189,6 +222,8 @@ def main(argv: list[str] | None = None) -> None:
         "fixed": evaluation("fixed", full),
         "halting": evaluation("q", full) if args.workdir else evaluation("fixed", after),
     }
+    if args.torch:
+        runs |= torch_runs(config, variables, batch, inputs)
     steps = float(runs["halting"]().steps.mean())
     seconds = median_times(runs, args.rounds)
 
@@ -203,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f", batch {args.batch}, microbatch {micro}, sequence {config.seq_len}, slots {slots}")
     fixed, halting = len(inputs) / seconds["fixed"], len(inputs) / seconds["halting"]
     note = "trained weights" if args.workdir else "set by --halt_after"
-    for name, value, unit in (
+    rows = [
         ("training step", seconds["train"] * 1e3, "ms"),
         ("training", args.batch / seconds["train"], "rows/s"),
         ("training, products only", train_rate, "GFLOP/s"),
@@ -211,7 +246,21 @@ def main(argv: list[str] | None = None) -> None:
         ("fraction of bare products", train_rate / bare_rate * 100, "%"),
         (f"evaluation, fixed {config.halt_max_steps} steps", fixed, "puzzles/s"),
         (f"evaluation, halting after {steps:.2f} ({note})", halting, "puzzles/s"),
-    ):
+    ]
+    if args.torch:
+        rate = len(inputs) / seconds["torch evaluation"]
+        rows += [
+            ("PyTorch training step", seconds["torch training"] * 1e3, "ms"),
+            (
+                "our training speed over PyTorch's",
+                seconds["torch training"] / seconds["train"],
+                "x",
+            ),
+            ("PyTorch evaluation, all steps", rate, "puzzles/s"),
+            ("our evaluation over PyTorch's, all steps", fixed / rate, "x"),
+            ("our evaluation over PyTorch's, halting", halting / rate, "x"),
+        ]
+    for name, value, unit in rows:
         print(f"  {name:58} {value:10.2f} {unit}")
 
 

@@ -4,6 +4,16 @@ import importlib.util
 import pathlib
 import re
 
+import jax
+import numpy as np
+import pytest
+
+from hrm_jax.interop.hrm_names import to_reference
+from hrm_jax.models import hrm
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.act_training import ACTTrainer
+
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
@@ -29,3 +39,56 @@ def test_data_pipeline(capsys):
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[-4] for row in rows] == ["prefetched", "spot"]
     assert all(0 < float(row[-1]) < 100 for row in rows)
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_the_pytorch_baseline_computes_the_same_training_step(positions, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from torch_hrm import TorchTrainer
+
+    config = HRMConfig(
+        seq_len=16,
+        vocab_size=6,
+        puzzle_emb_ndim=40,
+        hidden_size=32,
+        num_heads=2,
+        H_layers=1,
+        L_layers=2,
+        halt_max_steps=3,
+        halt_exploration_prob=0.0,
+        pos_encodings=positions,
+        forward_dtype="float32",
+    )
+    rule = OptimizerConfig(
+        name="adam_atan2",
+        learning_rate=1e-3,
+        warmup_steps=0,
+        lr_min_ratio=1.0,
+        weight_decay=0.1,
+        puzzle_emb_lr=1e-3,
+        puzzle_emb_weight_decay=0.1,
+    )
+    variables = hrm.init(config, jax.random.key(0))
+    tokens = np.random.default_rng(1).integers(1, 6, (2, 4, 16))
+    batch = {"inputs": tokens[0], "labels": tokens[1], "puzzle_identifiers": np.zeros(4, int)}
+    batch = {name: value.astype(np.int32) for name, value in batch.items()}
+    ours = ACTTrainer(config, rule, "stablemax", 1000)
+    state = ours.init(jax.random.key(1), variables, batch)
+    theirs = TorchTrainer(config, 4, compiled=False)
+    prefix = "model.inner."
+
+    def references(variables):
+        named = to_reference(variables)
+        return {k.removeprefix(prefix): torch.from_numpy(np.array(v)) for k, v in named.items()}
+
+    theirs.model.load_state_dict(references(variables), strict=True)
+    in_torch = {name: torch.from_numpy(value.astype(np.int64)) for name, value in batch.items()}
+    for _ in range(2):  # in the second step the carry matters
+        state, metrics = jax.jit(ours.step)(state, batch, jax.random.key(2))
+        loss = theirs.train_step(in_torch, lr=1e-3, decay=0.1)
+        np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-5)
+    np.testing.assert_allclose(state.carry.z_H, theirs.z_H, atol=2e-5)
+    after = theirs.model.state_dict()
+    for name, value in references(state.variables()).items():
+        np.testing.assert_allclose(after[name].detach(), value, atol=1e-5, err_msg=name)

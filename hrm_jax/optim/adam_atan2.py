@@ -6,9 +6,31 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Form = Literal["upstream", "a127"]
+
+
+# Coefficients of t³, t⁵, … of arctan on [0, 1], error at most 2e-8: Abramowitz and Stegun,
+# Handbook of Mathematical Functions, 4.4.49.
+_ARCTAN = (
+    *(-0.3333314528, 0.1999355085, -0.1420889944, 0.1065626393),
+    *(-0.0752896400, 0.0429096138, -0.0161657367, 0.0028662257),
+)
+
+
+def arctan2(y: jax.Array, x: jax.Array) -> jax.Array:
+    """atan2(y, x) in float32 for x ≥ 0, within 2e-7; atan2(0, 0) is 0.
+
+    Plain arithmetic, which vectorises: on a CPU, XLA calls the C library for each element of
+    `jnp.arctan2`, which took longer than all the rest of the optimizer.
+    """
+    height = jnp.abs(y)
+    longest = jnp.maximum(jnp.maximum(height, x), np.finfo(np.float32).tiny)
+    ratio = jnp.minimum(height, x) / longest
+    angle = ratio + ratio**3 * jnp.polyval(np.array(_ARCTAN[::-1], np.float32), ratio**2)
+    return jnp.copysign(jnp.where(height > x, np.float32(np.pi / 2) - angle, angle), y)
 
 
 class ScaleByAdamAtan2State(NamedTuple):
@@ -55,8 +77,8 @@ def scale_by_adam_atan2(
 
         def direction(m: jax.Array, v: jax.Array) -> jax.Array:
             if form == "upstream":
-                return jnp.arctan2(m, jnp.sqrt(v) / second) / first
-            return 1.27 * jnp.arctan2(m / first, jnp.sqrt(v) / second)
+                return arctan2(m, jnp.sqrt(v) / second) / first
+            return 1.27 * arctan2(m / first, jnp.sqrt(v) / second)
 
         return jax.tree.map(direction, mu, nu), ScaleByAdamAtan2State(count, mu, nu)
 
