@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,3 +19,24 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Any:
     if jax.default_backend() == "cpu":
         kwargs["compiler_options"] = _CPU_OPTIONS
     return jax.jit(function, **kwargs)
+
+
+def keep_freed_memory() -> None:
+    """Makes this process keep the memory it frees; for scripts, before they compute anything.
+
+    On the CPU each run of a program allocates its buffers anew, hundreds of megabytes for a large
+    model, and glibc hands them back to the system afterwards: a training step of the paper's model
+    then has 150,000 page faults. With this it has none. The process stays at its largest size.
+    To be called before JAX starts its threads. Does nothing where the C library is not glibc.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
+    mallopt(arena_max, 1)  # only the main heap can grow without mmap
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)

@@ -7,6 +7,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from hrm_jax import experiment
+from hrm_jax.compilation import keep_freed_memory
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.loop import NonFiniteError
 
@@ -51,4 +52,5 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     app.run(main, flags_parser=parse_flags)
