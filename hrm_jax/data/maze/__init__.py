@@ -1,0 +1,1 @@
+"""Mazes: boards, shortest paths, symmetries, generator, files, data sets and scores."""

@@ -1,0 +1,135 @@
+"""Maze boards: shapes, text, tokens and what makes a question.
+
+A board is a row of tokens, cell by cell and row by row: 0 pad, then the characters of `# SGo` in
+this order. A question has walls, free cells, one start and one goal; an answer marks the cells of
+a shortest path between them with `o`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+
+Array = npt.NDArray[Any]
+
+CHARACTERS = "# SGo"
+PAD, WALL, FREE, START, GOAL, PATH = range(6)
+VOCAB_SIZE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class MazeShape:
+    """Size of a board.
+
+    Attributes:
+        height: Rows.
+        width: Columns.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or self.cells < 2:
+            raise DataError(
+                f"maze shape is {self.height}×{self.width}, expected room for start and goal"
+            )
+
+    @classmethod
+    def for_cells(cls, n_cells: int) -> MazeShape:
+        """Returns the square shape with `n_cells` cells.
+
+        Raises:
+            DataError: The number is no square.
+        """
+        side = math.isqrt(max(0, n_cells))
+        if side < 2 or side * side != n_cells:
+            raise DataError(
+                f"{n_cells} cells make no square maze; blanks at both ends are cells too "
+                f"(give height and width if the maze is not square)"
+            )
+        return cls(side, side)
+
+    @property
+    def cells(self) -> int:
+        """Cells of the board."""
+        return self.height * self.width
+
+    def place(self, cell: int) -> str:
+        """Names a cell for messages: row and column, counted from 1."""
+        return f"row {cell // self.width + 1}, column {cell % self.width + 1}"
+
+
+def parse(text: str, shape: MazeShape | None = None) -> Array:
+    """Reads a board from one line of text.
+
+    Args:
+        text: One of `# SGo` per cell, row by row. Blanks are cells: do not strip the line.
+        shape: Shape of the board; None takes the square one with that many cells.
+
+    Returns:
+        Tokens, uint8 [cells].
+
+    Raises:
+        DataError: Wrong length, or a character that is none of these.
+    """
+    if shape is None:
+        shape = MazeShape.for_cells(len(text))
+    if len(text) != shape.cells:
+        raise DataError(f"maze has {len(text)} characters, expected {shape.cells}")
+    for cell, character in enumerate(text):
+        if character not in CHARACTERS:
+            raise DataError(
+                f"{shape.place(cell)}: {character!r} is none of the characters {CHARACTERS!r}"
+            )
+    return np.array([CHARACTERS.index(character) + 1 for character in text], np.uint8)
+
+
+def to_text(board: Array) -> str:
+    """Formats tokens [cells] as one line, `?` for pad; `parse` inverts it where there is none."""
+    return "".join(("?" + CHARACTERS)[token] for token in board.tolist())
+
+
+def render(board: Array, shape: MazeShape | None = None) -> str:
+    """Formats tokens [cells] as lines for people, one row a line."""
+    if shape is None:
+        shape = MazeShape.for_cells(len(board))
+    return "\n".join(to_text(row) for row in board.reshape(shape.height, shape.width))
+
+
+def is_question(boards: Array) -> Array:
+    """Says whether boards hold walls, free cells, one start and one goal and nothing else.
+
+    Args:
+        boards: Tokens [..., cells].
+
+    Returns:
+        bool [...]; a path from start to goal need not exist.
+    """
+    legal = ((boards >= WALL) & (boards <= GOAL)).all(-1)
+    starts, goals = (boards == START).sum(-1), (boards == GOAL).sum(-1)
+    return np.asarray(legal & (starts == 1) & (goals == 1))
+
+
+def problem(board: Array, shape: MazeShape) -> str | None:
+    """Says why a board [cells] is no question, or returns None where `is_question` holds."""
+    illegal = (board < WALL) | (board > GOAL)
+    if illegal.any():
+        cell = int(np.argmax(illegal))
+        names = {PAD: "pad", PATH: "a path cell (o)"}
+        token = int(board[cell])
+        return (
+            f"{shape.place(cell)}: {names.get(token, f'token {token}')}, "
+            f"expected a wall, a free cell, S or G"
+        )
+    for token, name in ((START, "S"), (GOAL, "G")):
+        count = int((board == token).sum())
+        if count != 1:
+            return f"there are {count} cells {name}, expected 1" if count else f"there is no {name}"
+    return None
