@@ -1,0 +1,1 @@
+"""Dominoes: the game, positions as tokens, generator, scores, players and data sets."""
