@@ -13,11 +13,12 @@ from hrm_jax.files import write_text
 from hrm_jax.interop.files import split_suffix, write_state_dict
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.interop.reference_config import to_reference_config
-from hrm_jax.models.hrm import HRMConfig, Variables
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import Variables
 
 
 def export(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     variables: Variables,
     output: str | os.PathLike[str],
     format: str,
@@ -25,7 +26,7 @@ def export(
 ) -> list[pathlib.Path]:
     """Writes the weights, and beside them `<name>.config.yaml` in the reference's layout.
 
-    `hrm_jax.interop.torch.load_hrm` reads the pair back.
+    `load_hrm` and `load_trm` of `hrm_jax.interop.torch` read the pair back.
 
     Args:
         config: Sizes.

@@ -1,7 +1,8 @@
-"""HRM's variables under the tensor names of the PyTorch reference, and back.
+"""HRM's and TRM's variables under the tensor names of the PyTorch references, and back.
 
-The reference is sapientinc/HRM; names and shapes are those of the state dict it saves. Its Linear
-weights are [out, in], ours [in, out]; everything else has the same layout.
+The references are sapientinc/HRM and, for TRM, SamsungSAILMontreal/TinyRecursiveModels; names and
+shapes are those of the state dicts they save. Their Linear weights are [out, in], ours [in, out];
+everything else has the same layout.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy.typing as npt
 from flax import traverse_util
 
 from hrm_jax.configs import ConfigError
-from hrm_jax.models import hrm
-from hrm_jax.models.hrm import HRMConfig, Variables
+from hrm_jax.models import puzzle_models
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import Variables
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -70,7 +72,7 @@ def _is_linear(path: tuple[str, ...]) -> bool:
 
 
 def to_reference(variables: Variables) -> dict[str, Float32Array]:
-    """Gives HRM's variables the names and layouts of the reference.
+    """Gives variables the names and layouts of the reference.
 
     Args:
         variables: `params`, `constants` and, with a puzzle embedding, `tables`.
@@ -87,9 +89,9 @@ def to_reference(variables: Variables) -> dict[str, Float32Array]:
 
 
 def from_reference(
-    state_dict: Mapping[str, Any], config: HRMConfig, *, reset_puzzle_table: bool = False
+    state_dict: Mapping[str, Any], config: PuzzleModelConfig, *, reset_puzzle_table: bool = False
 ) -> dict[str, Any]:
-    """Reads HRM's variables from a state dict of the reference; `to_reference` inverted.
+    """Reads variables from a state dict of the reference; `to_reference` inverted.
 
     Args:
         state_dict: Torch tensors or arrays of any floating dtype (bfloat16 is widened) by name,
@@ -107,7 +109,7 @@ def from_reference(
         ConfigError: Tensors are missing, unexpected, or of the wrong shape or dtype; the message
             lists all of them.
     """
-    template = jax.eval_shape(lambda: hrm.init(config, jax.random.key(0)))
+    template = jax.eval_shape(lambda: puzzle_models.init(config, jax.random.key(0)))
     names = bare_names(state_dict)
     variables: dict[tuple[str, ...], jax.Array] = {}
     problems = []

@@ -1,4 +1,4 @@
-"""HRM's configuration in the layout of the PyTorch reference's `all_config.yaml`, and back."""
+"""Configurations in the layout of the PyTorch references' `all_config.yaml`, and back."""
 
 from __future__ import annotations
 
@@ -16,30 +16,78 @@ from hrm_jax.configs import ConfigError, from_mapping, require, unknown_field
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.trm import TRMConfig
 
-ARCH_NAME = "hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1"
 LOSS_NAME = "losses@ACTLossHead"
 LOSS_TYPES = ("stablemax_cross_entropy", "softmax_cross_entropy")
 
-# What the reference takes from the data set; we write it down beside the training settings.
+# What the references take from the data set; we write it down beside the training settings.
 _FROM_DATA = ("seq_len", "vocab_size", "num_puzzle_identifiers")
-_FIELDS = tuple(field.name for field in dataclasses.fields(HRMConfig))
-# Those without which the reference does not start. The others it does not write, or may not.
+# Those without which neither reference starts. The others it does not write, or may not.
 _REQUIRED = (
-    *("hidden_size", "num_heads", "expansion", "H_layers", "L_layers", "H_cycles", "L_cycles"),
+    *("hidden_size", "num_heads", "expansion", "L_layers", "H_cycles", "L_cycles"),
     *("pos_encodings", "halt_max_steps", "halt_exploration_prob"),
 )
-# Fields of TRM's fork of the reference: they stand for another network.
-_OTHER_NETWORK = ("mlp_t", "no_ACT_continue", "puzzle_emb_len")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reference:
+    """What one of the references writes in its own way.
+
+    Attributes:
+        network: Name of the network.
+        arch_name: The reference's name of its class.
+        required: Fields without which it does not start.
+        constant: Fields that it wants and we do not have, with the value that is written.
+        alike: Fields of its training that look like misspelt ones of the network.
+    """
+
+    network: str
+    arch_name: str
+    required: tuple[str, ...]
+    constant: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alike: tuple[str, ...] = ()
+
+
+_REFERENCES: dict[type, _Reference] = {
+    HRMConfig: _Reference(
+        network="HRM",
+        arch_name="hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
+        required=(*_REQUIRED, "H_layers"),
+    ),
+    TRMConfig: _Reference(
+        network="TRM",
+        arch_name="recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
+        required=_REQUIRED,
+        constant={"H_layers": 0, "no_ACT_continue": True},  # the former is ignored
+        alike=("puzzle_emb_lr",),
+    ),
+}
+
+
+def _fields(kind: type[PuzzleModelConfig]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _of_another(kind: type[PuzzleModelConfig]) -> dict[str, str]:
+    """Fields that `kind` and its reference do not have, and the network that has them."""
+    own = {*_fields(kind), *_REFERENCES[kind].constant}
+    return {
+        name: reference.network
+        for other, reference in _REFERENCES.items()
+        for name in (*_fields(other), *reference.constant)
+        if name not in own
+    }
 
 
 def to_reference_config(
-    config: HRMConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
+    config: PuzzleModelConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
 ) -> dict[str, Any]:
     """Writes a configuration as the reference does: the network under `arch`.
 
     Args:
-        config: Sizes. `q_target` and `halt_threshold`, which the reference does not know, are only
+        config: Sizes. `q_target` and `halt_threshold`, which the references do not know, are only
             written where they are not what the reference does.
         loss_type: One of `LOSS_TYPES`.
         **extra: Further fields of the top level, such as `lr` or `epochs`; plain values.
@@ -54,13 +102,18 @@ def to_reference_config(
         loss_type in LOSS_TYPES,
         f"arch.loss.loss_type: expected one of {', '.join(LOSS_TYPES)}, got {loss_type!r}",
     )
+    reference = _REFERENCES[type(config)]
     values = dataclasses.asdict(config)
     if config.q_target == "second_forward":
         del values["q_target"], values["halt_threshold"]
+    if isinstance(config, TRMConfig) and config.halt_threshold == 0:
+        del values["halt_threshold"]
     top = {name: values.pop(name) for name in _FROM_DATA}
-    arch = {"name": ARCH_NAME, "loss": {"name": LOSS_NAME, "loss_type": loss_type}, **values}
+    loss = {"name": LOSS_NAME, "loss_type": loss_type}
+    arch = {"name": reference.arch_name, "loss": loss, **values, **reference.constant}
+    written = {"arch", *_fields(type(config)), *reference.constant}
     for name in extra:
-        require(name not in {"arch", *_FIELDS}, f"{name}: is written from the configuration")
+        require(name not in written, f"{name}: is written from the configuration")
     return {"arch": arch, **top, **extra}
 
 
@@ -69,48 +122,59 @@ def from_reference_config(
     state_dict: Mapping[str, Any] | None = None,
     *,
     seq_len: int | None = None,
-) -> HRMConfig:
-    """Reads a configuration with the reference's field names.
+    kind: type[PuzzleModelConfig] = HRMConfig,
+) -> PuzzleModelConfig:
+    """Reads a configuration with a reference's field names.
 
     Args:
         source: A mapping, or the path of a .yaml, .yml or .json file with one: either flat, or
             with the network's fields under `arch`. Fields of training and data are ignored.
         state_dict: Tensors by the reference's names. `vocab_size`, `num_puzzle_identifiers` and,
-            with learned positions, `seq_len` are taken from their shapes where `source` has none.
+            with learned positions or an MLP over them, `seq_len` are taken from their shapes
+            where `source` has none.
         seq_len: Grid tokens; goes before what `source` says.
+        kind: `HRMConfig` or `TRMConfig`.
 
     Returns:
-        The configuration. Fields that the reference does not write have its defaults.
+        The configuration, a `kind`. Fields that the reference does not write have its defaults.
 
     Raises:
-        ConfigError: A field is missing, misspelt or has a value that HRM does not know; or the
-            configuration is of another network.
+        ConfigError: A field is missing, misspelt or has a value that the network does not know;
+            or the configuration is of another network.
         OSError: The file cannot be read.
     """
     values = dict(source) if isinstance(source, Mapping) else _read_mapping(source)
     arch = values.pop("arch", {})
     require(isinstance(arch, Mapping), f"arch: expected a group of fields, got {arch!r}")
     values |= arch
-    name = values.get("name", ARCH_NAME) if arch else ARCH_NAME
-    require(name == ARCH_NAME, f"arch.name: expected {ARCH_NAME}, got {name!r}")
+    reference, fields, others = _REFERENCES[kind], _fields(kind), _of_another(kind)
+    wanted = reference.arch_name
+    name = values.get("name", wanted) if arch else wanted
+    require(name == wanted, f"arch.name: expected {wanted}, got {name!r}")
     for name in values:
-        require(name not in _OTHER_NETWORK, f"{name}: a field of TRM, not of HRM")
-        if name not in _FIELDS and difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.85):
-            raise ConfigError(unknown_field(name, _FIELDS))
-    known = {name: values[name] for name in _FIELDS if values.get(name) is not None}
-    missing = [name for name in _REQUIRED if name not in known]
+        require(
+            name not in others, f"{name}: a field of {others.get(name)}, not of {reference.network}"
+        )
+        ours = name in fields or name in reference.constant or name in reference.alike
+        if not ours and difflib.get_close_matches(name, fields, n=1, cutoff=0.85):
+            raise ConfigError(unknown_field(name, fields))
+    require(
+        bool(values.get("no_ACT_continue", True)),
+        "no_ACT_continue: expected true; TRM is built without q_continue here",
+    )
+    known = {name: values[name] for name in fields if values.get(name) is not None}
+    missing = [name for name in reference.required if name not in known]
     require(not missing, f"{', '.join(missing)}: missing in the reference's configuration")
     if seq_len is not None:
         known["seq_len"] = seq_len
-    prefix = from_mapping(
-        HRMConfig, {"seq_len": 1, "vocab_size": 1} | known, "model"
-    ).puzzle_emb_len
+    prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model").prefix_len
     known = _inferred(prefix, state_dict or {}) | known
     for name in ("seq_len", "vocab_size"):
         require(name in known, f"{name}: {_HELP[name]}")
-    return from_mapping(HRMConfig, known, "model")
+    return from_mapping(kind, known, "model")
 
 
+_MLP_OVER_POSITIONS = "L_level.layers.0.mlp_t.down_proj.weight"
 _HELP = {
     "seq_len": "not in the configuration, and the weights do not tell it; give seq_len=",
     "vocab_size": "not in the configuration, and there are no weights to tell it",
@@ -133,16 +197,15 @@ def _read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _inferred(prefix: int, state_dict: Mapping[str, Any]) -> dict[str, int]:
     """The sizes that the tensors' shapes tell."""
     names = bare_names(state_dict)
-    rows = {
-        bare: np.shape(state_dict[names[bare]])[0]
-        for bare in ("embed_tokens.embedding_weight", "embed_pos.embedding_weight", PUZZLE_TABLE)
-        if bare in names and np.ndim(state_dict[names[bare]]) == 2
+
+    def rows(bare: str) -> int | None:
+        found = bare in names and np.ndim(state_dict[names[bare]]) == 2
+        return np.shape(state_dict[names[bare]])[0] if found else None
+
+    positions = rows("embed_pos.embedding_weight") or rows(_MLP_OVER_POSITIONS)
+    found = {
+        "vocab_size": rows("embed_tokens.embedding_weight"),
+        "num_puzzle_identifiers": rows(PUZZLE_TABLE),
+        "seq_len": positions and positions - prefix,
     }
-    found = {}
-    if "embed_tokens.embedding_weight" in rows:
-        found["vocab_size"] = rows["embed_tokens.embedding_weight"]
-    if PUZZLE_TABLE in rows:
-        found["num_puzzle_identifiers"] = rows[PUZZLE_TABLE]
-    if "embed_pos.embedding_weight" in rows:
-        found["seq_len"] = rows["embed_pos.embedding_weight"] - prefix
-    return found
+    return {name: number for name, number in found.items() if number is not None}

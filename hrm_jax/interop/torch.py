@@ -1,4 +1,4 @@
-"""Weights of the PyTorch reference, ready to use."""
+"""Weights of the PyTorch references, ready to use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 from hrm_jax.interop.files import read_state_dict
 from hrm_jax.interop.hrm_names import from_reference
 from hrm_jax.interop.reference_config import from_reference_config
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.puzzle_model import PuzzleModel
 
 
@@ -19,7 +22,7 @@ def load_hrm(
     seq_len: int | None = None,
     reset_puzzle_table: bool = False,
 ) -> PuzzleModel:
-    """Loads weights with the reference's tensor names, whichever file format they are in.
+    """Loads HRM's weights with the reference's tensor names, whichever file format they are in.
 
     Args:
         path_or_state_dict: A file that `files.read_state_dict` reads, or torch tensors or arrays
@@ -39,10 +42,46 @@ def load_hrm(
         ImportError: PyTorch is needed to read the file, and missing.
         OSError: A file cannot be read.
     """
+    return _load(HRMConfig, path_or_state_dict, config, seq_len, reset_puzzle_table)
+
+
+def load_trm(
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    config: Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    seq_len: int | None = None,
+    reset_puzzle_table: bool = False,
+) -> PuzzleModel:
+    """Loads TRM's weights with the names of the public code (TinyRecursiveModels).
+
+    Args:
+        path_or_state_dict: As for `load_hrm`. Whether these are averaged weights is not written in
+            such a file.
+        config: The public code's configuration, as for `load_hrm`.
+        seq_len: As for `load_hrm`; with `mlp_t` the weights tell it.
+        reset_puzzle_table: As for `load_hrm`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: The configuration is not TRM's or has q_continue, or the weights do not fit it.
+        ValueError, ImportError, OSError: As for `load_hrm`.
+    """
+    return _load(TRMConfig, path_or_state_dict, config, seq_len, reset_puzzle_table)
+
+
+def _load(
+    kind: type[PuzzleModelConfig],
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    config: Mapping[str, Any] | str | os.PathLike[str],
+    seq_len: int | None,
+    reset_puzzle_table: bool,
+) -> PuzzleModel:
     if isinstance(path_or_state_dict, Mapping):
         state_dict = path_or_state_dict
     else:
         state_dict = read_state_dict(path_or_state_dict)
-    sizes = from_reference_config(config, state_dict, seq_len=seq_len)
+    sizes = from_reference_config(config, state_dict, seq_len=seq_len, kind=kind)
     variables = from_reference(state_dict, sizes, reset_puzzle_table=reset_puzzle_table)
     return PuzzleModel(config=sizes, variables=variables)

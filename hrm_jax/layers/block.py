@@ -1,4 +1,4 @@
-"""The post-norm Transformer block of HRM, and a stack of them."""
+"""The post-norm block of HRM and TRM, and a stack of them."""
 
 from __future__ import annotations
 
@@ -15,26 +15,42 @@ from hrm_jax.layers.norm import rms_norm
 class PostNormBlock(nn.Module):
     """x ← RMS(x + Attention(x)); x ← RMS(x + SwiGLU(x)).
 
+    TRM's other kind has a SwiGLU over the positions instead of attention, the same for each
+    channel; RMS is then the mean over positions too.
+
     Attributes:
         num_heads: Attention heads H.
         width: Inner width F of the feed-forward layer.
         eps: Added to the mean square in both norms.
         dtype: Computation dtype; parameters are float32.
+        positions_width: Inner width of the layer over positions; 0 takes attention.
+
+    References:
+        Jolicoeur-Martineau (https://arxiv.org/abs/2510.04871), §4.5, for the layer over positions.
     """
 
     num_heads: int
     width: int
     eps: float = 1e-5
     dtype: Dtype = jnp.float32
+    positions_width: int = 0
 
     def setup(self) -> None:
-        self.self_attn = SelfAttention(self.num_heads, self.dtype)
+        if self.positions_width:
+            self.mlp_t = SwiGLU(self.positions_width, self.dtype)
+        else:
+            self.self_attn = SelfAttention(self.num_heads, self.dtype)
         self.mlp = SwiGLU(self.width, self.dtype)
 
     def __call__(
         self, x: Float[Array, "B S D"], rotary: RotaryTables | None
     ) -> Float[Array, "B S D"]:
-        x = rms_norm(x + self.self_attn(x, rotary), self.eps)
+        if self.positions_width:
+            channels = jnp.swapaxes(x, 1, 2)
+            channels = rms_norm(channels + self.mlp_t(channels), self.eps)
+            x = jnp.swapaxes(channels, 1, 2)
+        else:
+            x = rms_norm(x + self.self_attn(x, rotary), self.eps)
         return rms_norm(x + self.mlp(x), self.eps)
 
 
@@ -43,7 +59,7 @@ class ReasoningModule(nn.Module):
 
     Attributes:
         num_layers: Number N of blocks.
-        num_heads, width, eps, dtype: As in `PostNormBlock`.
+        num_heads, width, eps, dtype, positions_width: As in `PostNormBlock`.
     """
 
     num_layers: int
@@ -51,10 +67,11 @@ class ReasoningModule(nn.Module):
     width: int
     eps: float = 1e-5
     dtype: Dtype = jnp.float32
+    positions_width: int = 0
 
     def setup(self) -> None:
         self.layers = [
-            PostNormBlock(self.num_heads, self.width, self.eps, self.dtype)
+            PostNormBlock(self.num_heads, self.width, self.eps, self.dtype, self.positions_width)
             for _ in range(self.num_layers)
         ]
 

@@ -1,7 +1,6 @@
 """Adaptive computation time (ACT) over whole puzzles: rows that halt make room for new ones.
 
-The network decides nothing here: it is any `think` function with the signature of
-`hrm_jax.models.hrm.think`.
+The network decides nothing here: it is whichever `puzzle_models.think` takes for the config.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hrm_jax.models.hrm import HRMConfig, Thought, Variables, think
+from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
+from hrm_jax.models.recurrent import Thought, Variables
 
 Batch = Mapping[str, Array | np.ndarray]
 Halting = Literal["q", "fixed"]
@@ -38,7 +38,7 @@ class ACTCarry(struct.PyTreeNode):
     current_data: dict[str, Array]
 
 
-def initial_carry(config: HRMConfig, batch: Batch) -> ACTCarry:
+def initial_carry(config: PuzzleModelConfig, batch: Batch) -> ACTCarry:
     """A carry in which every row has halted, so that the first step takes all of `batch`.
 
     Args:
@@ -46,7 +46,7 @@ def initial_carry(config: HRMConfig, batch: Batch) -> ACTCarry:
         batch: Arrays with B rows, `inputs` [B, S] among them; only shapes and dtypes matter.
     """
     rows, length = batch["inputs"].shape
-    shape = (rows, config.puzzle_emb_len + length, config.hidden_size)
+    shape = (rows, config.prefix_len + length, config.hidden_size)
     return ACTCarry(
         z_H=jnp.zeros(shape, config.dtype),
         z_L=jnp.zeros(shape, config.dtype),
@@ -88,13 +88,15 @@ def puzzle_rows(variables: Variables, identifiers: Int[Array, " B"]) -> Array | 
     return None if not tables else tables["puzzle_emb"][identifiers]
 
 
-def wants_to_halt(config: HRMConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
+def wants_to_halt(config: PuzzleModelConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
     """The model's own wish: q_halt above q_continue, or above `halt_threshold` without it."""
     learnt = config.q_target == "second_forward"
     return q_halt > (q_continue if learnt else config.halt_threshold)
 
 
-def exploration_minimum(config: HRMConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
+def exploration_minimum(
+    config: PuzzleModelConfig, key: PRNGKeyArray, rows: int
+) -> Int[Array, " B"]:
     """Least steps for each row: uniform in 2..halt_max_steps with the exploration probability."""
     coin, length = jax.random.split(key)
     explores = jax.random.uniform(coin, (rows,)) < config.halt_exploration_prob
@@ -102,7 +104,7 @@ def exploration_minimum(config: HRMConfig, key: PRNGKeyArray, rows: int) -> Int[
 
 
 def act_step(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     variables: Variables,
     carry: ACTCarry,
     batch: Batch,
@@ -158,7 +160,7 @@ class Solved(struct.PyTreeNode):
 
 
 def solve(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     variables: Variables,
     inputs: Int[Array, "N S"],
     identifiers: Int[Array, " N"],

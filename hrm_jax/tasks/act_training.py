@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hrm_jax.models import act
 from hrm_jax.models.act import ACTCarry, Batch
-from hrm_jax.models.hrm import HRMConfig, next_halting_values, think
+from hrm_jax.models.hrm import next_halting_values
+from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
 from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate
 from hrm_jax.optim.sign_sgd import sparse_sign_sgd
 from hrm_jax.tasks.base import Metrics, State, over_microbatches, pair
@@ -42,7 +43,7 @@ class SegmentRows(struct.PyTreeNode):
 
 
 def segment_loss(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     loss: LossName,
     variables: Mapping[str, Any],
     row_offsets: Float[Array, "B E"] | None,
@@ -135,7 +136,7 @@ class SegmentGradients(struct.PyTreeNode):
 
 
 def segment_gradients(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     loss: LossName,
     variables: Mapping[str, Any],
     carry: ACTCarry,
@@ -184,7 +185,7 @@ class ACTTrainer:
         microbatch_size: Rows whose gradient is computed at a time; 0 for all.
     """
 
-    model: HRMConfig
+    model: PuzzleModelConfig
     optimizer: OptimizerConfig
     loss: LossName
     total_steps: int

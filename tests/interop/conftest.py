@@ -1,25 +1,26 @@
-"""What the tests of weights share: the reference's numbers, and a small HRM of every kind."""
+"""What the tests of weights share: the references' numbers, and a small model of every kind."""
 
 import dataclasses
 import json
-import pathlib
 
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from hrm_jax.models import hrm
+from hrm_jax.models import puzzle_models
 from hrm_jax.models.hrm import HRMConfig
-
-_PARITY = pathlib.Path(__file__).resolve().parents[3] / "shared" / "parity" / "rope"
+from hrm_jax.models.trm import TRMConfig
 
 
 @pytest.fixture(scope="session")
-def parity_folder():
-    if not _PARITY.is_dir():
-        pytest.skip(f"no numbers of the PyTorch reference at {_PARITY}")
-    return _PARITY
+def parity_folder(parity):
+    return parity / "rope"
+
+
+@pytest.fixture(scope="session", params=["trm_att", "trm_mlp"])
+def trm_folder(parity, request):
+    return parity / request.param
 
 
 @pytest.fixture
@@ -52,9 +53,21 @@ def plain_config():
     return _SMALL
 
 
+@pytest.fixture(params=["attention", "MLP"])
+def trm_config(request):
+    """Three prefix tokens, of which one is padding."""
+    config = TRMConfig(
+        seq_len=5, vocab_size=7, hidden_size=8, num_heads=2, expansion=1.0, puzzle_emb_len=3,
+        num_puzzle_identifiers=3, puzzle_emb_ndim=12,
+    )  # fmt: skip
+    if request.param == "MLP":
+        config = dataclasses.replace(config, mlp_t=True, pos_encodings="none")
+    return config
+
+
 def _random_variables(config):
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: hrm.init(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: puzzle_models.init(config, jax.random.key(0)))
     return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes)
 
 

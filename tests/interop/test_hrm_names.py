@@ -1,4 +1,4 @@
-"""HRM's variables under the reference's names."""
+"""Variables under the references' names."""
 
 import dataclasses
 

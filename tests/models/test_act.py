@@ -8,13 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.models import act, hrm
-from hrm_jax.models.hrm import HRMConfig, Thought, think
+from hrm_jax.models import act, hrm, puzzle_models
+from hrm_jax.models.hrm import HRM, HRMConfig
+from hrm_jax.models.puzzle_models import think
+from hrm_jax.models.recurrent import Thought
+from hrm_jax.models.trm import TRM, TRMConfig
 from hrm_jax.tasks.evaluation import solve_puzzles
 
 SMALL = HRMConfig(
     seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, H_layers=1, L_layers=1,
     halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, forward_dtype="float32",
+)  # fmt: skip
+TINY = TRMConfig(
+    seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, L_layers=1, H_cycles=2,
+    L_cycles=3, halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, puzzle_emb_len=2,
+    forward_dtype="float32",
 )  # fmt: skip
 KEY = jax.random.key(0)
 
@@ -22,7 +30,7 @@ KEY = jax.random.key(0)
 def _random_variables(config, seed=0):
     """Variables without zeros, so that q and the puzzle table matter."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: hrm.init(config, KEY))
+    shapes = jax.eval_shape(lambda: puzzle_models.init(config, KEY))
     return jax.tree.map(
         lambda x: jnp.asarray(random.standard_normal(x.shape) / np.sqrt(x.shape[0]), x.dtype),
         shapes,
@@ -78,6 +86,9 @@ def test_wish_to_halt():
     np.testing.assert_array_equal(act.wants_to_halt(SMALL, q_halt, q_continue), [True, False, True])
     alone = dataclasses.replace(SMALL, q_target="none")
     np.testing.assert_array_equal(act.wants_to_halt(alone, q_halt, q_continue), [True, True, False])
+    np.testing.assert_array_equal(act.wants_to_halt(TINY, q_halt, q_continue), [True, True, False])
+    surer = dataclasses.replace(TINY, halt_threshold=1.0)
+    assert not act.wants_to_halt(surer, q_halt, q_continue).any()
 
 
 # --- solve, with a network that is scripted ------------------------------------------------------
@@ -170,21 +181,33 @@ def test_no_trace_and_no_puzzles():
 
 # --- solve, with the network --------------------------------------------------------------------
 
+_MLP = {"mlp_t": True, "pos_encodings": "none", "num_heads": 3}
 KINDS = {
-    "P=1": {},
-    "P=0": {"puzzle_emb_ndim": 0},
-    "P=2, padded": {"puzzle_emb_ndim": 20},
-    "learned positions": {"pos_encodings": "learned"},
-    "no q_continue": {"q_target": "none"},
-    "bfloat16": {"forward_dtype": "bfloat16"},
-    "deeper": {"H_cycles": 1, "L_cycles": 3, "H_layers": 2},
+    "P=1": (SMALL, {}),
+    "P=0": (SMALL, {"puzzle_emb_ndim": 0}),
+    "P=2, padded": (SMALL, {"puzzle_emb_ndim": 20}),
+    "learned positions": (SMALL, {"pos_encodings": "learned"}),
+    "no q_continue": (SMALL, {"q_target": "none"}),
+    "bfloat16": (SMALL, {"forward_dtype": "bfloat16"}),
+    "deeper": (SMALL, {"H_cycles": 1, "L_cycles": 3, "H_layers": 2}),
+    "TRM": (TINY, {}),
+    "TRM, P=0": (TINY, {"puzzle_emb_ndim": 0, "pos_encodings": "none"}),
+    "TRM, P=2, padded": (TINY, {"puzzle_emb_ndim": 20, "puzzle_emb_len": 0}),
+    "TRM, learned positions": (TINY, {"pos_encodings": "learned", "H_cycles": 1}),
+    "TRM, MLP": (TINY, _MLP),
 }
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda name: name)
 def kind(request):
-    config = dataclasses.replace(SMALL, **KINDS[request.param])
-    return config, _random_variables(config)
+    base, changes = KINDS[request.param]
+    config = dataclasses.replace(base, **changes)
+    variables = _random_variables(config)
+    if getattr(config, "mlp_t", False):  # else chaotic: rounding grows tenfold at each step
+        for layer in variables["params"]["L_level"].values():
+            for name in ("mlp", "mlp_t"):
+                layer[name]["down_proj"]["kernel"] *= 0.25
+    return config, variables
 
 
 def test_solving_is_stepping_each_puzzle_by_hand(kind):
@@ -221,7 +244,7 @@ def test_solving_is_stepping_each_puzzle_by_hand(kind):
 
 def test_shapes_and_dtypes(kind):
     config, variables = kind
-    fresh = hrm.init(config, KEY)
+    fresh = puzzle_models.init(config, KEY)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(fresh))
     assert jax.tree.structure(fresh) == jax.tree.structure(variables)
     assert set(fresh["constants"]) == {"H_init", "L_init"}
@@ -229,7 +252,7 @@ def test_shapes_and_dtypes(kind):
     batch = _batch(2)
     carry, out = act.act_step(config, variables, act.initial_carry(config, batch), batch)
     assert carry.z_H.dtype == carry.z_L.dtype == config.dtype
-    assert carry.z_H.shape == (2, config.puzzle_emb_len + 4, 16)
+    assert carry.z_H.shape == (2, config.prefix_len + 4, 16)
     assert out.logits.shape == (2, 4, 7)
     assert out.logits.dtype == out.q_halt.dtype == out.q_continue.dtype == jnp.float32
 
@@ -255,13 +278,13 @@ def test_the_puzzle_embedding_matters_and_is_padded_with_zeros():
     variables = _random_variables(config)
     batch = _batch(1)
     rows = act.puzzle_rows(variables, jnp.array([1]))
-    x = hrm.HRM(config).apply(variables, batch["inputs"], rows, method="embed")
+    x = HRM(config).apply(variables, batch["inputs"], rows, method="embed")
     prefix = np.asarray(x[0, :2]).reshape(-1)
     np.testing.assert_allclose(prefix[:20], rows[0] * 4, rtol=1e-6)  # times √D
     np.testing.assert_array_equal(prefix[20:], 0)
 
 
-# --- the one-step gradient ----------------------------------------------------------------------
+# --- the gradient -------------------------------------------------------------------------------
 
 
 def _read(config, variables, batch, z_H, z_L):
@@ -275,32 +298,40 @@ def _loss(out):
 
 
 def _states(config, seed=3):
-    shape = (2, config.puzzle_emb_len + config.seq_len, config.hidden_size)
+    shape = (2, config.prefix_len + config.seq_len, config.hidden_size)
     z = np.random.default_rng(seed).standard_normal((2, *shape))
     return jnp.asarray(z[0], jnp.float32), jnp.asarray(z[1], jnp.float32)
 
 
-def test_no_gradient_reaches_the_states():
-    variables, batch = _random_variables(SMALL), _batch(2)
-    z_H, z_L = _states(SMALL)
-    grads = jax.grad(lambda *z: _loss(_read(SMALL, variables, batch, *z)), (0, 1))(z_H, z_L)
+@pytest.mark.parametrize("config", [SMALL, TINY], ids=["HRM", "TRM"])
+def test_no_gradient_reaches_the_states(config):
+    variables, batch = _random_variables(config), _batch(2)
+    z_H, z_L = _states(config)
+    grads = jax.grad(lambda *z: _loss(_read(config, variables, batch, *z)), (0, 1))(z_H, z_L)
     for grad in grads:
         np.testing.assert_array_equal(grad, 0)
     for name in ("z_H", "z_L"):
         grad = jax.grad(
             lambda p: jnp.sum(
-                getattr(_read(SMALL, {**variables, "params": p}, batch, z_H, z_L), name)  # noqa: B023
+                getattr(_read(config, {**variables, "params": p}, batch, z_H, z_L), name)  # noqa: B023
             )
         )(variables["params"])
         assert not any(np.asarray(g).any() for g in jax.tree.leaves(grad))
 
 
-def test_gradient_is_that_of_the_last_two_updates():
-    """Against the states before the last two updates held constant, and finite differences."""
-    config = SMALL
+GRADIENTS = {
+    "HRM": (SMALL, HRM(SMALL), 1),  # the last update of z_L
+    "TRM": (TINY, TRM(TINY), 3),  # the whole last round
+    "TRM, MLP": (mlp := dataclasses.replace(TINY, **_MLP), TRM(mlp), 3),
+}
+
+
+@pytest.mark.parametrize("kind", GRADIENTS)
+def test_gradient_is_that_of_the_last_updates(kind):
+    """Against the states before the last updates held constant, and finite differences."""
+    config, model, learnt = GRADIENTS[kind]
     variables, batch = _random_variables(config), _batch(2)
     z_H, z_L = _states(config)
-    model = hrm.HRM(config)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
 
     def update(name, v, *args):
@@ -308,16 +339,18 @@ def test_gradient_is_that_of_the_last_two_updates():
 
     x = model.apply(variables, batch["inputs"], rows, method="embed")
     h, l = z_H, z_L  # noqa: E741
-    for cycle in range(2):
-        l = update("L", variables, h, l, x)  # noqa: E741
-        if cycle == 0:
+    for cycle in range(config.H_cycles):
+        last_round = cycle == config.H_cycles - 1
+        for _ in range(config.L_cycles - learnt * last_round):
             l = update("L", variables, h, l, x)  # noqa: E741
-            h = update("H", variables, h, l)
+        h = h if last_round else update("H", variables, h, l)
 
     def last(params):
         v = {**variables, "params": params}
         x = model.apply(v, batch["inputs"], rows, method="embed")
-        new_l = update("L", v, h, l, x)
+        new_l = l
+        for _ in range(learnt):
+            new_l = update("L", v, h, new_l, x)
         new_h = update("H", v, h, new_l)
         logits, q_halt, q_continue = model.apply(v, new_h, method="read")
         return _loss(Thought(new_h, new_l, logits, q_halt, q_continue))
@@ -337,9 +370,9 @@ def test_gradient_is_that_of_the_last_two_updates():
     length = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(ours)))
     ahead, behind = (  # along the gradient the slope is its length
         last(jax.tree.map(lambda p, g: p + size * g / length, params, ours))  # noqa: B023
-        for size in (1e-2, -1e-2)
+        for size in (2e-3, -2e-3)
     )
-    np.testing.assert_allclose(length, (ahead - behind) / 2e-2, rtol=0.01)
+    np.testing.assert_allclose(length, (ahead - behind) / 4e-3, rtol=0.01)
 
 
 def test_next_halting_values_are_those_of_the_next_step():

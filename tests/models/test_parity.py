@@ -1,0 +1,328 @@
+"""The numbers of the PyTorch references: pieces, carried steps, gradients, whole trajectories."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrm_jax.compilation import jit
+from hrm_jax.interop.hrm_names import from_reference, to_reference
+from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.layers.norm import rms_norm
+from hrm_jax.models import act
+from hrm_jax.models.hrm import HRM, HRMConfig
+from hrm_jax.models.trm import TRM
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.act_training import ACTTrainer, segment_gradients, segment_loss
+
+METRICS = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
+EMBEDDINGS = "model.inner.puzzle_emb.local_weights"
+
+
+def _relative(tolerance):
+    """Relative to the largest number of an array."""
+    return lambda theirs: tolerance * np.abs(theirs).max()
+
+
+def _absolute(tolerance):
+    return lambda theirs: tolerance
+
+
+PIECE, GRADIENT, EMA = _relative(1e-5), _relative(1e-4), _absolute(2e-6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A folder of numbers, what loads its weights, and how near we must be."""
+
+    folder: str
+    load: Callable[..., Any]
+    network: type
+    forward: Callable[..., float]
+    params: Callable[..., float]
+    table: Callable[..., float]
+    q_halt: Callable[..., float]
+    loss: float  # relative
+    losses: tuple[str, ...] = ("lm_loss", "q_halt_loss")
+    forms: tuple[str, ...] = ("upstream",)
+
+
+REFERENCES = {
+    "hrm": Reference(
+        "rope", load_hrm, HRM, forward=_relative(1e-4), params=_relative(1e-4),
+        table=_relative(1e-4), q_halt=_relative(1e-4), loss=1e-4,
+        losses=("lm_loss", "q_halt_loss", "q_continue_loss"), forms=("upstream", "a127"),
+    ),
+    **{
+        name: Reference(
+            name, load_trm, TRM, forward=_absolute(5e-5), params=_absolute(5e-6),
+            table=_absolute(1e-6), q_halt=_absolute(5e-4), loss=1e-5,
+        )
+        for name in ("trm_att", "trm_mlp")
+    },
+}  # fmt: skip
+
+
+def _close(ours, theirs, tolerance, name):
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    assert ours.shape == theirs.shape, name
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance(theirs), err_msg=name)
+
+
+@pytest.fixture(scope="module", params=REFERENCES)
+def reference(request):
+    return REFERENCES[request.param]
+
+
+@pytest.fixture(scope="module")
+def folder(parity, reference) -> pathlib.Path:
+    return parity / reference.folder
+
+
+@pytest.fixture(scope="module")
+def numbers(folder):
+    @functools.cache
+    def read(name):
+        with np.load(folder / f"{name}.npz") as file:
+            return dict(file)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def model(folder, reference):
+    return reference.load(folder / "state_dict.npz", folder / "config.json")
+
+
+@pytest.fixture(scope="module")
+def batch(numbers):
+    def make(i):
+        names = ("inputs", "labels", "puzzle_identifiers")
+        return {name: jnp.asarray(numbers("batches")[f"b{i}/{name}"]) for name in names}
+
+    return make
+
+
+def test_pieces(reference, model, batch, numbers):
+    """Everything that blocks.npz has, computed by our modules."""
+    expected = numbers("blocks")
+    config = model.config
+    net = reference.network(config).bind(model.variables)
+    first = batch(0)
+    rows = act.puzzle_rows(model.variables, first["puzzle_identifiers"])
+    x = net.embed(first["inputs"], rows)
+    block_in = jnp.asarray(expected["block_in"])
+    rotary = net._rotary(x.shape[1])
+    layer = net.L_level.layers[0]
+    constants = model.variables["constants"]
+    z_H = jnp.broadcast_to(constants["H_init"], x.shape)
+    z_L = net.update_L(z_H, jnp.broadcast_to(constants["L_init"], x.shape), x)
+    ours = {
+        "input_embeddings": x,
+        "block_in": constants["L_init"] + (constants["H_init"] + x),
+        "mlp_out": layer.mlp(block_in),
+        "rms_norm": rms_norm(block_in, config.rms_norm_eps),
+        "block_out": layer(block_in, rotary),
+        "L_level_out": z_L,
+        "H_level_out": net.update_H(z_H, z_L),
+    }
+    if rotary:
+        ours |= {"cos": rotary[0], "sin": rotary[1], "attn_out": layer.self_attn(block_in, rotary)}
+    else:
+        channels = jnp.swapaxes(block_in, 1, 2)
+        mixed = layer.mlp_t(channels)
+        normed = rms_norm(channels + mixed, config.rms_norm_eps)
+        ours |= {"mlp_t_out": jnp.swapaxes(mixed, 1, 2), "mlp_t_norm": jnp.swapaxes(normed, 1, 2)}
+    assert ours.keys() == expected.keys()
+    for name, value in ours.items():
+        _close(value, expected[name], PIECE, name)
+
+
+def _check_carry(carry, expected, step, reference):
+    for name in ("steps", "halted"):
+        np.testing.assert_array_equal(getattr(carry, name), expected[f"{step}/{name}"], name)
+    for name, data in carry.current_data.items():
+        np.testing.assert_array_equal(data, expected[f"{step}/current_data/{name}"], name)
+    for name in ("z_H", "z_L"):
+        _close(getattr(carry, name), expected[f"{step}/{name}"], reference.forward, name)
+
+
+def _check_outputs(out, expected, step, reference):
+    for ours, theirs in (
+        (out.logits, "logits"),
+        (out.q_halt, "q_halt_logits"),
+        (out.q_continue, "q_continue_logits"),
+    ):
+        _close(ours, expected[f"{step}/{theirs}"], reference.forward, theirs)
+
+
+def test_three_carried_evaluation_steps(reference, model, batch, numbers):
+    expected = numbers("eval_steps")
+    carry = model.initial_carry(batch(0))
+    loss = jit(
+        lambda v, c: segment_loss(model.config, "stablemax", v, None, c, jnp.zeros(4, jnp.int32))
+    )
+    for k in range(3):
+        step = f"step{k}"
+        if not isinstance(model.config, HRMConfig):  # HRM's evaluation has no target for q_continue
+            before = act.refill(carry, batch(0), model.variables["constants"])
+            total, _ = loss(model.variables, before)
+            np.testing.assert_allclose(total, expected[f"{step}/loss"], rtol=reference.loss)
+        carry, out = model.act_step(carry, batch(0))
+        _check_outputs(out, expected, step, reference)
+        _check_carry(carry, expected, step, reference)
+
+
+def _check_training_step(result, expected, step, template, reference):
+    outputs = result.outputs
+    _check_outputs(outputs, expected, step, reference)
+    if outputs.target_q_continue is not None:
+        theirs = expected[f"{step}/target_q_continue"]
+        _close(outputs.target_q_continue, theirs, reference.forward, "target")
+    assert (outputs.target_q_continue is None) == (f"{step}/target_q_continue" not in expected)
+    _check_carry(result.carry, expected, step, reference)
+    metrics = result.metrics
+    for name, key in (("loss", "loss"), *((n, f"metrics/{n}") for n in reference.losses)):
+        theirs = expected[f"{step}/{key}"]
+        np.testing.assert_allclose(metrics[name][0], theirs, rtol=1e-4, err_msg=name)
+        assert metrics[name][1] == 4
+    for name in METRICS:
+        np.testing.assert_allclose(metrics[name][0], expected[f"{step}/metrics/{name}"], rtol=1e-4)
+        assert metrics[name][1] == expected[f"{step}/metrics/count"]
+    ours = to_reference({**template, "params": result.params})
+    prefix = f"{step}/grad/"
+    names = {k.removeprefix(prefix) for k in expected if k.startswith(prefix)} - {EMBEDDINGS}
+    assert names == set(ours) - {
+        "model.inner.H_init",
+        "model.inner.L_init",
+        "model.inner.puzzle_emb.weights",
+    }
+    for name in names:
+        _close(ours[name], expected[prefix + name], GRADIENT, name)
+    _close(result.rows, expected[prefix + EMBEDDINGS], GRADIENT, EMBEDDINGS)
+    np.testing.assert_array_equal(
+        result.carry.current_data["puzzle_identifiers"], expected[f"{step}/local_ids"]
+    )
+
+
+@pytest.mark.parametrize("microbatch_size", [0, 1, 2])
+def test_three_carried_training_steps(microbatch_size, reference, model, batch, numbers):
+    """Weights fixed, exploration off; rows that halted take the next batch."""
+    expected = numbers("train_steps")
+    gradients = jit(
+        lambda v, carry: segment_gradients(
+            model.config, "stablemax", v, carry, jnp.zeros(4, jnp.int32), microbatch_size
+        )
+    )
+    carry = act.initial_carry(model.config, batch(0))
+    for k in range(3):
+        carry = act.refill(carry, batch(k), model.variables["constants"])
+        result = gradients(model.variables, carry)
+        _check_training_step(result, expected, f"step{k}", model.variables, reference)
+        carry = result.carry
+
+
+def test_softmax_training_step(folder, reference, model, batch, numbers):
+    if not (folder / "train_steps_softmax.npz").exists():
+        pytest.skip("the reference crashes with softmax")
+    carry = act.refill(
+        act.initial_carry(model.config, batch(0)), batch(0), model.variables["constants"]
+    )
+    gradients = jit(
+        lambda v, carry: segment_gradients(
+            model.config, "softmax", v, carry, jnp.zeros(4, jnp.int32)
+        )
+    )
+    result = gradients(model.variables, carry)
+    _check_training_step(
+        result, numbers("train_steps_softmax"), "step0", model.variables, reference
+    )
+
+
+def _check_weights(ours, expected, prefix, tolerances):
+    theirs = {k.removeprefix(prefix): v for k, v in expected.items() if k.startswith(prefix)}
+    assert ours.keys() == theirs.keys(), prefix
+    for name, value in theirs.items():
+        _close(ours[name], value, tolerances(name), f"{name} of {prefix}")
+
+
+@pytest.mark.parametrize("form", ["upstream", "a127"])
+def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
+    if form not in reference.forms:
+        pytest.skip("no such trajectory of this reference")
+    expected = numbers(f"traj_{form}")
+    given = json.loads((folder / "traj_hparams.json").read_text())
+    rule = OptimizerConfig(
+        name="adam_atan2" if form == "upstream" else "adam_atan2_a127",
+        learning_rate=given["lr"],
+        warmup_steps=given["lr_warmup_steps"],
+        lr_min_ratio=given["lr_min_ratio"],
+        b1=given["beta1"],
+        b2=given["beta2"],
+        weight_decay=given["weight_decay"],
+        puzzle_emb_lr=given["puzzle_emb_lr"],
+        puzzle_emb_weight_decay=given["puzzle_emb_weight_decay"],
+        ema=given.get("ema_rate", 0.0),
+    )
+    config = model.config
+    trainer = ACTTrainer(config, rule, "stablemax", given["total_steps"])
+    batches = [
+        {k.removeprefix("batches/"): jnp.asarray(v[i]) for k, v in expected.items()
+         if k.startswith("batches/")}
+        for i in range(20)
+    ]  # fmt: skip
+    key = jax.random.key(0)
+    state = trainer.init(key, model.variables, batches[0])
+    step = jit(trainer.step)
+    read = jit(lambda v, z: reference.network(config).apply(v, z, method="halting_values"))
+    for i in range(20):
+        before = state.variables(averaged=False)
+        state, metrics = step(state, batches[i], key)
+        total, rows = metrics["loss"]
+        np.testing.assert_allclose(total / rows, expected["loss"][i], rtol=reference.loss)
+        np.testing.assert_allclose(metrics["learning_rate"][0], expected["lr"][i], rtol=1e-6)
+        for name in reference.losses:
+            np.testing.assert_allclose(
+                metrics[name][0], expected[f"metrics/{name}"][i], rtol=1e-4, atol=1e-4
+            )
+        for name in METRICS:
+            np.testing.assert_allclose(metrics[name][0], expected[f"metrics/{name}"][i], rtol=1e-4)
+        np.testing.assert_array_equal(state.carry.steps, expected["steps"][i])
+        np.testing.assert_array_equal(state.carry.halted, expected["halted"][i])
+        q_halt, q_continue = read(before, state.carry.z_H)
+        _close(q_halt, expected["q_halt"][i], reference.q_halt, "q_halt")
+        _close(q_continue, expected["q_continue"][i], reference.q_halt, "q_continue")
+        _close(state.tables["puzzle_emb"], expected["puzzle_emb"][i], reference.table, "puzzle_emb")
+        if i + 1 not in (1, 2, 5, 20):
+            continue
+        live = to_reference(state.variables(averaged=False))
+        _check_weights(
+            live,
+            expected,
+            f"params_after{i + 1}/",
+            lambda name: reference.table if "puzzle_emb" in name else reference.params,
+        )
+        if state.ema:
+            averaged = to_reference({"params": state.ema["params"]})
+            _check_weights(averaged, expected, f"ema_after{i + 1}/", lambda name: EMA)
+    if state.ema:  # the reference averages parameters only, and evaluates with the live table
+        weights = state.variables(averaged=False) | {"params": state.ema["params"]}
+        carry = act.refill(act.initial_carry(config, batch(0)), batch(0), weights["constants"])
+        loss, (carry, _, out) = jit(
+            lambda v, c: segment_loss(config, "stablemax", v, None, c, jnp.zeros(4, jnp.int32))
+        )(weights, carry)
+        _close(out.logits, expected["ema_eval/logits"], reference.forward, "logits")
+        _close(out.q_halt, expected["ema_eval/q_halt_logits"], reference.forward, "q_halt")
+        np.testing.assert_allclose(loss, expected["ema_eval/loss"], rtol=reference.loss)
+
+
+def test_names_are_inverse(model):
+    again = from_reference(to_reference(model.variables), model.config)
+    jax.tree.map(np.testing.assert_array_equal, dict(again), dict(model.variables))
