@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["hrm_jax", "hrm_jax.*"]),
-    package_data={"hrm_jax": ["py.typed"]},
+    package_data={"hrm_jax": ["py.typed", "viz/page.html"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
@@ -53,6 +53,7 @@ setup(
             "beartype>=0.20",
             "import-linter>=2.1",
             "mypy>=1.15",
+            "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
             "pytest-cov>=6",
             "ruff>=0.11",
