@@ -18,93 +18,22 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 import jax
 from ml_collections import ConfigDict
 
+from hrm_jax import tasks
+from hrm_jax.configs import choose_preset
+
 PRESETS = ("laptop", "small", "paper")
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    why = "as asked"
-    if not preset:
-        accelerated = jax.default_backend() != "cpu"
-        preset = "paper" if accelerated else "laptop"
-        why = f"since JAX finds {'an' if accelerated else 'no'} accelerator"
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-
-    config = ConfigDict(
-        {
-            "task": "sudoku",
-            "preset": f"{preset}, {why}",
-            "expect": "",
-            "seed": 0,
-            "steps": 0,
-            "batch_size": 64,
-            "microbatch_size": 0,
-            "log_every": 50,
-            "eval_every": 500,
-            "checkpoint_every": 500,
-            "keep_checkpoints": 3,
-            "best_metric": "eval/exact_accuracy",
-            "early_stopping": {"metric": "", "mode": "max", "patience": 10, "min_delta": 0.0},
-            "profile": False,
-            "tensorboard": True,
-            "wandb": "",
-            "init_from": "",
-            "reset_puzzle_table": False,
-            "eval_slots": 64,
-            "eval_max_steps": 0,
-            "loss": "stablemax",
-            "data": {
-                "path": "",
-                "train_csv": "",
-                "test_csv": "",
-                "subsample": 0,
-                "check_symmetry": False,
-                "size": 9,
-                "num_train": 1000,
-                "num_test": 1000,
-                "givens": (),
-                "seed": 0,
-                "augment": True,
-            },
-            "model": {
-                "hidden_size": 512,
-                "num_heads": 8,
-                "expansion": 4.0,
-                "H_layers": 4,
-                "L_layers": 4,
-                "H_cycles": 2,
-                "L_cycles": 2,
-                "puzzle_emb_ndim": 512,
-                "pos_encodings": "rope",
-                "rope_theta": 10000.0,
-                "rms_norm_eps": 1e-5,
-                "halt_max_steps": 16,
-                "halt_exploration_prob": 0.1,
-                "q_target": "second_forward",
-                "halt_threshold": 0.0,
-                "forward_dtype": "bfloat16",
-            },
-            "optimizer": {
-                "name": "adam_atan2",
-                "learning_rate": 1e-4,
-                "warmup_steps": 2000,
-                "lr_min_ratio": 1.0,
-                "b1": 0.9,
-                "b2": 0.95,
-                "weight_decay": 1.0,
-                "puzzle_emb_lr": 1e-4,
-                "puzzle_emb_weight_decay": 1.0,
-                "clip_norm": 0.0,
-                "ema": 0.0,
-            },
-        }
-    )
+    preset, why = choose_preset(preset, PRESETS)
+    config = ConfigDict(tasks.defaults("sudoku"))
+    config.preset = why
+    config.eval_slots = 64
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "2 to 3 minutes on two CPU cores, at least 97% of held-out puzzles solved."
         config.steps = 2000
-        config.batch_size = 64
         config.microbatch_size = 16
         config.loss = "softmax"
         config.data.update(size=6, givens=(14, 24))
@@ -121,6 +50,7 @@ def get_config(preset: str = "") -> ConfigDict:
             "a night on a CPU (10 h by arithmetic, not measured); less on a consumer GPU."
         )
         config.steps = 40_000
+        config.data.size = 9
         config.batch_size = 128
         config.eval_every = config.checkpoint_every = 1000
         cpu = jax.default_backend() == "cpu"
@@ -136,6 +66,8 @@ def get_config(preset: str = "") -> ConfigDict:
             "about an hour on one H200 (figure of the PyTorch reference, not measured here); on a "
             "smaller GPU set --config.microbatch_size=96."
         )
+        config.data.size = 9
+        model.puzzle_emb_ndim = 512
         config.steps = 52_083  # 20,000 epochs of 1,000 puzzles
         config.batch_size = 384
         config.eval_every = config.checkpoint_every = 2604

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(value, next(a for a in args if a is not type(None)), where)
+        kinds = [a for a in args if a is not type(None)]
+        if len(kinds) > 1 and isinstance(value, Mapping):
+            return _variant(value, kinds, where)
+        return _convert(value, kinds[0], where)
     if origin is typing.Literal:
         if value not in args:
             raise ConfigError(
@@ -53,12 +58,38 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
+def _variant(value: Mapping[str, Any], kinds: list[Any], where: str) -> Any:
+    """One of several dataclasses, told apart by their class attribute `variant`.
+
+    Fields that only the others have are left out, so that a name alone can be changed.
+    """
+    by_name = {kind.variant: kind for kind in kinds}
+    name = value.get("name", kinds[0].variant)
+    if name not in by_name:
+        expected = ", ".join(map(repr, by_name))
+        raise ConfigError(f"{where}.name: expected one of {expected}, got {name!r}")
+    fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in kinds}
+    others = set().union(*fields.values(), {"name"}) - fields[by_name[name]]
+    kept = {k: v for k, v in value.items() if k not in others}
+    return from_mapping(by_name[name], kept, where)
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The nested mapping that `from_mapping` turns into the given dataclass again."""
+    values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    nested = {k: to_mapping(v) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
+    variant = getattr(type(config), "variant", None)
+    return nested if variant is None else {"name": variant, **nested}
+
+
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     """Builds the dataclass `cls` from a nested mapping.
 
     Args:
         cls: A dataclass. Fields may be int, float, str, bool, `X | None`, `Literal`,
-            `tuple[X, ...]` or another dataclass.
+            `tuple[X, ...]`, another dataclass, or one of several dataclasses: then `name` in
+            the group is the class attribute `variant` of the one that is meant (the first where it
+            is absent), and fields that only the others have are left out.
         values: Field names to values; groups are mappings.
         where: What the mapping is called in messages.
 
@@ -81,6 +112,27 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "config")
         if required and name not in values:
             raise ConfigError(f"{where}.{name}: missing, and it has no default")
     return cls(**{k: _convert(v, hints[k], f"{where}.{k}") for k, v in values.items()})
+
+
+def choose_preset(preset: str, presets: typing.Sequence[str]) -> tuple[str, str]:
+    """Which preset a config file takes, and a text for the reader that says why.
+
+    Args:
+        preset: What the user asked for after the colon; "" takes "laptop" where JAX finds no
+            accelerator, "paper" where it does.
+        presets: Those that there are.
+
+    Raises:
+        ValueError: There is no such preset.
+    """
+    why = "as asked"
+    if not preset:
+        accelerated = jax.default_backend() != "cpu"
+        preset = "paper" if accelerated else "laptop"
+        why = f"since JAX finds {'an' if accelerated else 'no'} accelerator"
+    if preset not in presets:
+        raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(presets)}")
+    return preset, f"{preset}, {why}"
 
 
 def require(condition: bool, message: str) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from hrm_jax import tasks
 from hrm_jax.data.sudoku.board import to_text
 from hrm_jax.inference.load import load
-from hrm_jax.interop.torch import load_hrm
+from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.puzzle_model import PuzzleModel
 from hrm_jax.training.loop import RunResult, run
@@ -38,7 +39,8 @@ def _initial_variables(config: Any) -> Mapping[str, Any] | None:
     for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
         if sizes[name] == getattr(type(config.model)(), name):
             del sizes[name]
-    return load_hrm(
+    load_weights = load_trm if isinstance(config.model, TRMConfig) else load_hrm
+    return load_weights(
         path,
         sizes,
         seq_len=config.model.seq_len or None,
@@ -95,16 +97,8 @@ def train(
     return result
 
 
-def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
-    """What to tell the user at the end of a run: figures, a puzzle being solved, what to do next.
-
-    Args:
-        result: From `train`.
-        workdir: The run's folder.
-    """
-    folder = pathlib.Path(workdir)
-    figures = result.figures
-    task: Any = result.task
+def _show_one(task: Any, result: RunResult, folder: pathlib.Path) -> tuple[str, str]:
+    """A Sudoku and its board after each ACT step as text; the latter is drawn as a GIF too."""
     config = task.config
     model = PuzzleModel(
         config.model, result.state.variables(), max_steps=config.eval_max_steps or None
@@ -117,22 +111,42 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     question, solution = to_text(tokens[best].astype(np.int8) - 1), solutions[best]
     size = round(len(question) ** 0.5)
     trace_gif(folder / "plots" / "reasoning.gif", question, solution.trace_text, size)
+    return question, trace_text(question, solution.trace_text, size)
+
+
+def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
+    """What to tell the user at the end of a run: figures, a puzzle being solved, what to do next.
+
+    Args:
+        result: From `train`.
+        workdir: The run's folder.
+    """
+    folder = pathlib.Path(workdir)
+    figures = result.figures
+    task: Any = result.task
+    config = task.config
     by_step = ", ".join(f"{x:.1%}" for x in figures.get("eval/exact_accuracy_by_step", []))
     lines = [
         f"Held-out puzzles solved: {figures['eval/exact_accuracy']:.1%} of "
         f"{figures['eval/puzzles']:,} (cells right: {figures['eval/accuracy']:.1%}; "
         f"mean ACT steps: {figures['eval/steps']:.2f}).",
-        f"Solved after 1, 2, … ACT steps: {by_step}.",
-        "",
-        "One of them, the board after each ACT step:",
-        trace_text(question, solution.trace_text, size),
-        "",
-        f"Files: {folder}/metrics.jsonl, plots/ (curves, reasoning.gif), checkpoints/, best/, "
-        "config.json",
-        "Next:",
-        f'  python launch/solve.py --workdir={folder} --trace "{question}"',
+    ]
+    for name in ("valid", "legal", "optimal"):
+        if f"eval/{name}" in figures:
+            lines.append(f"Held-out answers that are {name}: {figures[f'eval/{name}']:.1%}.")
+    lines += [f"Solved after 1, 2, … ACT steps: {by_step}.", ""]
+    commands = [
         f"  python launch/evaluate.py --workdir={folder} --halting=fixed",
         f"  python launch/export.py --workdir={folder} --format=safetensors "
         f"--output={folder}/model.safetensors",
+    ]
+    if config.task == "sudoku":
+        question, board = _show_one(task, result, folder)
+        lines += ["One of them, the board after each ACT step:", board, ""]
+        commands.insert(0, f'  python launch/solve.py --workdir={folder} --trace "{question}"')
+    lines += [
+        f"Files: {folder}/metrics.jsonl, plots/, checkpoints/, best/, config.json",
+        "Next:",
+        *commands,
     ]
     return "\n".join(lines)

@@ -8,14 +8,12 @@ import pathlib
 from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.data.sudoku.board import SudokuShape
-from hrm_jax.data.sudoku.convert import to_puzzle_set
-from hrm_jax.data.sudoku.csv import read_csv
 from hrm_jax.inference.load import load
 from hrm_jax.models.act import Halting
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.evaluation import evaluate_puzzles
-from hrm_jax.tasks.sudoku import load_data, read_data_folder
+from hrm_jax.tasks.puzzles import PuzzleTask, read_data_folder
+from hrm_jax.tasks.sudoku import SudokuTask
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
@@ -27,7 +25,10 @@ def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
     """
     folder = pathlib.Path(workdir)
     config = tasks.parse(read_config(folder))
-    _, test, identity = load_data(config.data, folder / "data")  # type: ignore[attr-defined]
+    _, test, identity = tasks.kind(config).load(
+        config.data,  # type: ignore[attr-defined]
+        folder / "data",
+    )
     stored = read_identity(folder)
     wrong = stored.differences(identity) if stored else []
     if wrong:
@@ -39,8 +40,12 @@ def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
     return test
 
 
-def read_puzzles(path: str | os.PathLike[str]) -> PuzzleSet:
+def read_puzzles(path: str | os.PathLike[str], kind: type[PuzzleTask] = SudokuTask) -> PuzzleSet:
     """Reads puzzles with answers: a CSV file, or the test split of a data set folder.
+
+    Args:
+        path: File or folder.
+        kind: The task that knows the CSV files.
 
     Raises:
         DataError: The file is missing or bad.
@@ -50,8 +55,7 @@ def read_puzzles(path: str | os.PathLike[str]) -> PuzzleSet:
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir():
         return read_data_folder(path, "test")
-    puzzles = read_csv(path)
-    return to_puzzle_set(puzzles, SudokuShape.for_cells(puzzles.questions.shape[1]))
+    return kind.read_csv(path)
 
 
 def evaluate(
@@ -82,7 +86,8 @@ def evaluate(
         WorkdirError, CheckpointError, DataError: What was given does not fit.
     """
     model = load(workdir, checkpoint)
-    puzzles = held_out(workdir) if data is None else read_puzzles(data)
+    kind = tasks.kind(tasks.parse(read_config(pathlib.Path(workdir))))
+    puzzles = held_out(workdir) if data is None else read_puzzles(data, kind)
     if puzzles.metadata.seq_len != model.config.seq_len:
         raise DataError(
             f"{data}: puzzles have {puzzles.metadata.seq_len} cells, the model was trained on "
@@ -99,4 +104,5 @@ def evaluate(
         halting=halting,
         max_steps=max_steps or model.max_steps,
         limit=limit,
+        scores=kind.scores,
     )

@@ -35,5 +35,5 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Puz
     if trained.get("tables"):
         variables["tables"] = trained["tables"]
     return PuzzleModel(
-        config.model, variables, puzzle="sudoku", max_steps=config.eval_max_steps or None
+        config.model, variables, puzzle=config.task, max_steps=config.eval_max_steps or None
     )

@@ -6,11 +6,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.configs import ConfigError, from_mapping
+from hrm_jax.configs import ConfigError, from_mapping, to_mapping
+from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.tasks.domino import DominoConfig, DominoTask
+from hrm_jax.tasks.maze import MazeConfig, MazeTask
 from hrm_jax.tasks.sudoku import SudokuConfig, SudokuTask
 
-_TASKS: dict[str, tuple[type[RunConfig], Any]] = {"sudoku": (SudokuConfig, SudokuTask)}
+_TASKS: dict[str, tuple[type[RunConfig], Any]] = {
+    "sudoku": (SudokuConfig, SudokuTask),
+    "maze": (MazeConfig, MazeTask),
+    "domino": (DominoConfig, DominoTask),
+}
 
 
 def parse(config: Mapping[str, Any]) -> RunConfig:
@@ -25,6 +32,20 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     return from_mapping(_TASKS[name][0], config)
 
 
+def defaults(task: str) -> dict[str, Any]:
+    """Every field of a task's configuration with its default, nested, for a file in `configs/`.
+
+    `model` has the fields of all networks, so that `model.name` alone can be changed.
+    """
+    values = to_mapping(_TASKS[task][0](task=task))
+    return {**values, "model": {**to_mapping(TRMConfig()), **values["model"]}}
+
+
+def kind(config: RunConfig) -> Any:
+    """The class of the task that a configuration is for."""
+    return _TASKS[config.task][1]
+
+
 def build(
     config: RunConfig,
     data_cache: pathlib.Path | None = None,
@@ -37,4 +58,4 @@ def build(
         data_cache: Folder in which generated data are kept.
         variables: Weights to start from instead of fresh ones.
     """
-    return _TASKS[config.task][1](config, data_cache, variables)
+    return kind(config)(config, data_cache, variables)

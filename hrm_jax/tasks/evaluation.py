@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from hrm_jax.configs import require
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting, Solved
-from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.losses import IGNORED
 
@@ -34,7 +34,7 @@ def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array
 
 
 @functools.lru_cache(maxsize=32)
-def _solver(config: HRMConfig, **options: Any) -> Any:
+def _solver(config: PuzzleModelConfig, **options: Any) -> Any:
     return jit(functools.partial(act.solve, config, **options))
 
 
@@ -47,7 +47,7 @@ def row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | Non
 
 
 def solve_puzzles(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     variables: Mapping[str, Any],
     inputs: npt.NDArray[Any],
     identifiers: npt.NDArray[Any],
@@ -119,7 +119,7 @@ def solve_puzzles(
 
 
 def evaluate_puzzles(
-    config: HRMConfig,
+    config: PuzzleModelConfig,
     variables: Mapping[str, Any],
     puzzles: PuzzleSet,
     *,
@@ -127,6 +127,7 @@ def evaluate_puzzles(
     halting: Halting = "q",
     max_steps: int | None = None,
     limit: int | None = None,
+    scores: Callable[..., Mapping[str, npt.NDArray[np.bool_]]] | None = None,
 ) -> Figures:
     """Solves a set and compares with its labels.
 
@@ -136,6 +137,7 @@ def evaluate_puzzles(
         puzzles: Questions and answers.
         slots, halting, max_steps: As in `solve_puzzles`.
         limit: Only the first so many examples; None takes all.
+        scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
 
     Returns:
         `eval/exact_accuracy` (all labelled tokens right), `eval/accuracy` (share of labelled
@@ -143,7 +145,7 @@ def evaluate_puzzles(
         that the question does not give), `eval/q_halt_accuracy` (whether q_halt ≥ 0 tells right
         answers from wrong), `eval/steps` (mean ACT steps), `eval/exact_accuracy_by_step` (list: if
         all rows were stopped after that many steps), `eval/puzzles`, `eval/puzzles_per_second`
-        (without compilation).
+        (without compilation), and the shares of the further verdicts.
     """
     inputs, labels = puzzles.inputs[:limit], np.asarray(puzzles.labels[:limit], np.int32)
     solved = solve_puzzles(
@@ -168,7 +170,9 @@ def evaluate_puzzles(
         rows = number > 0
         return float((some.sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
 
+    further = {} if scores is None else scores(inputs, labels, solved.predictions)
     return {
+        **{f"eval/{name}": float(np.mean(value)) for name, value in further.items()},
         "eval/exact_accuracy": float(exact.mean()),
         "eval/accuracy": share(right, counted),
         "eval/blank_accuracy": share(right & blank, blank),

@@ -13,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.compilation import jit
+from hrm_jax.data.domino import scores as domino_scores
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.maze import board as maze_board
+from hrm_jax.data.maze.scores import path_moves
 from hrm_jax.data.sudoku.board import (
     SudokuShape,
     contradictions,
@@ -24,10 +27,11 @@ from hrm_jax.data.sudoku.board import (
 )
 from hrm_jax.models import act
 from hrm_jax.models.act import ACTCarry, Batch, Halting
-from hrm_jax.models.hrm import HRMConfig, Thought
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import Thought
 from hrm_jax.tasks.evaluation import solve_puzzles
 
-Puzzle = Literal["sudoku"]
+Puzzle = Literal["sudoku", "maze", "domino"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +43,10 @@ class Solution:
         steps: ACT steps taken.
         q_halt: Halting value at the last step; its sigmoid is the model's belief to be right.
         trace: Predicted tokens after each step [steps, S]; empty [0, S] if not asked for.
-        text: The board as text (Sudoku; else "").
-        trace_text: The board after each step as text (Sudoku, with a trace).
-        valid: Whether the board obeys the rules and keeps the givens (Sudoku; else None).
+        text: The board as text (Sudoku and mazes; else "").
+        trace_text: The board after each step as text (the same, with a trace).
+        valid: Whether the board obeys the rules and keeps the givens (Sudoku), the answer is a
+            path from S to G (mazes), or the move is legal (dominoes); else None.
     """
 
     tokens: npt.NDArray[np.uint8]
@@ -62,6 +67,11 @@ def _text(tokens: npt.NDArray[Any], shape: SudokuShape) -> str:
     return "".join(str(d) if 1 <= d <= shape.size else "?" for d in digits)
 
 
+def _maze_text(tokens: npt.NDArray[Any]) -> str:
+    """A board as text; "?" where the model gives padding."""
+    return "".join(("?" + maze_board.CHARACTERS)[t] for t in tokens)
+
+
 def _checked(text: str, shape: SudokuShape) -> npt.NDArray[Any]:
     board = parse(text, shape)
     wrong = contradictions(board, shape)
@@ -70,19 +80,27 @@ def _checked(text: str, shape: SudokuShape) -> npt.NDArray[Any]:
     return board
 
 
+def _guess(length: int, vocab_size: int) -> Puzzle | None:
+    if (length, vocab_size) in ((16, 6), (36, 8), (81, 11)):
+        return "sudoku"
+    if (length, vocab_size) == (72, 8):
+        return "domino"
+    return "maze" if vocab_size == maze_board.VOCAB_SIZE else None
+
+
 class PuzzleModel:
     """Weights with their configuration, in functional form.
 
     Attributes:
         config: Sizes.
         variables: `params`, `constants` and, if any, `tables`.
-        puzzle: What the tokens mean, if known: "sudoku".
+        puzzle: What the tokens mean, if known: "sudoku", "maze" or "domino".
         max_steps: Most ACT steps that `solve` takes by default.
     """
 
     def __init__(
         self,
-        config: HRMConfig,
+        config: PuzzleModelConfig,
         variables: Mapping[str, Any],
         puzzle: Puzzle | None = None,
         max_steps: int | None = None,
@@ -92,14 +110,12 @@ class PuzzleModel:
         Args:
             config: Sizes.
             variables: Weights.
-            puzzle: What the tokens mean; None takes Sudoku where length and vocabulary fit it.
+            puzzle: What the tokens mean; None guesses from length and vocabulary.
             max_steps: Most ACT steps that `solve` takes by default; None for those of training.
         """
         self.config = config
         self.variables = jax.device_put(dict(variables))
-        if puzzle is None and (config.seq_len, config.vocab_size) in ((16, 6), (36, 8), (81, 11)):
-            puzzle = "sudoku"
-        self.puzzle = puzzle
+        self.puzzle = puzzle or _guess(config.seq_len, config.vocab_size)
         self.max_steps = max_steps or config.halt_max_steps
 
     def initial_carry(self, batch: Batch) -> ACTCarry:
@@ -184,7 +200,18 @@ class PuzzleModel:
         if solved.trace is not None:
             trace = np.asarray(solved.trace[row][:steps])
         solution = Solution(np.asarray(tokens), steps, float(solved.q_halt[row]), trace)
-        if self.puzzle != "sudoku":
+        if self.puzzle == "maze":
+            maze = maze_board.MazeShape.for_cells(len(tokens))
+            return dataclasses.replace(
+                solution,
+                text=_maze_text(tokens),
+                trace_text=tuple(_maze_text(board) for board in trace),
+                valid=bool(path_moves(tokens[None], question[None], maze)[0] >= 0),
+            )
+        if self.puzzle == "domino":
+            legal_move, _ = domino_scores.judge(question[None], tokens[None, :3])
+            return dataclasses.replace(solution, valid=bool(legal_move[0]))
+        if self.puzzle is None:
             return solution
         shape = SudokuShape.for_cells(len(tokens))
         board = tokens.astype(np.int8) - 1
@@ -201,22 +228,25 @@ class PuzzleModel:
         """Solves one puzzle or many.
 
         Args:
-            puzzles: A Sudoku as text ("." or "0" is a blank), a sequence of them, tokens [S], or
-                tokens [N, S].
+            puzzles: A Sudoku ("." or "0" is a blank) or maze (of `# SG`, blanks are cells) as
+                text, row by row; a sequence of them; tokens [S], or tokens [N, S].
             **options: As in `solve_tokens`.
 
         Returns:
             A `Solution`, or a list of them for many puzzles.
 
         Raises:
-            DataError: A text is not a Sudoku of the model's size, or contradicts itself.
+            DataError: A text is no such puzzle, or contradicts itself.
             ValueError: Tokens do not fit the model.
         """
         if isinstance(puzzles, str):
             return self.solve([puzzles], **options)[0]
         if isinstance(puzzles, Sequence) and puzzles and isinstance(puzzles[0], str):
+            if self.puzzle == "maze":
+                boards = np.stack([maze_board.parse(str(text)) for text in puzzles])
+                return self.solve_tokens(boards, **options)
             if self.puzzle != "sudoku":
-                raise ValueError("this model is not known to play Sudoku; give tokens instead")
+                raise ValueError("this model's puzzles have no form as text; give tokens instead")
             shape = SudokuShape.for_cells(self.config.seq_len)
             boards = np.stack([_checked(str(text), shape) for text in puzzles])
             return self.solve_tokens(to_tokens(boards), **options)

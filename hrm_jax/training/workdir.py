@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.configs import ConfigError, to_mapping
 from hrm_jax.data.identity import Identity
 from hrm_jax.files import read_json, write_json, write_text
 from hrm_jax.tasks.base import RunConfig
@@ -77,7 +76,7 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
         OSError: The folder cannot be written.
     """
     folder = pathlib.Path(workdir)
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    now = json.loads(json.dumps(to_mapping(config)))
     if (folder / "config.json").exists():
         wrong = _differences(read_json(folder / "config.json"), now)
         stored = read_identity(folder)

@@ -1,0 +1,67 @@
+r"""HRM (or TRM: --config.model.name=trm) on mazes: the shortest path from S to G.
+
+    python launch/train.py --config=configs/maze.py[:laptop|:small|:paper]
+
+Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
+
+`laptop`  10×10 boards with shortest paths of more than 12 moves, generated.
+`small`   20×20 boards, one consumer GPU.
+`paper`   30×30 boards with shortest paths of more than 110 moves, 27.3M parameters, the paper's
+          recipe for Maze-Hard 1k. With the paper's data:
+          --config.data.train_csv=train.csv --config.data.test_csv=test.csv
+"""
+
+from ml_collections import ConfigDict
+
+from hrm_jax import tasks
+from hrm_jax.configs import choose_preset
+
+PRESETS = ("laptop", "small", "paper")
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the configuration of a preset."""
+    preset, why = choose_preset(preset, PRESETS)
+    config = ConfigDict(tasks.defaults("maze"))
+    config.preset = why
+    config.eval_slots = 64
+    config.best_metric = "eval/optimal"
+    model, optimizer = config.model, config.optimizer
+    if preset == "laptop":
+        config.expect = "at most 5 minutes on two CPU cores."
+        config.steps = 2000
+        config.batch_size = 48
+        config.microbatch_size = 8
+        config.loss = "softmax"
+        config.data.num_train = 20_000
+        config.eval_max_steps = 8
+        config.tensorboard = False  # saves the import
+        model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
+        model.update(halt_max_steps=4, forward_dtype="float32")
+        model.update(q_target="none", halt_threshold=3.0)
+        optimizer.update(name="muon", learning_rate=2.5e-3, warmup_steps=50, lr_min_ratio=0.05)
+        optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
+        optimizer.ema = 0.99
+    elif preset == "small":
+        config.expect = "some hours on one consumer GPU (not measured)."
+        config.steps = 20_000
+        config.batch_size = 128
+        config.eval_every = config.checkpoint_every = 1000
+        config.data.update(size=20, num_train=20_000)
+        model.update(hidden_size=192, num_heads=6, H_layers=3, L_layers=3, puzzle_emb_ndim=192)
+        model.update(halt_max_steps=8, q_target="none", halt_threshold=3.0)
+        optimizer.update(name="muon", learning_rate=1.5e-3, warmup_steps=500, lr_min_ratio=0.05)
+        optimizer.update(weight_decay=0.1, puzzle_emb_lr=5e-4, puzzle_emb_weight_decay=0.1)
+        optimizer.ema = 0.999
+    else:
+        config.expect = "about 8 hours on one large GPU (an hour on eight in the paper)."
+        config.steps = 26_041  # 20,000 epochs of 1,000 mazes
+        config.batch_size = 768
+        config.microbatch_size = 96
+        config.eval_every = config.checkpoint_every = 2604
+        config.eval_slots = 256
+        config.data.size = 30
+        model.puzzle_emb_ndim = 512
+        optimizer.update(learning_rate=1e-4, puzzle_emb_lr=1e-4, warmup_steps=2000)
+        optimizer.update(weight_decay=1.0, puzzle_emb_weight_decay=1.0)
+    return config

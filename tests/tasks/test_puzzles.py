@@ -1,0 +1,119 @@
+"""Mazes and dominoes as tasks, and TRM as the network of any of them."""
+
+import importlib.util
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from hrm_jax import tasks
+from hrm_jax.configs import ConfigError, to_mapping
+from hrm_jax.data.maze.board import to_text
+from hrm_jax.data.maze.scores import score
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.trm import TRMConfig
+from hrm_jax.tasks.base import Task
+from hrm_jax.tasks.puzzle_model import PuzzleModel
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "puzzle_emb_ndim": 32}
+DATA = {
+    "sudoku": {"size": 4, "num_train": 16, "num_test": 4, "givens": ()},
+    "maze": {"size": 5, "num_train": 16, "num_test": 4, "min_path": 3},
+    "domino": {"num_train": 16, "num_test": 4},
+}
+
+
+def _config(name, preset="laptop", model="hrm"):
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    config.model.name = model
+    return config
+
+
+def _tiny(name, model):
+    config = _config(name, model=model)
+    config.data.update(DATA[name])
+    config.model.update(SMALL)
+    config.update(steps=3, batch_size=4, microbatch_size=0, eval_slots=4, eval_max_steps=3)
+    return tasks.parse(config.to_dict())
+
+
+@pytest.mark.parametrize("preset", ["laptop", "small", "paper"])
+@pytest.mark.parametrize("name", ["sudoku", "maze", "domino"])
+def test_presets_are_complete(name, preset):
+    config = tasks.parse(_config(name, preset).to_dict())
+    assert isinstance(config.model, HRMConfig)
+    stored = json.loads(json.dumps(to_mapping(config)))
+    assert tasks.parse(stored) == config
+    trm = tasks.parse(_config(name, preset, "trm").to_dict())
+    assert isinstance(trm.model, TRMConfig)
+    assert trm.model.hidden_size == config.model.hidden_size
+    assert tasks.parse(to_mapping(trm)) == trm
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ConfigError, match=r"config\.model\.name: .*'hrm', 'trm', got 'hmr'"):
+        tasks.parse(_config("maze", model="hmr").to_dict())
+
+
+@pytest.mark.parametrize("model", ["hrm", "trm"])
+@pytest.mark.parametrize("name", ["sudoku", "maze", "domino"])
+def test_trains_and_evaluates(name, model, tmp_path):
+    task = tasks.build(_tiny(name, model), tmp_path)
+    assert isinstance(task, Task)
+    state = task.init(jax.random.key(0))
+    batch = next(task.batches())
+    after, metrics = jax.jit(task.step)(state, batch)
+    assert np.isfinite(metrics["loss"]).all()
+    moved = jax.tree.map(lambda a, b: float(abs(a - b).max()), state.params, after.params)
+    assert max(jax.tree.leaves(moved)) > 0
+    figures = task.evaluate(after)
+    expected = {"maze": {"valid", "optimal"}, "domino": {"legal", "optimal"}, "sudoku": set()}
+    for verdict in ("exact_accuracy", *expected[name]):
+        assert 0 <= figures[f"eval/{verdict}"] <= 1
+    again = tasks.build(_tiny(name, model), tmp_path)  # from what was kept
+    assert again.identity.sha256 == task.identity.sha256
+
+
+def test_true_answers_get_full_marks():
+    for name in ("maze", "domino"):
+        task = tasks.build(_tiny(name, "hrm"))
+        labels = task.test.labels
+        verdicts = task.scores(task.test.inputs, labels, labels)
+        assert verdicts
+        assert all(verdict.all() for verdict in verdicts.values())
+        wrong = task.scores(task.test.inputs, labels, np.zeros_like(labels))
+        assert not any(verdict.any() for verdict in wrong.values())
+
+
+@pytest.mark.parametrize("name", ["maze", "domino"])
+def test_augmented_examples_are_still_right(name):
+    task = tasks.build(_tiny(name, "hrm"))
+    keys = jax.random.split(jax.random.key(3), len(task.train))
+    inputs, labels = jax.vmap(task.augment)(keys, task.train.inputs, task.train.labels)
+    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    assert (inputs != task.train.inputs).any()
+    assert all(v.all() for v in task.scores(inputs, labels, labels).values())
+
+
+def test_a_maze_is_solved_as_text():
+    task = tasks.build(_tiny("maze", "hrm"))
+    variables = task.init(jax.random.key(0)).variables()
+    model = PuzzleModel(task.config.model, variables)
+    assert model.puzzle == "maze"
+    solution = model.solve(to_text(task.test.inputs[0]), trace=True, max_steps=2)
+    assert len(solution.text) == 25
+    assert len(solution.trace_text) == solution.steps
+    valid = score(solution.tokens[None], task.test.labels[:1], task.test.inputs[:1], _square())
+    assert solution.valid == valid.valid[0]
+
+
+def _square():
+    from hrm_jax.data.maze.board import MazeShape
+
+    return MazeShape(5, 5)
