@@ -155,8 +155,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--torch", action="store_true", help="also time HRM in PyTorch")
     parser.add_argument("--workdir", help="measure a trained run's model instead")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--keep_memory", action="store_true", help="as in launch/train.py")
     args = parser.parse_args(argv)
-    keep_freed_memory()
+    if args.keep_memory:
+        keep_freed_memory()
 
     cells = args.size**2
     config = HRMConfig(

@@ -13,6 +13,7 @@ from hrm_jax.training.loop import NonFiniteError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
+flags.DEFINE_bool("keep_memory", False, "Keep freed memory: faster for large models on a CPU.")
 flags.mark_flag_as_required("config")
 
 
@@ -52,5 +53,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
+    if "--keep_memory" in sys.argv:  # before JAX starts, which happens while flags are parsed
+        keep_freed_memory()
     app.run(main, flags_parser=parse_flags)
