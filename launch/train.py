@@ -53,6 +53,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    if "--keep_memory" in sys.argv:  # before JAX starts, which happens while flags are parsed
+    # Before JAX starts, which happens while flags are parsed.
+    if {arg.lstrip("-") for arg in sys.argv} & {"keep_memory", "keep_memory=true"}:
         keep_freed_memory()
     app.run(main, flags_parser=parse_flags)
