@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hrm_jax.compilation import jit, keep_freed_memory
+from hrm_jax.compilation import compile_step, jit, run_in_main_thread
 from hrm_jax.inference.evaluate import held_out
 from hrm_jax.inference.load import load
 from hrm_jax.interop.hrm_names import to_reference
@@ -155,10 +155,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--torch", action="store_true", help="also time HRM in PyTorch")
     parser.add_argument("--workdir", help="measure a trained run's model instead")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--keep_memory", action="store_true", help="as in launch/train.py")
     args = parser.parse_args(argv)
-    if args.keep_memory:
-        keep_freed_memory()
+    run_in_main_thread()  # as launch/train.py
 
     cells = args.size**2
     config = HRMConfig(
@@ -210,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
         return ready(solve, variables, inputs)
 
     step_key = jax.random.key(1)
-    program = jit(trainer.step, donate_argnums=0).lower(state, batch, step_key).compile()
+    program = compile_step(jit(trainer.step, donate_argnums=0), state, batch, step_key)
     current = [state]
 
     def train() -> None:

@@ -21,23 +21,38 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Any:
     return jax.jit(function, **kwargs)
 
 
-def keep_freed_memory() -> None:
-    """Makes this process keep the memory it frees; for scripts, before they compute anything.
+def compile_step(step: Any, *args: Any) -> Any:
+    """Compiles a jitted step for these arguments.
 
-    On the CPU each run of a program allocates its buffers anew, hundreds of megabytes for a large
-    model, and glibc hands them back to the system afterwards: a training step of the paper's model
-    then has 150,000 page faults. With this it has none. The process stays at its largest size, and
-    threads take turns in one heap: a small model, as in the laptop preset, gets a third slower.
-    To be called before JAX starts its threads. Does nothing where the C library is not glibc.
+    Where the compiled step needs large buffers on a CPU, the process keeps memory it frees from
+    then on: each run allocates them anew, and glibc hands blocks above 32 MiB back to the system,
+    which costs a step of the paper's model 150,000 page faults.
     """
+    compiled = step.lower(*args).compile()
+    if jax.default_backend() == "cpu":
+        memory = compiled.memory_analysis()
+        if memory is not None and memory.temp_size_in_bytes > 32 * 2**20:
+            _keep_freed_memory()
+    return compiled
+
+
+def run_in_main_thread() -> None:
+    """Makes JAX run CPU programs in the thread that calls them; for scripts, before JAX starts.
+
+    glibc can keep large blocks only for the main thread (the others' heaps hold 64 MiB), so this
+    is what lets `compile_step` save page faults. JAX no longer returns before a program has ended.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def _keep_freed_memory() -> None:
+    """Makes glibc keep what is freed in the main heap, large blocks too; elsewhere does nothing."""
     if sys.platform != "linux":
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
-    mallopt(arena_max, 1)  # only the main heap can grow without mmap
+    trim_threshold, mmap_max = -1, -4  # malloc.h
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 64 * 2**20)

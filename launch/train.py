@@ -7,13 +7,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from hrm_jax import experiment
-from hrm_jax.compilation import keep_freed_memory
+from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.loop import NonFiniteError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
-flags.DEFINE_bool("keep_memory", False, "Keep freed memory: faster for large models on a CPU.")
 flags.mark_flag_as_required("config")
 
 
@@ -53,7 +52,5 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # Before JAX starts, which happens while flags are parsed.
-    if {arg.lstrip("-") for arg in sys.argv} & {"keep_memory", "keep_memory=true"}:
-        keep_freed_memory()
+    run_in_main_thread()  # before the flags are parsed, which starts JAX
     app.run(main, flags_parser=parse_flags)

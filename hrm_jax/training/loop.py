@@ -17,7 +17,7 @@ from typing import Any, Literal
 import jax
 from tqdm.auto import tqdm
 
-from hrm_jax.compilation import jit
+from hrm_jax.compilation import compile_step, jit
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.training.checkpoints import Checkpoints
 from hrm_jax.training.metrics import MetricWriter, averages, read_metrics
@@ -120,7 +120,7 @@ class _Run:
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         start = time.perf_counter()
         step = jit(self.task.step, donate_argnums=0, out_shardings=(shardings, None))
-        compiled = step.lower(self.state, batch).compile()
+        compiled = compile_step(step, self.state, batch)
         log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
         return compiled, batch
 
