@@ -29,17 +29,19 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "minutes on two CPU cores; not tuned yet, no figure measured."
-        config.steps = 2000
-        config.batch_size = 48
-        config.microbatch_size = 8
+        config.steps = 2400
+        config.batch_size = 32
+        config.microbatch_size = 16
+        config.eval_every = config.checkpoint_every = 800
         config.loss = "softmax"
-        config.data.num_train = 20_000
-        config.eval_max_steps = 8
+        config.data.update(unique=True, walls=(0.4, 0.55), num_train=10_000)
+        config.eval_max_steps = 4
         config.tensorboard = False  # saves the import
-        model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
-        model.update(halt_max_steps=4, forward_dtype="float32")
-        model.update(q_target="none", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=2.5e-3, warmup_steps=50, lr_min_ratio=0.05)
+        # Neighbours are 1 and 10 places away: short wavelengths tell them apart sooner.
+        model.update(name="trm", H_cycles=1, L_cycles=4, rope_theta=20.0, puzzle_emb_len=1)
+        model.update(hidden_size=64, num_heads=4, L_layers=2, puzzle_emb_ndim=64)
+        model.update(halt_max_steps=3, forward_dtype="float32", halt_threshold=3.0)
+        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.05)
         optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
         optimizer.ema = 0.99
     elif preset == "small":

@@ -80,6 +80,7 @@ def _add_maze(commands: Commands) -> None:
     parser.add_argument("--num_test", type=int, default=default.num_test)
     parser.add_argument("--min_path", type=int, help="moves that a shortest path must exceed")
     parser.add_argument("--walls", type=_shares, default=default.walls, metavar="LOW,HIGH")
+    parser.add_argument("--unique", action="store_true", help="only one shortest path")
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--train_csv", help="with --test_csv: read mazes, generate none")
     parser.add_argument("--test_csv")

@@ -27,6 +27,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--output", help="JSON file for the figures, beside the table")
+    parser.add_argument("--submission", help="JSON file for Kaggle, of an ARC run's answers")
+    parser.add_argument(
+        "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="count only votes that obey the rules, too"
+    )
+    parser.add_argument(
+        "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the symmetries")
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("workdir", "data", "output")}
     try:

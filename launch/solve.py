@@ -1,36 +1,81 @@
-"""Solves puzzles: python launch/solve.py --workdir=runs/sudoku "53..7...." | file | - (stdin)."""
+r"""Solves puzzles of any run: python launch/solve.py --workdir=runs/sudoku "53..7...." | file | -.
+
+One puzzle a line, as text: a Sudoku (. or 0 is a blank), a maze of `# SG` with its rows joined
+(blanks are cells, at both ends too), or a domino position, "table 2|5 5|3; hand 2|3 0|2".
+"""
 
 import argparse
+import os
 import pathlib
 import sys
 
 import hrm_jax
+from hrm_jax.data.maze.board import MazeShape
 from hrm_jax.data.sudoku.board import SudokuShape
+from hrm_jax.inference.votes import load_last
+from hrm_jax.tasks.puzzle_model import PuzzleModel, Solution
 from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.viz import maze_boards
 from hrm_jax.viz.sudoku_boards import trace_gif, trace_png, trace_text
 
 
 def _read(source: str) -> list[str]:
-    """Puzzles from a file, from stdin, or the argument itself; one a line."""
+    """Puzzles from a file, from stdin, or the argument itself; one a line, its blanks kept."""
     if source == "-":
         lines = sys.stdin.read().splitlines()
-    elif len(source) < 1000 and pathlib.Path(source).is_file():
+    elif os.path.isfile(source):  # unlike pathlib's, it takes names that are too long for files
         lines = pathlib.Path(source).read_text(encoding="utf-8").splitlines()
     else:
         lines = [source]
-    puzzles = [line.strip() for line in lines if line.strip()]
+    puzzles = [line for line in lines if line.strip()]
     if not puzzles:
         raise ValueError(f"{source}: no puzzles in it; expected one a line")
     return puzzles
 
 
+def _load(args: argparse.Namespace) -> list[PuzzleModel]:
+    """The models that answer: one, or those of the newest checkpoints."""
+    if args.last != 1 and args.checkpoint != "last":
+        raise ValueError(f"--last={args.last} and --checkpoint={args.checkpoint}: give one of them")
+    if args.last != 1:
+        return load_last(args.workdir, args.last)
+    which = args.checkpoint if args.checkpoint in ("last", "best") else int(args.checkpoint)
+    return [hrm_jax.load(args.workdir, which)]
+
+
+def _trace(kind: str | None, puzzle: str, solution: Solution) -> str:
+    """What the model answered after each step, for the terminal."""
+    colour, texts = sys.stdout.isatty(), solution.trace_text
+    if kind == "sudoku":
+        return trace_text(puzzle, texts, SudokuShape.for_cells(len(puzzle)).size, colour=colour)
+    if kind == "maze":
+        return maze_boards.trace_text(texts, MazeShape.for_cells(len(puzzle)), colour=colour)
+    return "".join(f"  ACT step {k}/{len(texts)}: {text}\n" for k, text in enumerate(texts, 1))
+
+
+def _verdict(solution: Solution, votes: int) -> str:
+    counts = f"  votes={solution.votes}/{votes}  passes={solution.total_steps}" if votes > 1 else ""
+    rules = "satisfies the rules" if solution.valid else "BREAKS the rules"
+    return f"{solution.text}  steps={solution.steps}{counts}  {rules}"
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("puzzle", nargs="?", default="-", help="text, a file, or - for stdin")
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--checkpoint", default="last", help="last, best or a step")
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
+    parser.add_argument(
+        "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"
+    )
+    parser.add_argument("--verify", action="store_true", help="count only votes obeying the rules")
+    parser.add_argument(
+        "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the symmetries")
     parser.add_argument(
         "--trace",
         nargs="?",
@@ -39,28 +84,35 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        which = args.checkpoint if args.checkpoint in ("last", "best") else int(args.checkpoint)
-        model = hrm_jax.load(args.workdir, which)
+        model, *others = _load(args)
         puzzles = _read(args.puzzle)
+        if model.puzzle != "maze":
+            puzzles = [puzzle.strip() for puzzle in puzzles]
         tracing = args.trace is not None
-        if tracing and args.trace not in ("",) and not args.trace.endswith((".png", ".gif")):
+        if args.trace and not args.trace.endswith((".png", ".gif")):
             raise ValueError(f"--trace={args.trace}: expected a name ending in .png or .gif")
+        if args.trace and model.puzzle != "sudoku":
+            raise ValueError(f"--trace={args.trace}: only Sudokus are drawn; give --trace alone")
         solutions = model.solve(
-            puzzles, max_steps=args.max_steps, halting=args.halting, trace=tracing
+            puzzles,
+            max_steps=args.max_steps,
+            halting=args.halting,
+            trace=tracing,
+            votes=args.votes,
+            verify=args.verify,
+            others=others,
+            seed=args.seed,
         )
         for number, (puzzle, solution) in enumerate(zip(puzzles, solutions, strict=True)):
-            print(
-                f"{solution.text}  steps={solution.steps}  "
-                f"{'satisfies the rules' if solution.valid else 'BREAKS the rules'}"
-            )
-            size = SudokuShape.for_cells(len(puzzle)).size
+            print(_verdict(solution, args.votes * args.last))
             if tracing and not args.trace:
-                print(trace_text(puzzle, solution.trace_text, size, colour=sys.stdout.isatty()))
+                print(_trace(model.puzzle, puzzle, solution))
             elif tracing:
                 path = pathlib.Path(args.trace)
                 if len(puzzles) > 1:
                     path = path.with_stem(f"{path.stem}-{number + 1}")
                 draw = trace_gif if path.suffix == ".gif" else trace_png
+                size = SudokuShape.for_cells(len(puzzle)).size
                 draw(path, puzzle, solution.trace_text, size)
                 print(f"  drawn: {path}")
     except (ValueError, OSError, CheckpointError) as error:

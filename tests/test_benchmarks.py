@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
@@ -17,11 +18,16 @@ from hrm_jax.tasks.act_training import ACTTrainer
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
 
-def _main(name):
+def _module(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
-    return module.main
+    return module
+
+
+def _main(name):
+    return _module(name).main
 
 
 def test_hrm_step(capsys):
@@ -34,11 +40,46 @@ def test_hrm_step(capsys):
         assert float(re.search(r"([\d.]+) \S+$", line)[1]) > 0
 
 
+def test_better_answers(capsys, trained):
+    flags = ["--votes=2", "--last=2", "--max_steps=4", "--limit=4", "--slots=4"]
+    _main("better_answers")([f"--workdir={trained}", *flags])
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[1] for row in cells] == [
+        "plain",
+        "2 votes",
+        "2 votes, verified",
+        "plain, at most 4 steps",
+        "2 votes, at most 4 steps",
+        "2 votes, at most 4 steps, verified",
+        "1 votes × 2 checkpoints",
+        "1 votes × 2 checkpoints, verified",
+        "2 votes × 2 checkpoints, at most 4 steps",
+        "2 votes × 2 checkpoints, at most 4 steps, verified",
+    ]
+    for _, _, solved, blanks, passes, puzzles in cells:
+        assert 0 <= float(solved[:-1]) <= 100
+        assert 0 <= float(blanks[:-1]) <= 100
+        assert 1 <= float(passes) <= 16
+        assert puzzles == "4"
+    assert float(cells[1][4]) > float(cells[0][4])
+
+
 def test_data_pipeline(capsys):
     _main("data_pipeline")(["--batch=16", "--steps=2"])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [row[-4] for row in rows] == ["prefetched", "spot"]
     assert all(0 < float(row[-1]) < 100 for row in rows)
+
+
+def test_puzzle_table():
+    """What a step needs besides its table does not depend on how large that is."""
+    measure = _module("puzzle_table").measure
+    small, large = (measure(number, 64, 4, 1) for number in (100, 20_000))
+    assert large.table == 20_000 * 64 * 4 // 4
+    assert large.in_place - small.in_place == large.table - small.table
+    assert large.scratch - small.scratch < large.table // 10
+    assert large.peak > large.seconds > 0
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 from typing import Any
 
+from hrm_jax import files
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.puzzle_set import PuzzleSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,29 @@ class Identity:
     seed: int | None
     counts: dict[str, int]
     sha256: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        builder: str,
+        version: str,
+        seed: int | None,
+        counts: dict[str, int],
+        train: PuzzleSet,
+        test: PuzzleSet,
+    ) -> Identity:
+        """The identity of a pair of sets, with the digests of both."""
+        return cls(
+            builder=builder,
+            version=version,
+            seed=seed,
+            counts=counts,
+            sha256={"train": train.digest(), "test": test.digest()},
+        )
+
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes `identity.json` into a data set's folder."""
+        files.write_text(folder / "identity.json", self.to_json() + "\n")
 
     def to_json(self) -> str:
         """Returns the identity as one JSON object; `from_json` inverts it."""

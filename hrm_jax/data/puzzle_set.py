@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 
 Array = npt.NDArray[Any]
+
+_PART = 1 << 22  # entries of large arrays that are looked at at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,17 +154,42 @@ class PuzzleSet:
         Raises:
             DataError: An invariant of the format does not hold; see `validate`.
         """
-        count = len(np.asarray(inputs))
+        inputs, labels = np.asarray(inputs)[:, None], np.asarray(labels)[:, None]
+        return cls.grouped(inputs, labels, vocab_size, ignore_label_id, ratings)
+
+    @classmethod
+    def grouped(
+        cls,
+        inputs: Array,
+        labels: Array,
+        vocab_size: int,
+        ignore_label_id: int | None,
+        ratings: npt.ArrayLike | None = None,
+    ) -> PuzzleSet:
+        """Makes a set in which every example is a puzzle, K of them a group, all identifier 0.
+
+        Args:
+            inputs: Integer tokens [G, K, S].
+            labels: Integer tokens or `ignore_label_id` [G, K, S].
+            vocab_size: Number of tokens.
+            ignore_label_id: Label that is not scored, or None.
+            ratings: Difficulty of each group [G], or None.
+
+        Raises:
+            DataError: An invariant of the format does not hold; see `validate`.
+        """
+        groups, each = inputs.shape[:2]
+        count = groups * each
         return cls.build(
-            inputs,
-            labels,
+            inputs.reshape(count, *inputs.shape[2:]),
+            labels.reshape(labels.shape[0] * labels.shape[1], *labels.shape[2:]),
             vocab_size=vocab_size,
             ignore_label_id=ignore_label_id,
             puzzle_identifiers=np.zeros(count, np.int32),
             puzzle_indices=np.arange(count + 1),
-            group_indices=np.arange(count + 1),
+            group_indices=np.arange(0, count + 1, each),
             num_puzzle_identifiers=1,
-            ratings=ratings,
+            ratings=None if ratings is None else np.repeat(ratings, each),
         )
 
     def example_identifiers(self) -> Array:
@@ -238,10 +267,16 @@ class PuzzleSet:
             array = getattr(self, name)
             if array is not None:
                 sha.update(f"{name}{array.shape}".encode())
-                for start in range(0, len(array), 65536):  # large sets are not copied whole
-                    part = array[start : start + 65536]
+                for _, part in in_parts(array):
                     sha.update(np.ascontiguousarray(part, dtype=dtype).tobytes())
         return sha.hexdigest()
+
+
+def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
+    """Yields parts of an array of a few MB each, with their first rows: it may be a mapped file."""
+    rows = max(1, _PART // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
 
 
 def narrow_tokens(array: Array, where: str) -> Array:
@@ -272,14 +307,17 @@ def _check_range(where: str, name: str, array: Array, stop: int, also: int | Non
     """Refuses values outside [0, stop) other than `also`."""
     if not array.size or (array.min() >= 0 and array.max() < stop):
         return
-    bad = (array < 0) | (array >= stop)
-    if also is not None:
-        bad &= array != also
-    if bad.any():
-        row = np.unravel_index(int(np.argmax(bad)), array.shape)
-        place = f"row {row[0]}" + (f", position {row[1]}" if len(row) > 1 else "")
-        ignored = "" if also is None else f" or {also}"
-        raise DataError(f"{where}: {name}, {place}: {array[row]} is outside [0, {stop}){ignored}")
+    for start, part in in_parts(array):
+        bad = (part < 0) | (part >= stop)
+        if also is not None:
+            bad &= part != also
+        if bad.any():
+            row = np.unravel_index(int(np.argmax(bad)), part.shape)
+            place = f"row {start + row[0]}" + (f", position {row[1]}" if len(row) > 1 else "")
+            ignored = "" if also is None else f" or {also}"
+            raise DataError(
+                f"{where}: {name}, {place}: {part[row]} is outside [0, {stop}){ignored}"
+            )
 
 
 def _check_indices(where: str, name: str, array: Array, stop: int, of: str) -> None:

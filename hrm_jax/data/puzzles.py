@@ -22,9 +22,10 @@ from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import Array, PuzzleMetadata, PuzzleSet
 
-__all__ = ["PuzzleMetadata", "PuzzleSet", "read_npy", "write_npy"]
+__all__ = ["ARRAYS", "PuzzleMetadata", "PuzzleSet", "load_array", "read_npy", "write_npy"]
 
-_ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_MAPPED = 1 << 26  # bytes above which a file is mapped
+ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
 
 
 def write_npy(
@@ -56,7 +57,7 @@ def write_npy(
         raise DataError(f"{path}: can write one set, not {list(puzzle_set.metadata.sets)}")
     (name,) = puzzle_set.metadata.sets
     (path / "dataset.json").unlink(missing_ok=True)
-    arrays = {field: getattr(puzzle_set, field) for field in _ARRAYS}
+    arrays = {field: getattr(puzzle_set, field) for field in ARRAYS}
     if puzzle_set.ratings is None:
         (path / f"{name}__ratings.npy").unlink(missing_ok=True)
     else:
@@ -70,6 +71,8 @@ def write_npy(
 
 def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = None) -> PuzzleSet:
     """Reads one split in the reference's format; arrays may be of any integer type.
+
+    Large files are mapped into memory and not read as a whole; their arrays cannot be written to.
 
     Args:
         folder: Root of the data set.
@@ -147,7 +150,7 @@ def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:
 
 
 def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> PuzzleSet:
-    arrays = {field: _load(path / f"{name}__{field}.npy") for field in _ARRAYS}
+    arrays = {field: _load(path / f"{name}__{field}.npy") for field in ARRAYS}
     ratings = path / f"{name}__ratings.npy"
     for field, array in arrays.items():
         dimensions = 2 if field in ("inputs", "labels") else 1
@@ -169,14 +172,23 @@ def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> Puzzle
     return dataclasses.replace(result, metadata=dataclasses.replace(result.metadata, sets=(name,)))
 
 
+def load_array(path: pathlib.Path) -> Array:
+    """Reads a `.npy` file; a large one is mapped, read-only.
+
+    Raises:
+        OSError, ValueError, EOFError: What numpy raises for missing and damaged files.
+    """
+    mode: Any = "r" if path.stat().st_size > _MAPPED else None
+    return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
+
+
 def _load(path: pathlib.Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        return load_array(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read as .npy, damaged or cut off: {error}") from error
-    return array
 
 
 def _chain(boundaries: list[Array]) -> Array:

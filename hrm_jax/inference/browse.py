@@ -24,6 +24,7 @@ from hrm_jax.inference.evaluate import held_out, read_puzzles
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting
 from hrm_jax.tasks.losses import LossName, stablemax_log_probabilities
+from hrm_jax.tasks.sudoku import SudokuTask
 from hrm_jax.training.workdir import read_config
 
 
@@ -143,7 +144,8 @@ def examples(
 
     Args:
         workdir: A run, whose own data are taken where `dataset` is None.
-        dataset: A data set folder, or a CSV file of Sudokus.
+        dataset: A data set folder, or a CSV file of the run's kind of puzzles (without a run, of
+            Sudokus).
         split: "train" or "test"; a CSV file has only one.
 
     Returns:
@@ -162,7 +164,8 @@ def examples(
     if not folder.is_dir() or list(folder.glob("**/dataset_info.json")):  # CSV, or TFDS
         if split != "test":
             raise DataError(f"{folder}: --split={split} needs a folder of .npy files")
-        return read_puzzles(folder), []
+        config = tasks.parse(read_config(workdir)) if workdir else None
+        return read_puzzles(folder, tasks.kind(config) if config else SudokuTask), []
     return read_npy(folder, split), _names(folder)
 
 

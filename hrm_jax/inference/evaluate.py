@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pathlib
+from typing import Any
 
 from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.inference import arc
 from hrm_jax.inference.load import load
-from hrm_jax.models.act import Halting
+from hrm_jax.inference.votes import load_last, voted_figures
+from hrm_jax.models.act import Halting, Solved
+from hrm_jax.tasks.arc import ArcTask
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.evaluation import evaluate_puzzles
 from hrm_jax.tasks.puzzles import PuzzleTask, read_data_folder
@@ -67,6 +71,11 @@ def evaluate(
     halting: Halting = "q",
     slots: int = 32,
     limit: int | None = None,
+    submission: str | os.PathLike[str] | None = None,
+    votes: int = 1,
+    verify: bool = False,
+    last: int = 1,
+    seed: int = 0,
 ) -> Figures:
     """Evaluates a run's model.
 
@@ -78,31 +87,68 @@ def evaluate(
         halting: "q" stops where the model wants to, "fixed" after `max_steps`.
         slots: Puzzles that think at a time.
         limit: Only the first so many puzzles.
+        submission: File to write with the answers as Kaggle wants them; of ARC runs.
+        votes: How many answers to find for each puzzle, all but one under random symmetries.
+        verify: Whether to evaluate too what the votes that obey the rules say.
+        last: How many of the newest checkpoints vote, each as often.
+        seed: Seed of the symmetries.
 
     Returns:
-        Figures as of `evaluate_puzzles`.
+        Figures as of `evaluate_puzzles`: of the plain answers of the checkpoint, or the newest.
+        Behind them, where there is a vote, those of `hrm_jax.inference.votes.voted_figures`.
 
     Raises:
         WorkdirError, CheckpointError, DataError: What was given does not fit.
     """
-    model = load(workdir, checkpoint)
+    if last != 1 and checkpoint != "last":
+        raise DataError(f"last={last} and checkpoint={checkpoint!r}: give one or the other")
+    models = [load(workdir, checkpoint)] if last == 1 else load_last(workdir, last)
+    model = models[0]
     kind = tasks.kind(tasks.parse(read_config(pathlib.Path(workdir))))
-    puzzles = held_out(workdir) if data is None else read_puzzles(data, kind)
+    if data is None:
+        puzzles = held_out(workdir)
+    elif kind is ArcTask:
+        puzzles = arc.read_test(data, workdir)
+    else:
+        puzzles = read_puzzles(data, kind)
     if puzzles.metadata.seq_len != model.config.seq_len:
         raise DataError(
             f"{data}: puzzles have {puzzles.metadata.seq_len} cells, the model was trained on "
             f"{model.config.seq_len}"
         )
-    for name, value in (("max_steps", max_steps), ("limit", limit)):
+    for name, value in (("max_steps", max_steps), ("limit", limit), ("votes", votes)):
         if value is not None and value < 1:
             raise DataError(f"{name}: expected at least 1, got {value}")
-    return evaluate_puzzles(
+    votes_wanted = votes > 1 or last > 1 or verify
+    if votes_wanted and kind is ArcTask:
+        raise DataError(
+            "votes, verify and last are not for ARC, whose evaluation votes over all augmentations "
+            "(eval/pass_at_1, …)"
+        )
+    tally = kind.tally if submission is None else arc.submitting(kind.tally, puzzles, submission)
+    plain: list[Solved] = []
+
+    def keep(puzzles: PuzzleSet, solved: Solved) -> Figures:
+        plain.append(solved)
+        return tally(puzzles, solved)
+
+    options: dict[str, Any] = {
+        "slots": slots,
+        "halting": halting,
+        "max_steps": max_steps or model.max_steps,
+    }
+    figures = evaluate_puzzles(
         model.config,
         model.variables,
         puzzles,
-        slots=slots,
-        halting=halting,
-        max_steps=max_steps or model.max_steps,
         limit=limit,
         scores=kind.scores,
+        tally=keep,
+        **options,
     )
+    if not votes_wanted:
+        return figures
+    voted = voted_figures(
+        models, puzzles, plain[0], votes=votes, verify=verify, seed=seed, **options
+    )
+    return {**figures, **voted}

@@ -15,7 +15,7 @@ from hrm_jax.training.workdir import read_config
 def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> PuzzleModel:
     """Loads the model that a run has trained.
 
-    Averaged weights are taken where the run kept them.
+    Averaged parameters are taken where the run kept them.
 
     Args:
         workdir: Folder given to `launch/train.py --workdir`.
@@ -30,10 +30,8 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Puz
     """
     config: Any = tasks.parse(read_config(pathlib.Path(workdir)))
     weights, _ = load_weights(workdir, checkpoint)
-    trained = weights.get("ema") or weights
-    variables = {"params": trained["params"], "constants": weights["constants"]}
-    if trained.get("tables"):
-        variables["tables"] = trained["tables"]
+    averages = weights.pop("ema", None) or {}
+    variables = {name: value for name, value in {**weights, **averages}.items() if value}
     return PuzzleModel(
         config.model, variables, puzzle=config.task, max_steps=config.eval_max_steps or None
     )

@@ -30,7 +30,8 @@ class OptimizerConfig:
         weight_decay: Decoupled, on every parameter.
         puzzle_emb_lr, puzzle_emb_weight_decay: The same for the puzzle table (sparse sign-SGD).
         clip_norm: Global gradient norm above which gradients are scaled down; 0 never does.
-        ema: Decay of an average of the weights, used for evaluation; 0 keeps none.
+        ema: Decay of an average of all parameters but the puzzle table, used for evaluation; 0
+            keeps none.
     """
 
     name: Literal["adam_atan2", "adam_atan2_a127", "adamw", "muon"] = "adam_atan2"

@@ -8,6 +8,7 @@ from typing import Any
 
 from hrm_jax.configs import ConfigError, from_mapping, to_mapping
 from hrm_jax.models.trm import TRMConfig
+from hrm_jax.tasks.arc import ArcConfig, ArcTask
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.domino import DominoConfig, DominoTask
 from hrm_jax.tasks.maze import MazeConfig, MazeTask
@@ -17,6 +18,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "sudoku": (SudokuConfig, SudokuTask),
     "maze": (MazeConfig, MazeTask),
     "domino": (DominoConfig, DominoTask),
+    "arc": (ArcConfig, ArcTask),
 }
 
 

@@ -195,14 +195,14 @@ class ACTTrainer:
         """A state at step 0 with a copy of the given weights, and a carry shaped for `batch`."""
         variables = jax.tree.map(jnp.copy, dict(variables))  # the loop donates its state
         params, tables = variables["params"], dict(variables.get("tables", {}))
-        average = {"params": params, "tables": tables} if self.optimizer.ema else None
+        average = {"params": jax.tree.map(jnp.copy, params)} if self.optimizer.ema else None
         return State(
             step=jnp.int32(0),
             params=params,
             opt_state=build_optimizer(self.optimizer, self.total_steps).init(params),
             key=key,
             carry=act.initial_carry(self.model, batch),
-            ema=jax.tree.map(jnp.copy, average),
+            ema=average,
             tables=tables,
             constants=dict(variables["constants"]),
         )
@@ -241,7 +241,7 @@ class ACTTrainer:
             tables = {**tables, "puzzle_emb": table}
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update({"params": params, "tables": tables}, ema, 1 - rule.ema)
+            ema = optax.incremental_update({"params": params}, ema, 1 - rule.ema)
         metrics = {
             **result.metrics,
             "fresh_rows": fresh,

@@ -31,8 +31,9 @@ class State(struct.PyTreeNode):
         opt_state: The optimizer's own state.
         key: Root of the run's randomness; never changes, steps fold their number in.
         carry: What the task hands from step to step.
-        ema: Average of `params` and `tables`, or None.
-        tables: Embedding tables with sparse updates.
+        ema: Averages of collections by their names, which is to say {"params": average}; or None.
+        tables: Embedding tables with sparse updates. They have no average, for keeping one up would
+            touch every row at each step.
         constants: Saved with the weights, never trained.
     """
 
@@ -47,10 +48,8 @@ class State(struct.PyTreeNode):
 
     def variables(self, averaged: bool = True) -> dict[str, Any]:
         """The weights as `module.apply` takes them; averaged ones where the run keeps them."""
-        trained = {"params": self.params, "tables": self.tables}
-        if averaged and self.ema is not None:
-            trained = self.ema
-        return {**trained, "constants": self.constants}
+        live = {"params": self.params, "tables": self.tables, "constants": self.constants}
+        return {**live, **self.ema} if averaged and self.ema is not None else live
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +89,8 @@ class RunConfig:
         microbatch_size: Rows whose gradient is computed at a time, over all devices; gradients
             are accumulated over the batch. 0 takes the whole batch at once. On a CPU small values
             are faster, since activations then stay in the cache.
+        shard_tables: Whether the embedding tables are divided over the devices, for tables that
+            are large: each device then holds some columns of every row.
         log_every, eval_every, checkpoint_every: Steps between log lines, evaluations, checkpoints.
         keep_checkpoints: How many of the last checkpoints are kept.
         best_metric: Evaluation figure (higher is better) by which the best weights are kept in
@@ -107,6 +108,7 @@ class RunConfig:
     steps: int = 1000
     batch_size: int = 64
     microbatch_size: int = 0
+    shard_tables: bool = False
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 500

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
-from hrm_jax.data.domino.augment import augment
+from hrm_jax.data.domino.augment import augment, shuffle_hand
 from hrm_jax.data.domino.build import VERSION, DominoSource, load_domino
-from hrm_jax.data.domino.scores import score
+from hrm_jax.data.domino.scores import judge, score
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.tasks.puzzles import PuzzleConfig, PuzzleTask, identify, stored_or_made
@@ -51,6 +51,8 @@ class DominoTask(PuzzleTask):
     can be laid; `eval/exact_accuracy` wants the very move of the label).
     """
 
+    answer_length = 3
+
     @classmethod
     def load(
         cls, data: DominoData, cache: pathlib.Path | None
@@ -66,6 +68,18 @@ class DominoTask(PuzzleTask):
     ) -> tuple[jax.Array, jax.Array]:
         """Another order of the hand, turned tiles, the table seen from the other side."""
         return augment(key, inputs, labels)
+
+    @classmethod
+    def transform(cls, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        """Another order of the hand and turned tiles, after which the best move is the same."""
+        return shuffle_hand(key, inputs)
+
+    @classmethod
+    def obeys(
+        cls, inputs: npt.NDArray[Any], predictions: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_]:
+        """Legal moves."""
+        return np.asarray(judge(inputs, predictions)[0])
 
     @classmethod
     def scores(

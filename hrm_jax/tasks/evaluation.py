@@ -128,6 +128,7 @@ def evaluate_puzzles(
     max_steps: int | None = None,
     limit: int | None = None,
     scores: Callable[..., Mapping[str, npt.NDArray[np.bool_]]] | None = None,
+    tally: Callable[[PuzzleSet, Solved], Figures] | None = None,
 ) -> Figures:
     """Solves a set and compares with its labels.
 
@@ -138,6 +139,7 @@ def evaluate_puzzles(
         slots, halting, max_steps: As in `solve_puzzles`.
         limit: Only the first so many examples; None takes all.
         scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
+        tally: From `puzzles` and the answers to the first N of them to figures of them together.
 
     Returns:
         `eval/exact_accuracy` (all labelled tokens right), `eval/accuracy` (share of labelled
@@ -145,7 +147,8 @@ def evaluate_puzzles(
         that the question does not give), `eval/q_halt_accuracy` (whether q_halt ≥ 0 tells right
         answers from wrong), `eval/steps` (mean ACT steps), `eval/exact_accuracy_by_step` (list: if
         all rows were stopped after that many steps), `eval/puzzles`, `eval/puzzles_per_second`
-        (without compilation), and the shares of the further verdicts.
+        (without compilation), the shares of the further verdicts, and the figures of `tally`.
+        Puzzles without any label have no part in the accuracies, which are left out if all are so.
     """
     inputs, labels = puzzles.inputs[:limit], np.asarray(puzzles.labels[:limit], np.int32)
     solved = solve_puzzles(
@@ -162,8 +165,8 @@ def evaluate_puzzles(
     counted = np.ones(labels.shape, bool) if ignored is None else labels != ignored
     blank = counted & (inputs != labels)
     right = (solved.predictions == labels) & counted
+    known = counted.any(axis=1)
     exact = np.all(right == counted, axis=1)
-    by_step = np.all((solved.trace == labels[:, None]) | ~counted[:, None], axis=2).mean(0)
 
     def share(some: npt.NDArray[Any], of: npt.NDArray[Any]) -> float:
         number = of.sum(1)
@@ -171,14 +174,22 @@ def evaluate_puzzles(
         return float((some.sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
 
     further = {} if scores is None else scores(inputs, labels, solved.predictions)
+    figures: dict[str, Any] = {f"eval/{k}": float(np.mean(v)) for k, v in further.items()}
+    if known.any():
+        figures |= {
+            "eval/exact_accuracy": float(exact[known].mean()),
+            "eval/accuracy": share(right, counted),
+            "eval/blank_accuracy": share(right & blank, blank),
+            "eval/q_halt_accuracy": float(((solved.q_halt >= 0) == exact)[known].mean()),
+            "eval/exact_accuracy_by_step": [  # one at a time, for a trace can be gigabytes
+                float(np.all((board == labels) | ~counted, axis=1)[known].mean())
+                for board in np.moveaxis(solved.trace, 1, 0)
+            ],
+        }
     return {
-        **{f"eval/{name}": float(np.mean(value)) for name, value in further.items()},
-        "eval/exact_accuracy": float(exact.mean()),
-        "eval/accuracy": share(right, counted),
-        "eval/blank_accuracy": share(right & blank, blank),
-        "eval/q_halt_accuracy": float(((solved.q_halt >= 0) == exact).mean()),
+        **figures,
         "eval/steps": float(solved.steps.mean()),
-        "eval/exact_accuracy_by_step": [float(x) for x in by_step],
+        **({} if tally is None else tally(puzzles, solved)),
         "eval/puzzles": len(labels),
         "eval/puzzles_per_second": len(labels) / solved.seconds,
     }

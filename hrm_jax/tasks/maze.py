@@ -18,7 +18,7 @@ from hrm_jax.data.maze.build import VERSION, MazeSource, load_mazes
 from hrm_jax.data.maze.convert import to_puzzle_set
 from hrm_jax.data.maze.csv import read_csv
 from hrm_jax.data.maze.scores import score
-from hrm_jax.data.maze.symmetry import augment
+from hrm_jax.data.maze.symmetry import augment, undo
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.tasks.puzzles import PuzzleConfig, PuzzleTask, identify, stored_or_made
 
@@ -35,6 +35,7 @@ class MazeData:
         num_train, num_test: Generated mazes.
         min_path: Moves that the shortest path of generated mazes must exceed; 0 for the usual.
         walls: Least and greatest share of walls.
+        unique: Whether there must be only one shortest path, so that nothing else is right.
         seed: Seed of generator and subsample.
         augment: Whether each draw is rotated and reflected at random.
     """
@@ -48,6 +49,7 @@ class MazeData:
     num_test: int = 1000
     min_path: int = 0
     walls: tuple[float, ...] = (0.3, 0.5)
+    unique: bool = False
     seed: int = 0
     augment: bool = True
 
@@ -90,6 +92,7 @@ class MazeTask(PuzzleTask):
                     num_test=data.num_test,
                     min_path=data.min_path or None,
                     walls=(data.walls[0], data.walls[1]),
+                    unique=data.unique,
                     train_csv=data.train_csv or None,
                     test_csv=data.test_csv or None,
                     subsample=data.subsample or None,
@@ -113,6 +116,26 @@ class MazeTask(PuzzleTask):
         """One of the eight symmetries of the square."""
         shape = MazeShape.for_cells(inputs.shape[0])
         return augment(key, inputs, labels, shape.height, shape.width)
+
+    @classmethod
+    def transform(cls, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        """One of the eight symmetries of the square."""
+        shape = MazeShape.for_cells(inputs.shape[0])
+        return augment(key, inputs, inputs, shape.height, shape.width)[0]
+
+    @classmethod
+    def restore(cls, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
+        """As in `PuzzleTask.restore`."""
+        shape = MazeShape.for_cells(answer.shape[0])
+        return undo(key, answer, shape.height, shape.width)
+
+    @classmethod
+    def obeys(
+        cls, inputs: npt.NDArray[Any], predictions: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_]:
+        """Paths than which none is shorter; a search tells how long these are."""
+        found = score(predictions, predictions, inputs, MazeShape.for_cells(inputs.shape[1]))
+        return np.asarray(found.optimal)
 
     @classmethod
     def scores(

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import jax
@@ -23,6 +23,7 @@ from hrm_jax.data.pipeline import PuzzleBatches, batch_iterator
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.data.puzzles import read_npy, write_npy
 from hrm_jax.models import puzzle_models
+from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.optim.build import OptimizerConfig
@@ -123,7 +124,10 @@ class PuzzleTask(abc.ABC):
         config: The configuration, with the sizes that come from the data filled in.
         identity: What identifies the data.
         train, test: The puzzles.
+        answer_length: How many of the first tokens are the answer; None for all.
     """
+
+    answer_length: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -182,6 +186,11 @@ class PuzzleTask(abc.ABC):
         """
         raise DataError(f"{path}: expected a data set folder, these puzzles have no CSV files")
 
+    @property
+    def augments(self) -> bool:
+        """Whether training goes through `augment`."""
+        return bool(self.config.data.augment)
+
     def augment(
         self, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -197,6 +206,43 @@ class PuzzleTask(abc.ABC):
     ) -> dict[str, npt.NDArray[np.bool_]]:
         """Verdicts on predictions [N, S] besides equality, by name, each bool [N]."""
         return {}
+
+    @classmethod
+    def transform(cls, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        """The same puzzle [S] in another form, for voting; pure.
+
+        Raises:
+            DataError: Such puzzles have no symmetries to vote under.
+        """
+        raise DataError(
+            "votes: these puzzles have no symmetries to vote under here (ARC's evaluation votes "
+            "over its augmentations by itself)"
+        )
+
+    @classmethod
+    def restore(cls, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
+        """Turns the answer [S] to what `transform` made with this key into one to the puzzle."""
+        return answer
+
+    @classmethod
+    def obeys(
+        cls, inputs: npt.NDArray[Any], predictions: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_]:
+        """Which predictions [N, S] obey the rules, so far as can be told without the label [N].
+
+        Raises:
+            DataError: Answers to such puzzles cannot be checked.
+        """
+        raise DataError("verify: answers to these puzzles cannot be checked without the label")
+
+    @classmethod
+    def tally(cls, puzzles: PuzzleSet, solved: Solved) -> Figures:
+        """Figures `eval/…` of the answers to the first N puzzles together."""
+        return {}
+
+    def evaluated(self) -> PuzzleSet:
+        """The puzzles that `evaluate` takes."""
+        return self.test
 
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state; the carry has `batch_size` rows that have all halted."""
@@ -226,7 +272,7 @@ class PuzzleTask(abc.ABC):
         augment_key, explore_key = jax.random.split(jax.random.fold_in(state.key, state.step))
         inputs = batch["inputs"].astype(jnp.int32)
         labels = batch["labels"].astype(jnp.int32)
-        if self.config.data.augment:
+        if self.augments:
             keys = jax.random.split(augment_key, inputs.shape[0])
             inputs, labels = jax.vmap(self.augment)(keys, inputs, labels)
         batch = {
@@ -241,8 +287,9 @@ class PuzzleTask(abc.ABC):
         return evaluate_puzzles(
             self.config.model,
             state.variables(),
-            self.test,
+            self.evaluated(),
             slots=self.config.eval_slots,
             max_steps=self.config.eval_max_steps or self.config.model.halt_max_steps,
             scores=self.scores,
+            tally=self.tally,
         )

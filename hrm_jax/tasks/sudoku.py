@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
 from hrm_jax.configs import require
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.data.sudoku.board import SudokuShape
+from hrm_jax.data.sudoku.board import SudokuShape, is_solution
 from hrm_jax.data.sudoku.build import VERSION, SudokuSource, load_puzzles
 from hrm_jax.data.sudoku.convert import to_puzzle_set
 from hrm_jax.data.sudoku.csv import read_csv
-from hrm_jax.data.sudoku.symmetry import augment
+from hrm_jax.data.sudoku.hints import add_hints
+from hrm_jax.data.sudoku.symmetry import augment, undo
 from hrm_jax.tasks.puzzles import PuzzleConfig, PuzzleTask, identify, stored_or_made
 
 
@@ -33,6 +37,7 @@ class SudokuData:
         givens: Least and greatest number of givens of generated puzzles; () for the usual ones.
         seed: Seed of generator and subsample.
         augment: Whether each draw gets a fresh random symmetry.
+        hints: Share of training draws in which some blanks are filled from the answer.
     """
 
     path: str = ""
@@ -46,6 +51,7 @@ class SudokuData:
     givens: tuple[int, ...] = ()
     seed: int = 0
     augment: bool = True
+    hints: float = 0.0
 
     def __post_init__(self) -> None:
         require(
@@ -56,6 +62,7 @@ class SudokuData:
             not (self.path and (self.train_csv or self.test_csv)),
             "data.path and data.train_csv/test_csv: give one or the other",
         )
+        require(0 <= self.hints <= 1, f"data.hints: expected a share 0 to 1, got {self.hints}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,8 +108,37 @@ class SudokuTask(PuzzleTask):
         puzzles = read_csv(path)
         return to_puzzle_set(puzzles, SudokuShape.for_cells(puzzles.questions.shape[1]))
 
+    @property
+    def augments(self) -> bool:
+        """As in `PuzzleTask.augments`."""
+        return self.config.data.augment or self.config.data.hints > 0
+
     def augment(
         self, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
+        """One random symmetry of Sudoku, and hints."""
+        data = self.config.data
+        if data.augment:
+            inputs, labels = augment(key, inputs, labels, SudokuShape.for_cells(inputs.shape[0]))
+        if data.hints:
+            inputs = add_hints(jax.random.fold_in(key, 1), inputs, labels, data.hints)
+        return inputs, labels
+
+    @classmethod
+    def transform(cls, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
         """One random symmetry of Sudoku."""
-        return augment(key, inputs, labels, SudokuShape.for_cells(inputs.shape[0]))
+        return augment(key, inputs, inputs, SudokuShape.for_cells(inputs.shape[0]))[0]
+
+    @classmethod
+    def restore(cls, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
+        """As in `PuzzleTask.restore`."""
+        return undo(key, answer, SudokuShape.for_cells(answer.shape[0]))
+
+    @classmethod
+    def obeys(
+        cls, inputs: npt.NDArray[Any], predictions: npt.NDArray[Any]
+    ) -> npt.NDArray[np.bool_]:
+        """Full boards that keep the rules and the givens."""
+        boards = predictions.astype(np.int8) - 1
+        keeps = ((inputs == 1) | (inputs == predictions)).all(1)
+        return keeps & is_solution(boards, SudokuShape.for_cells(inputs.shape[1]))

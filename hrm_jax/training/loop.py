@@ -99,7 +99,9 @@ class _Run:
         """The newest whole checkpoint, or else a fresh state."""
         key = jax.random.key(self.config.seed)
         shapes = jax.eval_shape(self.task.init, key)
-        shardings = state_shardings(shapes, self.mesh, self.config.batch_size)
+        shardings = state_shardings(
+            shapes, self.mesh, self.config.batch_size, self.config.shard_tables
+        )
         template = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
         )

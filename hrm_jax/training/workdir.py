@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.configs import ConfigError, to_mapping
+from hrm_jax.configs import ConfigError, from_mapping, to_mapping
 from hrm_jax.data.identity import Identity
 from hrm_jax.files import read_json, write_json, write_text
 from hrm_jax.tasks.base import RunConfig
@@ -30,10 +30,11 @@ _FREE = (
         "profile",
         "tensorboard",
         "wandb",
-        "eval_slots",
+        "eval_aug",
+    "eval_slots",
         "eval_max_steps",
     ),
-    *("init_from", "reset_puzzle_table"),
+    *("init_from", "reset_puzzle_table", "shard_tables"),
 )
 _FREE_DATA = ("path", "train_csv", "test_csv")  # the identity tells whether the puzzles differ
 
@@ -50,6 +51,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[prefix + name] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def _completed(stored: Mapping[str, Any], config: RunConfig) -> Mapping[str, Any]:
+    """A stored configuration with the defaults of fields that came later."""
+    try:
+        return json.loads(json.dumps(to_mapping(from_mapping(type(config), stored))))
+    except ConfigError:  # one of another task, or with fields that are gone
+        return stored
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -78,7 +87,7 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
     folder = pathlib.Path(workdir)
     now = json.loads(json.dumps(to_mapping(config)))
     if (folder / "config.json").exists():
-        wrong = _differences(read_json(folder / "config.json"), now)
+        wrong = _differences(_completed(read_json(folder / "config.json"), config), now)
         stored = read_identity(folder)
         wrong += [f"data {line}" for line in stored.differences(identity)] if stored else []
         if wrong:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from hrm_jax.data.sudoku.board import SudokuShape, digits_of_text
 from hrm_jax.files import atomic_path
+from hrm_jax.viz.pen import BLACK, BLUE, CHANGED, GREY, RED, WHITE, font
+from hrm_jax.viz.terminal import ANSI_END, side_by_side
 
 Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
 
 _CELL, _MARGIN, _TITLE = 36, 14, 30  # pixels
-_BLACK, _BLUE, _RED, _GREY = "#111111", "#1f5fbf", "#d0021b", "#b8b8b8"
-_WHITE, _CHANGED = "#ffffff", "#ffe9a3"
 
 _ANSI = {"given": "\x1b[1m", "filled": "\x1b[34m", "changed": "\x1b[30;43m", "conflict": "\x1b[31m"}
-_ANSI_END = "\x1b[0m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,16 +114,26 @@ def trace_text(
     trace = _trace(question_text, boards, size)
     panels = [_panel(trace, k, colour) for k in range(len(boards))]
     panel_width = size * 3 + size // trace.shape.box_cols - 1
-    gap = 4
-    beside = max(1, (width + gap) // (panel_width + gap))
-    blocks = []
-    for start in range(0, len(panels), beside):
-        rows = zip(*panels[start : start + beside], strict=True)
-        blocks.append("\n".join((" " * gap).join(row).rstrip() for row in rows))
-    legend = "[5] given   *5 changed since the step before   ? no digit"
+    return f"{side_by_side(panels, panel_width, width)}\n\n{legend(colour)}\n"
+
+
+def trace_frames(
+    question_text: str, boards: Sequence[str], size: int, *, colour: bool = False
+) -> list[str]:
+    """The boards after each ACT step as text, one by one; arguments and errors as of `trace_text`.
+
+    Returns:
+        Lines for each step, of the same number for all.
+    """
+    trace = _trace(question_text, boards, size)
+    return ["\n".join(_panel(trace, k, colour)) for k in range(len(boards))]
+
+
+def legend(colour: bool) -> str:
+    """What the marks of `trace_text` mean, in one line."""
     if colour:
-        legend = "   ".join(f"{code}{name}{_ANSI_END}" for name, code in _ANSI.items())
-    return "\n\n".join([*blocks, legend]) + "\n"
+        return "   ".join(f"{code}{name}{ANSI_END}" for name, code in _ANSI.items())
+    return "[5] given   *5 changed since the step before   ? no digit"
 
 
 def _panel(trace: _Trace, k: int, colour: bool) -> list[str]:
@@ -151,7 +158,7 @@ def _cell(trace: _Trace, k: int, cell: int, colour: bool) -> str:
     codes = _ANSI["given"] if given else _ANSI["filled"]
     codes += _ANSI["changed"] if changed else ""
     codes += _ANSI["conflict"] if trace.conflict[k, cell] else ""
-    return f"{codes} {character} {_ANSI_END}"
+    return f"{codes} {character} {ANSI_END}"
 
 
 def trace_png(path: Path, question_text: str, boards: Sequence[str], size: int) -> pathlib.Path:
@@ -175,7 +182,7 @@ def trace_png(path: Path, question_text: str, boards: Sequence[str], size: int) 
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height), _WHITE)
+    sheet = Image.new("RGB", (columns * width, rows * height), WHITE)
     for k, picture in enumerate(pictures):
         sheet.paste(picture, (k % columns * width, k // columns * height))
     with atomic_path(path) as temporary:
@@ -216,12 +223,6 @@ def trace_gif(
     return pathlib.Path(path)
 
 
-@functools.cache
-def _font(bold: bool, pixels: int) -> ImageFont.FreeTypeFont:
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", pixels)
-
-
 def _pictures(trace: _Trace) -> list[Image.Image]:
     return [_picture(trace, k) for k in range(len(trace.digits))]
 
@@ -229,20 +230,20 @@ def _pictures(trace: _Trace) -> list[Image.Image]:
 def _picture(trace: _Trace, k: int) -> Image.Image:
     shape = trace.shape
     side = shape.size * _CELL
-    image = Image.new("RGB", (side + 2 * _MARGIN, side + _TITLE + _MARGIN), _WHITE)
+    image = Image.new("RGB", (side + 2 * _MARGIN, side + _TITLE + _MARGIN), WHITE)
     draw = ImageDraw.Draw(image)
     middle = (_MARGIN + side // 2, _TITLE // 2)
-    draw.text(middle, trace.titles[k], fill=_BLACK, font=_font(False, 15), anchor="mm")
+    draw.text(middle, trace.titles[k], fill=BLACK, font=font(False, 15), anchor="mm")
     for cell in range(shape.cells):
         x = _MARGIN + cell % shape.size * _CELL
         y = _TITLE + cell // shape.size * _CELL
         if trace.changed[k, cell]:
-            draw.rectangle((x, y, x + _CELL, y + _CELL), fill=_CHANGED)
+            draw.rectangle((x, y, x + _CELL, y + _CELL), fill=CHANGED)
         digit, given = int(trace.digits[k, cell]), bool(trace.given[cell])
         if digit != 0:
-            ink = _RED if trace.conflict[k, cell] else _BLACK if given else _BLUE
+            ink = RED if trace.conflict[k, cell] else BLACK if given else BLUE
             centre = (x + _CELL // 2, y + _CELL // 2)
-            draw.text(centre, _character(digit), fill=ink, font=_font(given, 21), anchor="mm")
+            draw.text(centre, _character(digit), fill=ink, font=font(given, 21), anchor="mm")
     _draw_lines(draw, shape)
     return image
 
@@ -257,4 +258,4 @@ def _draw_lines(draw: ImageDraw.ImageDraw, shape: SudokuShape) -> None:
     for thick, (x0, y0, x1, y1) in sorted(lines):
         grow = 1 if thick else 0
         ends = (x0 - grow, y0 - grow, x1 + grow, y1 + grow)
-        draw.rectangle(ends, fill=_BLACK if thick else _GREY)
+        draw.rectangle(ends, fill=BLACK if thick else GREY)

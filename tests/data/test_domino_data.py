@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.data.domino.augment import augment
+from hrm_jax.data.domino.augment import augment, shuffle_hand
 from hrm_jax.data.domino.build import DominoSource, build_domino, load_domino
 from hrm_jax.data.domino.check import check_examples, render
 from hrm_jax.data.domino.encoding import decode, encode, encode_move
@@ -139,6 +139,20 @@ def test_augmentation_keeps_ignored_labels_and_is_a_function_of_the_key():
     assert once[1].dtype == jnp.int32
     np.testing.assert_array_equal(once[0], again[0])
     assert not np.array_equal(once[0], augmented(keys[::-1], inputs, labels)[0])
+
+
+def test_a_shuffled_hand_has_the_same_best_move():
+    found = positions()
+    keys = jax.random.split(jax.random.key(2), len(found))
+    shuffled = np.asarray(jax.vmap(shuffle_hand)(keys, found.inputs))
+    assert shuffled.dtype == np.uint8
+    np.testing.assert_array_equal(shuffled[:, :56], found.inputs[:, :56])
+    np.testing.assert_array_equal(shuffled[:, 70:], found.inputs[:, 70:])
+    assert (shuffled[:, 56:70] != found.inputs[:, 56:70]).any(1).mean() > 0.8
+    for tokens, before, labels in zip(shuffled, found.inputs, found.labels, strict=True):
+        position = decode(tokens)
+        assert position_key(position) == position_key(decode(before))
+        np.testing.assert_array_equal(encode_move(best_move(position)), labels)
 
 
 def test_every_order_and_direction_of_the_hand_occurs():

@@ -107,7 +107,7 @@ def test_the_same_seed_builds_the_same(tmp_path):
     ("file_format", "change", "why"),
     [
         ("tfds", {}, "format is 'tfds', expected one of npy, csv"),
-        ("csv", {"num_aug": 1}, "num_aug: CSV holds the mazes alone"),
+        ("csv", {"num_aug": 1}, "num_aug: CSV holds the puzzles alone"),
         ("npy", {"num_aug": 8}, "num_aug is 8, expected 0 to 7"),
         ("npy", {"train_csv": "a.csv"}, "belong together"),
         ("npy", {"subsample": 13}, "subsample is 13, expected 1 to 12"),

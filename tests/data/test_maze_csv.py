@@ -30,7 +30,7 @@ def test_round_trip(tmp_path, name):
     mazes = generate(shape, 30, 5, 0)
     sources = [f"from, {row}" for row in range(30)]
     mazes = MazePuzzles(
-        shape, mazes.questions, mazes.answers, np.arange(30, dtype=np.int32), sources
+        mazes.questions, mazes.answers, np.arange(30, dtype=np.int32), sources, shape=shape
     )
     write_csv(tmp_path / name, mazes)
     again = read_csv(tmp_path / name, shape)

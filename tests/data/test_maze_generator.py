@@ -7,7 +7,7 @@ import pytest
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.maze import generator
-from hrm_jax.data.maze.board import WALL, MazeShape, is_question
+from hrm_jax.data.maze.board import GOAL, START, WALL, MazeShape, is_question
 from hrm_jax.data.maze.generator import generate, generate_split, layouts
 from hrm_jax.data.maze.solver import solve_many
 from hrm_jax.data.maze.symmetry import apply_dihedral
@@ -26,6 +26,27 @@ def test_mazes_are_distinct_solved_and_long(shape, min_path):
     np.testing.assert_array_equal(answers, mazes.answers)
     np.testing.assert_array_equal(moves, mazes.ratings)
     assert moves.min() == min_path + 1
+
+
+def shortest_paths(question, size):
+    """Number of shortest paths from S to G, by adding up ways in numpy."""
+    free = np.pad((question != WALL).reshape(size, size), 1)
+    start, goal = (np.pad((question == token).reshape(size, size), 1) for token in (START, GOAL))
+    ways, seen = start.astype(int), start.copy()
+    while not ways[goal].any():
+        nearer = sum(np.roll(ways, turn, axis) for turn in (1, -1) for axis in (0, 1))
+        ways = np.where(free & ~seen, nearer, 0)
+        seen |= ways > 0
+    return int(ways[goal].sum())
+
+
+def test_unique_mazes_have_one_shortest_path():
+    shape = MazeShape(8, 8)
+    several = [shortest_paths(q, 8) for q in generate(shape, 100, 9, 5).questions]
+    assert max(several) > 1
+    mazes = generate(shape, 100, 9, 5, unique=True)
+    assert {shortest_paths(q, 8) for q in mazes.questions} == {1}
+    assert mazes.ratings.min() > 9
 
 
 def test_share_of_walls_and_ends_are_uniform():

@@ -9,7 +9,14 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.maze.board import MazeShape
 from hrm_jax.data.maze.generator import generate
 from hrm_jax.data.maze.scores import score
-from hrm_jax.data.maze.symmetry import apply_dihedral, augment, canonical, inverse, symmetries
+from hrm_jax.data.maze.symmetry import (
+    apply_dihedral,
+    augment,
+    canonical,
+    inverse,
+    symmetries,
+    undo,
+)
 
 SHAPES = [MazeShape(4, 4), MazeShape(3, 5)]
 
@@ -82,3 +89,20 @@ def test_bad_arguments_are_refused():
         apply_dihedral(0, np.zeros(15), MazeShape(4, 4))
     with pytest.raises(DataError, match="symmetry is 8"):
         inverse(8)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, MazeShape(2, 6)])
+def test_undo_is_the_inverse_of_augment_with_the_same_key(shape):
+    boards = np.random.default_rng(0).integers(0, 6, (200, shape.cells), np.uint8)
+    keys = jax.random.split(jax.random.key(1), len(boards))
+    sides = shape.height, shape.width
+
+    @jax.jit
+    def there_and_back(keys, boards):
+        there = jax.vmap(lambda key, x: augment(key, x, x, *sides)[1])(keys, boards)
+        return there, jax.vmap(lambda key, x: undo(key, x, *sides))(keys, there)
+
+    there, back = there_and_back(keys, boards)
+    assert back.dtype == np.uint8
+    assert 0.6 < (np.asarray(there) != boards).any(1).mean() < 0.95  # all but the identity
+    np.testing.assert_array_equal(back, boards)

@@ -6,8 +6,10 @@ import json
 import numpy as np
 import pytest
 
+from hrm_jax.data import puzzle_set, puzzles
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
+from hrm_jax.data.inspect import inspect
 from hrm_jax.data.puzzles import PuzzleSet, read_npy, write_npy
 
 
@@ -112,6 +114,33 @@ def test_npy_round_trip(tmp_path):
     np.testing.assert_array_equal(
         np.load(tmp_path / "train" / "all__puzzle_indices.npy"), data.puzzle_indices
     )
+
+
+def test_large_files_are_mapped(tmp_path, monkeypatch):
+    """Looking at them part by part finds what looking at the whole does."""
+    data = grouped(labels=np.ones((5, 2), np.int64), vocab_size=5)
+    write_npy(tmp_path, "train", data)
+    plain = read_npy(tmp_path, "train")
+    monkeypatch.setattr(puzzles, "_MAPPED", 0)
+    monkeypatch.setattr(puzzle_set, "_PART", 4)  # two rows
+    mapped = read_npy(tmp_path, "train")
+    for name in ("inputs", "labels", "puzzle_identifiers", "ratings"):
+        array = getattr(mapped, name)
+        assert isinstance(array.base, np.memmap)
+        assert not array.flags.writeable
+        np.testing.assert_array_equal(array, getattr(plain, name))
+    assert mapped.digest() == plain.digest() == data.digest()
+    labels = np.ones((5, 2), np.int32)
+    labels[3, 1] = 9
+    np.save(tmp_path / "train" / "all__labels.npy", labels)
+    with pytest.raises(DataError, match=r"labels, row 3, position 1: 9 is outside \[0, 5\)"):
+        read_npy(tmp_path, "train")
+    (found,) = inspect(tmp_path, num=0).violations
+    assert str(found) == "labels, row 3: position 1: 9 is outside [0, 5) or -100"
+    file = tmp_path / "train" / "all__labels.npy"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"all__labels\.npy: cannot be read"):
+        read_npy(tmp_path, "train")
 
 
 def test_identifiers_are_named(tmp_path):

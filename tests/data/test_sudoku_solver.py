@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numba.core import caching
 
+from hrm_jax.data.compiled import compiled
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.sudoku.board import SudokuShape, is_solution, parse
-from hrm_jax.data.sudoku.search import compiled
+from hrm_jax.data.sudoku.search import search_many
 from hrm_jax.data.sudoku.solver import solve, solve_many
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sudoku"
@@ -110,4 +111,10 @@ def test_compiles_where_no_cache_folder_can_be_written(monkeypatch):
 
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(double, cache=True)
-    assert compiled(double)(4) == 8
+    without_cache = compiled(double)
+    assert without_cache(4) == 8
+    assert without_cache.targetoptions["nogil"]
+
+
+def test_compiled_code_runs_beside_other_threads():
+    assert search_many.targetoptions["nogil"]

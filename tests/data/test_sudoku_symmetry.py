@@ -10,7 +10,14 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.sudoku.board import SudokuShape, from_tokens, is_solution, to_tokens
 from hrm_jax.data.sudoku.generator import generate
-from hrm_jax.data.sudoku.symmetry import augment, canonical
+from hrm_jax.data.sudoku.symmetry import (
+    apply,
+    augment,
+    canonical,
+    inverse,
+    random_symmetry,
+    undo,
+)
 
 
 def many(shape, count, inputs, labels=None, seed=0):
@@ -175,3 +182,33 @@ def test_canonical_refuses_what_is_no_grid():
     grids[1, 0] = 0
     with pytest.raises(DataError, match="row 1"):
         canonical(grids, shape)
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_undo_is_the_inverse_of_augment_with_the_same_key(size):
+    shape = SudokuShape.of(size)
+    random = np.random.default_rng(size)
+    boards = random.integers(0, shape.vocab_size, (500, shape.cells), np.uint8)  # as models answer
+    keys = jax.random.split(jax.random.key(size), len(boards))
+
+    @jax.jit
+    def there_and_back(keys, boards):
+        there = jax.vmap(lambda key, x: augment(key, x, x, shape)[1])(keys, boards)
+        return there, jax.vmap(lambda key, x: undo(key, x, shape))(keys, there)
+
+    there, back = there_and_back(keys, boards)
+    assert back.dtype == np.uint8
+    assert (np.asarray(there) != boards).any(1).mean() > 0.99
+    np.testing.assert_array_equal(back, boards)
+    others = jax.vmap(lambda key, x: undo(key, x, shape))(keys[::-1], there)
+    assert (np.asarray(others) != boards).any(1).mean() > 0.99
+
+
+def test_inverses_of_symmetries_undo_them_from_both_sides():
+    shape = SudokuShape.of(6)
+    board = np.asarray(to_tokens(generate(shape, 1, (36, 36), 0).answers[0]))
+    for seed in range(20):
+        symmetry = random_symmetry(jax.random.key(seed), shape)
+        back = inverse(symmetry)
+        for first, second in ((symmetry, back), (back, symmetry)):
+            np.testing.assert_array_equal(apply(second, apply(first, board, shape), shape), board)

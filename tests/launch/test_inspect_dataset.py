@@ -14,6 +14,8 @@ from hrm_jax.data.maze.build import MazeSource, build_maze
 from hrm_jax.data.puzzles import PuzzleSet, write_npy
 from hrm_jax.data.sudoku.build import SudokuSource, build_sudoku
 
+SUDOKU: dict = {"size": 4, "num_train": 12, "num_test": 6, "givens": (6, 9)}
+
 
 @pytest.fixture
 def run(script, capsys):
@@ -56,7 +58,7 @@ LONGER = "S #  " + "o #  " + "oooo " + "##o#o" + "Goooo"
 def sound(tmp_path_factory):
     """A folder of each kind without a fault; not to be changed."""
     root = tmp_path_factory.mktemp("sound")
-    build_sudoku(root / "sudoku", "npy", SudokuSource(4, 12, 6, (6, 9), num_aug=1))
+    build_sudoku(root / "sudoku", "npy", SudokuSource(**SUDOKU, num_aug=1))
     build_domino(root / "domino", DominoSource(num_train=40, num_test=20))
     grids = ([[1, 2], [3, 4]], [[5, 5, 5]])
     arc = {
@@ -146,7 +148,7 @@ def test_puzzles_of_an_unknown_kind(tmp_path, run):
 
 
 def test_tfds(tmp_path, run):
-    build_sudoku(tmp_path / "data", "tfds", SudokuSource(4, 12, 6, (6, 9)))
+    build_sudoku(tmp_path / "data", "tfds", SudokuSource(**SUDOKU))
     code, out, _ = run(tmp_path / "data", "--split=test")
     assert code == 0
     assert out.startswith("sudoku: 6 examples, 6 puzzles, 6 groups")

@@ -55,6 +55,21 @@ def test_evaluate(run, trained, tmp_path):
     assert (code, figures["eval/puzzles"], figures["eval/steps"]) == (0, 3, 5)
 
 
+def test_evaluate_by_vote(run, trained, tmp_path):
+    flags = ["--votes=2", "--last=2", "--verify", "--max_steps=4", "--limit=4"]
+    code, out, _ = run(
+        "evaluate", "--workdir", trained, *flags, "--output", tmp_path / "figures.json"
+    )
+    assert code == 0
+    figures = json.loads(out.splitlines()[-1])
+    assert json.loads((tmp_path / "figures.json").read_text()) == figures
+    names = list(figures)
+    assert names.index("eval/puzzles_per_second") < names.index("voted/exact_accuracy")
+    assert names.index("voted/exact_accuracy") < names.index("verified/exact_accuracy")
+    assert figures["voted/votes"] == 4
+    assert re.search(r"voted/steps +\d+\.\d{4}\n", out)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -63,6 +78,9 @@ def test_evaluate(run, trained, tmp_path):
         (["--max_steps=0"], "error: max_steps: expected at least 1"),
         (["--slots=0"], "error: .*slots"),
         (["--limit=0"], "error: .*limit"),
+        (["--votes=0"], "error: votes: expected at least 1"),
+        (["--last=3"], "error: .*last=3, but the checkpoints there are: 2, 4"),
+        (["--last=2", "--checkpoint=4"], "error: .*give one or the other"),
     ],
 )
 def test_evaluate_errors(flags, message, run, trained):
@@ -109,9 +127,81 @@ def test_solve_with_traces(run, trained, tmp_path):
     assert (tmp_path / "both-2.png").exists()
 
 
+def test_solve_by_vote(run, trained):
+    flags = ["--votes=2", "--verify", "--last=2", "--max_steps=3", "--trace"]
+    code, out, _ = run("solve", "--workdir", trained, PUZZLE, *flags)
+    line = r"[1-4?]{16}  steps=(\d)  votes=([1-4])/4  passes=(\d+)  (satisfies|BREAKS) the rules"
+    found = re.fullmatch(line, out.splitlines()[0])
+    assert (code == 0) == (found[4] == "satisfies")
+    assert 4 <= int(found[3]) <= 12
+    assert out.count("ACT step") == int(found[1])
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """Makes the workdir of a run of one step, of any puzzle."""
+    from hrm_jax import tasks
+    from hrm_jax.training.loop import run
+
+    model = {"hidden_size": 32, "num_heads": 1, "H_layers": 1, "L_layers": 1, "halt_max_steps": 2}
+    common = {"steps": 1, "batch_size": 4, "eval_every": 9, "tensorboard": False}
+    common["model"] = {**model, "expansion": 1.0, "forward_dtype": "float32", "q_target": "none"}
+
+    def make(task, **data):
+        folder = tmp_path_factory.mktemp(task)
+        values = {**common, "task": task, "data": {"num_train": 4, "num_test": 4, **data}}
+        run(tasks.build(tasks.parse(values), folder / "data"), folder, progress=False)
+        return folder
+
+    return make
+
+
+@pytest.mark.slow
+def test_solve_and_evaluate_mazes(run, untrained, tmp_path):
+    workdir = untrained("maze", size=5, min_path=3)
+    maze = "    S" + "#### " + "     " + " ####" + "    G"
+    (tmp_path / "mazes.txt").write_text(f"{maze}\n{maze}\n")
+    flags = ["--workdir", workdir, "--max_steps=2", "--halting=fixed"]
+    code, out, _ = run("solve", *flags, tmp_path / "mazes.txt")
+    line = r"[?# SGo]{25}  steps=2  (satisfies|BREAKS) the rules\n"
+    assert re.fullmatch(line * 2, out)
+    code, one, _ = run("solve", *flags, maze, "--trace", "--votes=2", "--verify")
+    assert code in (0, 1)
+    assert [f"ACT step {k}/2" in one for k in (1, 2)] == [True] * 2
+    figures = json.loads(run("evaluate", *flags, "--votes=2", "--verify")[1].splitlines()[-1])
+    assert figures["voted/steps"] == 4
+    for name in ("voted/valid", "voted/optimal", "verified/optimal", "verified/exact_accuracy"):
+        assert 0 <= figures[name] <= 1
+    for bad, message in (
+        (maze[1:], "maze has 24 characters, expected 25"),
+        (maze.replace("S", " "), "error: maze: there is no S"),
+        (maze.replace("#", "x"), "'x' is none of the characters"),
+        ("#" * 400, "maze has 400 characters, expected 25"),
+    ):
+        _assert_one_line(run("solve", *flags, bad), message)
+    _assert_one_line(run("solve", *flags, maze, "--trace=x.gif"), "only Sudokus are drawn")
+
+
+@pytest.mark.slow
+def test_solve_and_evaluate_dominoes(run, untrained):
+    workdir = untrained("domino")
+    flags = ["--workdir", workdir, "--max_steps=2", "--halting=fixed"]
+    code, out, _ = run("solve", *flags, "table 2|5 5|3; hand 2|3 0|2", "--trace", "--votes=3")
+    line = r"[0-6?]\|[0-6?] \S+  steps=2  votes=[1-3]/3  passes=6  (satisfies|BREAKS) the rules\n"
+    assert re.match(line, out)
+    assert [f"ACT step {k}/2: " in out for k in (1, 2)] == [True] * 2
+    assert (code == 0) == ("satisfies" in out)
+    figures = json.loads(run("evaluate", *flags, "--votes=2", "--verify")[1].splitlines()[-1])
+    assert figures["verified/legal"] >= figures["voted/legal"] >= 0
+    _assert_one_line(run("solve", *flags, "table 2|5 3|3; hand 2|3"), "neighbours do not match")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        ([PUZZLE, "--votes=0"], "votes: expected at least 1"),
+        ([PUZZLE, "--last=5"], "last=5, but the checkpoints there are: 2, 4"),
+        ([PUZZLE, "--last=2", "--checkpoint=best"], "--last=2 and --checkpoint=best"),
         (["123"], "error: .*3 characters"),
         (["11.............."], "digit 1 stands twice in row 1"),
         ([PUZZLE, "--trace=x.jpg"], r"expected a name ending in \.png or \.gif"),

@@ -38,7 +38,7 @@ from hrm_jax.configs import ConfigError, from_mapping
         ({"model__H_cycles": 0}, r"model\.H_cycles: expected at least 1"),
         ({"model__halt_exploration_prob": 1.5}, r"model\.halt_exploration_prob"),
         ({"model__forward_dtype": "float16"}, r"config\.model\.forward_dtype"),
-        ({"task": "sudoko"}, r"config\.task: expected one of sudoku, maze, domino, got 'sudoko'"),
+        ({"task": "sudoko"}, r"config\.task: expected one of sudoku, maze, .*got 'sudoko'"),
     ],
 )
 def test_bad_fields_are_named(change, message, tiny):

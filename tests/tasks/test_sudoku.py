@@ -103,6 +103,39 @@ def test_augmentation(augment, tiny):
     assert changed > 15 if augment else changed == 0
 
 
+def test_training_with_hints(tiny):
+    task = _build(tiny(data__augment=False, data__hints=0.5, model__halt_max_steps=1))
+    seen = _seen(task)
+    hinted = 0
+    for batch, data in seen:
+        np.testing.assert_array_equal(data["labels"], batch["labels"])
+        old = batch["inputs"] > 1
+        np.testing.assert_array_equal(data["inputs"][old], batch["inputs"][old])
+        given = data["inputs"] > 1
+        np.testing.assert_array_equal(data["inputs"][given], data["labels"][given])
+        hinted += (data["inputs"] != batch["inputs"]).any(1).sum()
+    assert 0.2 < hinted / (8 * len(seen)) < 0.8
+
+
+def test_hints_come_after_the_symmetry(tiny):
+    keys = jax.random.split(jax.random.key(0), 16)
+    boards = {}
+    for hints in (0.0, 1.0):
+        task = _build(tiny(data__hints=hints))
+        augment = jax.vmap(task.augment)
+        boards[hints] = map(np.asarray, augment(keys, task.train.inputs, task.train.labels))
+    (before, answers), (after, same_answers) = boards.values()
+    np.testing.assert_array_equal(same_answers, answers)
+    assert ((after == before) | ((before == 1) & (after == answers))).all()
+    assert (after != before).any(1).all()
+
+
+@pytest.mark.parametrize("hints", [-0.1, 1.5])
+def test_hints_are_a_share(hints, tiny):
+    with pytest.raises(ConfigError, match=r"data\.hints: expected a share 0 to 1"):
+        _build(tiny(data__hints=hints))
+
+
 def test_every_draw_has_its_own_symmetry(tiny):
     task = _build(tiny(data__num_train=1, model__halt_max_steps=1))
     boards = np.concatenate([data["labels"] for _, data in _seen(task)])

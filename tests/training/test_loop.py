@@ -229,7 +229,8 @@ def test_averaged_weights_are_evaluated_and_loaded(tmp_path, tiny, start):
                               state.params["lm_head"]["kernel"])  # fmt: skip
     model = load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.variables["params"], state.ema["params"])
-    jax.tree.map(np.testing.assert_array_equal, model.variables["tables"], state.ema["tables"])
+    assert set(state.ema) == {"params"}  # an average of the table would be a dense update of it
+    jax.tree.map(np.testing.assert_array_equal, model.variables["tables"], state.tables)
     task = _task(config, tmp_path)
     averaged = evaluate_puzzles(task.config.model, state.variables(), task.test, slots=8)
     assert averaged["eval/blank_accuracy"] == result.figures["eval/blank_accuracy"]

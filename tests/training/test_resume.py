@@ -188,6 +188,17 @@ def test_harmless_fields_may_change(workdir, tiny, start):
     assert json.loads((workdir / "config.json").read_text())["steps"] == 5
 
 
+def test_a_run_from_before_a_field_was_added_goes_on(workdir, tiny, start):
+    stored = json.loads((workdir / "config.json").read_text())
+    del stored["data"]["hints"]
+    (workdir / "config.json").write_text(json.dumps(stored))
+    assert start(tiny(steps=5), workdir).step == 5
+    stored["data"]["seed"] = 1
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(WorkdirError, match=r"differs from this one:\n  config\.data\.seed: 1 in"):
+        start(tiny(steps=6), workdir)
+
+
 def test_changed_csv_files_are_refused(tmp_path, tiny, start):
     shape = SudokuShape.of(4)
     train, test = generate_split(shape, 16, 8, (6, 10), 0)

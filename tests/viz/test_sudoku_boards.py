@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrm_jax.viz.sudoku_boards import trace_gif, trace_png, trace_text
+from hrm_jax.viz.sudoku_boards import legend, trace_frames, trace_gif, trace_png, trace_text
 
 QUESTION = "1.3..4.." + "." * 8
 SOLUTION = "1234341221434321"
@@ -36,6 +36,17 @@ PLAIN = """\
 
 def test_plain_text():
     assert trace_text(QUESTION, BOARDS, 4, width=30) == PLAIN
+
+
+def test_frames_are_the_boards_of_the_text():
+    frames = trace_frames(QUESTION, BOARDS, 4)
+    blocks = [[line.rstrip() for line in frame.splitlines()] for frame in frames]
+    alone = trace_text(QUESTION, BOARDS, 4, width=10)
+    assert alone == "\n\n".join("\n".join(block) for block in blocks) + f"\n\n{legend(False)}\n"
+    coloured = trace_frames(QUESTION, BOARDS, 4, colour=True)
+    assert [frame.count("\n") for frame in coloured] == [5, 5, 5]
+    assert "\x1b[30;43m" not in coloured[0]
+    assert "\x1b[30;43m" in coloured[1]
 
 
 def test_width_decides_how_many_stand_side_by_side():

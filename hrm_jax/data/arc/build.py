@@ -83,9 +83,12 @@ class ArcData:
     questions: Questions
     left_out: tuple[str, ...] = ()
 
+    def identifiers_digest(self) -> str:
+        """Returns the SHA-256 of the identifiers' names."""
+        return hashlib.sha256(json.dumps(self.identifiers).encode()).hexdigest()
+
     def identity(self, seed: int | None) -> Identity:
         """Returns what identifies the data: counts and digests."""
-        names = hashlib.sha256(json.dumps(self.identifiers).encode())
         return Identity(
             builder="arc",
             version=VERSION,
@@ -101,7 +104,7 @@ class ArcData:
             sha256={
                 "train": self.train.digest(),
                 "test": self.test.digest(),
-                "identifiers": names.hexdigest(),
+                "identifiers": self.identifiers_digest(),
             },
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,12 @@ class Questions:
         """Number of examples, E."""
         return len(self.item)
 
+    def take(self, rows: slice | npt.NDArray[Any]) -> Questions:
+        """Returns the same of some of the examples; `items` stays as it is."""
+        return Questions(
+            self.items, self.item[rows], self.augmentation[rows], self.symmetry.take(rows)
+        )
+
     @classmethod
     def of(cls, test: PuzzleSet, identifiers: Sequence[str]) -> Questions:
         """Works them out from a test split: a group is a task, a puzzle one of its symmetries.
@@ -70,7 +77,7 @@ class Questions:
                 f"identifiers.json names {len(identifiers)} identifiers, the test split has "
                 f"{test.metadata.num_puzzle_identifiers}"
             )
-        names = [identifiers[row] for row in test.puzzle_identifiers.tolist()]
+        names = [identifiers[int(row)] for row in test.puzzle_identifiers]
         tasks, symmetry = parse_names(names)
         sizes = np.diff(test.puzzle_indices)
         item = np.empty(len(test), np.int32)

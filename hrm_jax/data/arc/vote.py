@@ -19,6 +19,7 @@ from hrm_jax.data.errors import DataError
 
 PASS_AT = (1, 2, 10, 100, 1000)
 _CHUNK = 4096  # predictions at a time
+_UNKNOWN = "no answers of the test are known, so it cannot be scored"
 
 _Key = tuple[int, int, bytes]
 
@@ -145,12 +146,37 @@ def pass_at_k(
                 break
         ranks.setdefault(question.task, []).append(rank)
     if not ranks:
-        raise DataError("no answers of the test are known, so it cannot be scored")
+        raise DataError(_UNKNOWN)
     score = min if whole_tasks else np.mean
     return {
-        f"pass@{k}": float(np.mean([score([rank < k for rank in task]) for task in ranks.values()]))
+        f"pass@{k}": float(
+            np.mean([float(score([rank < k for rank in task])) for task in ranks.values()])
+        )
         for k in ks
     }
+
+
+def cell_accuracy(ballot: Ballot) -> float:
+    """Returns the share of the right answers' cells that the likeliest answers have right.
+
+    Args:
+        ballot: Votes. Test inputs without a known answer do not count; a cell that an answer lacks
+            is wrong, one that it has too many is not counted.
+
+    Raises:
+        DataError: No answer is known at all.
+    """
+    right = cells = 0
+    for item, question in enumerate(ballot.questions.items):
+        if question.answer is None:
+            continue
+        cells += question.answer.size
+        for grid, _, _ in ballot.ranking(item)[:1]:
+            height, width = np.minimum(grid.shape, question.answer.shape)
+            right += int((grid[:height, :width] == question.answer[:height, :width]).sum())
+    if not cells:
+        raise DataError(_UNKNOWN)
+    return right / cells
 
 
 def submission(ballot: Ballot, attempts: int = 2) -> dict[str, list[dict[str, list[list[int]]]]]:

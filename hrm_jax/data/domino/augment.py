@@ -30,9 +30,7 @@ def augment(key: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.A
     """
     bits = jax.random.bits(key, (2 * HAND_SIZE + 1,), jnp.uint32)
     tokens = jnp.asarray(inputs).astype(jnp.int32)
-    hand = _shuffle(tokens[HAND].reshape(-1, 2), bits[:HAND_SIZE])
-    turned = (bits[HAND_SIZE : 2 * HAND_SIZE] % 2 == 1)[:, None]
-    hand = jnp.where(turned, hand[:, ::-1], hand)
+    hand = _deal(tokens[HAND].reshape(-1, 2), bits)
     mirrored = bits[-1] % 2 == 1
     table = tokens[TABLE].reshape(-1, 2)
     table = jnp.where(mirrored, _mirror(table), table)
@@ -44,6 +42,31 @@ def augment(key: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.A
     old = labels[:3].astype(jnp.int32)
     new = jnp.where(mirrored & found, move, old).astype(labels.dtype)
     return result.astype(inputs.dtype), jnp.concatenate([new, labels[3:]])
+
+
+def shuffle_hand(key: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Shuffles the hand and turns each of its tiles by chance, and leaves the table as it is.
+
+    The best move stays the same, so there is nothing to undo on an answer. (The mirror image of the
+    table could be undone, but where a tile fits both ends its best move is another one.)
+
+    Args:
+        key: Randomness.
+        inputs: Integer tokens [72] of one position.
+
+    Returns:
+        Tokens of the same shape and dtype.
+    """
+    tokens = jnp.asarray(inputs)
+    bits = jax.random.bits(key, (2 * HAND_SIZE,), jnp.uint32)
+    return tokens.at[HAND].set(_deal(tokens[HAND].reshape(-1, 2), bits).reshape(-1))
+
+
+def _deal(hand: jax.Array, bits: jax.Array) -> jax.Array:
+    """Tiles [7, 2] in random order and direction; takes 14 random bits."""
+    hand = _shuffle(hand, bits[:HAND_SIZE])
+    turned = (bits[HAND_SIZE : 2 * HAND_SIZE] % 2 == 1)[:, None]
+    return jnp.where(turned, hand[:, ::-1], hand)
 
 
 def _shuffle(hand: jax.Array, bits: jax.Array) -> jax.Array:

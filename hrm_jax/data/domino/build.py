@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from hrm_jax import files
 from hrm_jax.data.domino.encoding import VOCAB_SIZE
 from hrm_jax.data.domino.generator import DominoPositions, GameMix, generate_split
 from hrm_jax.data.identity import Identity
@@ -76,14 +75,9 @@ def build_domino(
         train, test = load_domino(source)
         for split, part in (("train", train), ("test", test)):
             write_npy(folder, split, part)
-        identity = Identity(
-            builder="domino",
-            version=VERSION,
-            seed=source.seed,
-            counts={"train_examples": len(train), "test_examples": len(test)},
-            sha256={"train": train.digest(), "test": test.digest()},
-        )
-        files.write_text(folder / "identity.json", identity.to_json() + "\n")
+        counts = {"train_examples": len(train), "test_examples": len(test)}
+        identity = Identity.of("domino", VERSION, source.seed, counts, train, test)
+        identity.write(folder)
     return identity
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import numpy as np
-
-from hrm_jax import files
+from hrm_jax.data.boards import BoardSource, check_format, write_identity
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.maze.board import MazeShape
@@ -21,36 +19,26 @@ VERSION = "1.0.0"
 FORMATS = ("npy", "csv")
 
 
-@dataclasses.dataclass(frozen=True)
-class MazeSource:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MazeSource(BoardSource):
     """Where the mazes come from: two CSV files, or else the generator.
+
+    The other fields are those of `BoardSource`; `num_aug` is at most 7, the other rotations and
+    reflections of a square (3 where boards are not square).
 
     Attributes:
         size: Rows of the generated boards, and columns too unless `width` is given.
         width: Columns, where boards are not square; then `size` gives the rows of CSV files too.
-        num_train: Generated training mazes.
-        num_test: Generated test mazes.
         min_path: Moves that the shortest path must exceed; None takes `default_min_path`.
         walls: Least and greatest share of walls.
-        train_csv: Training mazes; together with `test_csv` it replaces the generator.
-        test_csv: Test mazes.
-        subsample: Random training mazes to keep, None for all.
-        num_aug: Rotations and reflections of each training maze that are stored after it, at
-            most 7 (3 where boards are not square).
-        seed: Seed of generator, subsample and augmentation.
+        unique: Whether there must be only one shortest path.
     """
 
     size: int = 10
     width: int | None = None
-    num_train: int = 1000
-    num_test: int = 1000
     min_path: int | None = None
     walls: tuple[float, float] = (0.3, 0.5)
-    train_csv: str | None = None
-    test_csv: str | None = None
-    subsample: int | None = None
-    num_aug: int = 0
-    seed: int = 0
+    unique: bool = False
 
 
 def default_min_path(shape: MazeShape) -> int:
@@ -85,33 +73,16 @@ def build_maze(
     Raises:
         DataError: Bad arguments or files, a test maze in training, or a folder in the way.
     """
-    if file_format not in FORMATS:
-        raise DataError(f"format is {file_format!r}, expected one of {', '.join(FORMATS)}")
-    if file_format == "csv" and source.num_aug:
-        raise DataError("num_aug: CSV holds the mazes alone; augment when training, or use npy")
+    check_format(file_format, FORMATS, source.num_aug)
     with output_folder(output, overwrite) as folder:
         puzzles = load_puzzles(source)
-        train_set, test_set = _puzzle_sets(puzzles, source)
-        for split, some, part in zip(
-            ("train", "test"), puzzles, (train_set, test_set), strict=True
-        ):
+        sets = _puzzle_sets(puzzles, source)
+        for split, some, part in zip(("train", "test"), puzzles, sets, strict=True):
             if file_format == "npy":
                 write_npy(folder, split, part)
             else:
                 write_csv(folder / f"{split}.csv", some)
-        identity = Identity(
-            builder="maze",
-            version=VERSION,
-            seed=source.seed,
-            counts={
-                "train_puzzles": len(puzzles[0]),
-                "train_examples": len(train_set),
-                "test_examples": len(test_set),
-            },
-            sha256={"train": train_set.digest(), "test": test_set.digest()},
-        )
-        files.write_text(folder / "identity.json", identity.to_json() + "\n")
-    return identity
+        return write_identity(folder, "maze", VERSION, source.seed, len(puzzles[0]), sets)
 
 
 def load_mazes(source: MazeSource) -> tuple[PuzzleSet, PuzzleSet]:
@@ -129,31 +100,29 @@ def load_puzzles(source: MazeSource) -> tuple[MazePuzzles, MazePuzzles]:
     Raises:
         DataError: Bad arguments or files, or a test maze in training, up to symmetry.
     """
-    if (source.train_csv is None) != (source.test_csv is None):
-        raise DataError("train_csv and test_csv belong together: give both or neither")
-    if source.train_csv is None or source.test_csv is None:
+    files = source.csv_files()
+    if files is None:
         shape = MazeShape(source.size, source.size if source.width is None else source.width)
         min_path = default_min_path(shape) if source.min_path is None else source.min_path
         train, test = generate_split(
-            shape, source.num_train, source.num_test, min_path, source.seed, walls=source.walls
+            shape,
+            source.num_train,
+            source.num_test,
+            min_path,
+            source.seed,
+            walls=source.walls,
+            unique=source.unique,
         )
     else:
         given = None if source.width is None else MazeShape(source.size, source.width)
-        train, test = read_csv(source.train_csv, given), read_csv(source.test_csv, given)
+        train, test = (read_csv(file, given) for file in files)
         if test.shape != train.shape:
             raise DataError(
-                f"{source.test_csv}: mazes are {test.shape.height}×{test.shape.width}, those of "
-                f"{source.train_csv} {train.shape.height}×{train.shape.width}"
+                f"{files[1]}: mazes are {test.shape.height}×{test.shape.width}, those of "
+                f"{files[0]} {train.shape.height}×{train.shape.width}"
             )
-        check_overlap(train, test, train_name=source.train_csv, test_name=source.test_csv)
-    if source.subsample is not None:
-        if not 1 <= source.subsample <= len(train):
-            raise DataError(
-                f"subsample is {source.subsample}, expected 1 to {len(train)} training mazes"
-            )
-        random = np.random.Generator(np.random.PCG64(source.seed))
-        train = train.take(random.choice(len(train), source.subsample, replace=False))
-    return train, test
+        check_overlap(train, test, train_name=files[0], test_name=files[1])
+    return source.chosen(train, "mazes"), test
 
 
 def _puzzle_sets(

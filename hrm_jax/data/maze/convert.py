@@ -51,7 +51,6 @@ def augmented_puzzle_set(puzzles: MazePuzzles, num_aug: int, seed: int) -> Puzzl
             f"{shape.height}×{shape.width}"
         )
     each = 1 + num_aug
-    count = len(puzzles) * each
     random = np.random.Generator(np.random.PCG64(seed))
     chosen = np.zeros((len(puzzles), each), np.int64)
     for row in range(len(puzzles)):
@@ -62,14 +61,4 @@ def augmented_puzzle_set(puzzles: MazePuzzles, num_aug: int, seed: int) -> Puzzl
         rows, places = np.nonzero(chosen == number)
         inputs[rows, places] = apply_dihedral(number, puzzles.questions[rows], shape)
         labels[rows, places] = apply_dihedral(number, puzzles.answers[rows], shape)
-    return PuzzleSet.build(
-        inputs.reshape(count, -1),
-        labels.reshape(count, -1),
-        vocab_size=VOCAB_SIZE,
-        ignore_label_id=0,
-        puzzle_identifiers=np.zeros(count, np.int32),
-        puzzle_indices=np.arange(count + 1),
-        group_indices=np.arange(0, count + 1, each),
-        num_puzzle_identifiers=1,
-        ratings=np.repeat(puzzles.ratings, each),
-    )
+    return PuzzleSet.grouped(inputs, labels, VOCAB_SIZE, 0, puzzles.ratings)

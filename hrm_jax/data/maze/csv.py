@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import os
-import pathlib
 
 import numpy as np
 
-from hrm_jax import files
+from hrm_jax.data.boards import shared_rows
+from hrm_jax.data.csv_files import CsvRows, write_rows
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.maze.board import (
     CHARACTERS,
@@ -25,7 +22,6 @@ from hrm_jax.data.maze.board import (
 from hrm_jax.data.maze.generator import MazePuzzles, layouts
 from hrm_jax.data.maze.scores import path_moves
 from hrm_jax.data.maze.solver import solve_many
-from hrm_jax.data.sudoku.csv import _is_packed, _ratings, _read_columns, _refuse
 
 
 def read_csv(path: str | os.PathLike[str], shape: MazeShape | None = None) -> MazePuzzles:
@@ -46,28 +42,27 @@ def read_csv(path: str | os.PathLike[str], shape: MazeShape | None = None) -> Ma
             not one S and one G, no path, an answer that is not its question with a path, a path
             that is not the shortest, a rating that is no number.
     """
-    path = pathlib.Path(path)
-    columns, lines = _read_columns(path)
+    rows = CsvRows.read(path)
     if shape is None:
         try:
-            shape = MazeShape.for_cells(len(columns["question"][0]))
+            shape = MazeShape.for_cells(len(rows.columns["question"][0]))
         except DataError as error:
-            raise DataError(f"{path}:{lines[0]}: question: {error}") from error
-    where = (path, lines)
-    questions = _boards(where, "question", columns["question"], shape)
-    _refuse(
-        path, lines, ~is_question(questions),
-        lambda row: f"question: {problem(questions[row], shape)}",
-    )  # fmt: skip
+            raise DataError(f"{path}:{rows.lines[0]}: question: {error}") from error
+    questions = _boards(rows, "question", shape)
+    rows.refuse(~is_question(questions), lambda row: f"question: {problem(questions[row], shape)}")
     answers, moves = solve_many(questions, shape)
-    _refuse(
-        path, lines, moves < 0, lambda row: "unsolvable maze: there is no path from S to G"
-    )  # fmt: skip
-    if "answer" in columns:
-        answers = _boards(where, "answer", columns["answer"], shape)
-        _check_answers(where, questions, answers, moves, shape)
-    ratings = _ratings(path, lines, columns["rating"]) if "rating" in columns else moves
-    return MazePuzzles(shape, questions, answers, ratings, columns.get("source"))
+    rows.refuse(moves < 0, lambda row: "unsolvable maze: there is no path from S to G")
+    if "answer" in rows.columns:
+        answers = _boards(rows, "answer", shape)
+        _check_answers(rows, questions, answers, moves, shape)
+    ratings = rows.ratings()
+    return MazePuzzles(
+        questions,
+        answers,
+        moves if ratings is None else ratings,
+        rows.columns.get("source"),
+        shape=shape,
+    )
 
 
 def write_csv(path: str | os.PathLike[str], puzzles: MazePuzzles) -> None:
@@ -76,19 +71,8 @@ def write_csv(path: str | os.PathLike[str], puzzles: MazePuzzles) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["source", "question", "answer", "rating"])
-    for row in range(len(puzzles)):
-        writer.writerow([
-            puzzles.sources[row] if puzzles.sources is not None else "generated",
-            to_text(puzzles.questions[row]),
-            to_text(puzzles.answers[row]),
-            int(puzzles.ratings[row]),
-        ])  # fmt: skip
-    data = buffer.getvalue().encode()
-    with files.atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, mtime=0) if _is_packed(path) else data)
+    questions, answers = map(to_text, puzzles.questions), map(to_text, puzzles.answers)
+    write_rows(path, puzzles.sources, [*questions], [*answers], puzzles.ratings)
 
 
 def check_overlap(
@@ -105,53 +89,26 @@ def check_overlap(
     Raises:
         DataError: Names the first such pair, counted from 1, and how many test mazes are hit.
     """
-    known: dict[bytes, int] = {}
-    for row, layout in enumerate(layouts(train.questions, train.shape)):
-        known.setdefault(layout, row)
-    found = layouts(test.questions, test.shape)
-    shared = [row for row, layout in enumerate(found) if layout in known]
+    shared = shared_rows(*(layouts(some.questions, some.shape) for some in (train, test)))
     if shared:
+        row, known = shared[0]
         raise DataError(
-            f"{test_name}, maze {shared[0] + 1}: its walls are those of {train_name}, maze "
-            f"{known[found[shared[0]]] + 1}, up to rotation and reflection; {len(shared)} of "
-            f"{len(found)} test mazes are in training like this"
+            f"{test_name}, maze {row + 1}: its walls are those of {train_name}, maze "
+            f"{known + 1}, up to rotation and reflection; {len(shared)} of "
+            f"{len(test)} test mazes are in training like this"
         )
 
 
-def _boards(
-    where: tuple[pathlib.Path, list[int]], name: str, texts: list[str], shape: MazeShape
-) -> Array:
+def _boards(rows: CsvRows, name: str, shape: MazeShape) -> Array:
     """Turns texts into tokens uint8 [E, cells]; refuses other lengths and characters."""
-    lengths = np.array([len(text) for text in texts])
-    _refuse(
-        *where, lengths != shape.cells,
-        lambda row: f"{name} has {lengths[row]} characters, expected {shape.cells} for "
-        f"{shape.height}×{shape.width}; blanks at both ends are cells",
-    )  # fmt: skip
     legal = CHARACTERS if name == "answer" else CHARACTERS[:-1]
-    table = np.zeros(128, np.uint8)
-    for character in legal:
-        table[ord(character)] = CHARACTERS.index(character) + 1
-    joined = "".join(texts).encode("ascii", "replace")  # one byte per character; ? is illegal
-    boards = table[np.frombuffer(joined, np.uint8)].reshape(len(texts), shape.cells)
-
-    def describe(row: int) -> str:
-        cell = int(np.argmin(boards[row]))
-        return (
-            f"{name}, character {cell + 1}: {texts[row][cell]!r} is illegal, expected one of "
-            f"{legal!r}"
-        )
-
-    _refuse(*where, (boards == 0).any(1), describe)
-    return boards
+    size = f"{shape.cells} for {shape.height}×{shape.width}; blanks at both ends are cells"
+    values = {character: token for token, character in enumerate(legal, 1)}
+    return rows.boards(name, shape.cells, size, values, f"one of {legal!r}").astype(np.uint8)
 
 
 def _check_answers(
-    where: tuple[pathlib.Path, list[int]],
-    questions: Array,
-    answers: Array,
-    shortest: Array,
-    shape: MazeShape,
+    rows: CsvRows, questions: Array, answers: Array, shortest: Array, shape: MazeShape
 ) -> None:
     differs = (questions != answers) & ~((questions == FREE) & (answers == PATH))
 
@@ -163,15 +120,19 @@ def _check_answers(
             f"has {given!r}"
         )
 
-    _refuse(*where, differs.any(1), describe)
+    rows.refuse(differs.any(1), describe)
     moves = path_moves(answers, questions, shape)
-    _refuse(
-        *where, moves < 0,
-        lambda row: "answer is no path: its o cells must lead from S to G in one line that "
-        "neither branches nor touches itself",
-    )  # fmt: skip
-    _refuse(
-        *where, moves != shortest,
-        lambda row: f"answer is not the shortest path: it has {moves[row]} moves, "
-        f"{shortest[row]} are enough",
-    )  # fmt: skip
+    rows.refuse(
+        moves < 0,
+        lambda row: (
+            "answer is no path: its o cells must lead from S to G in one line that "
+            "neither branches nor touches itself"
+        ),
+    )
+    rows.refuse(
+        moves != shortest,
+        lambda row: (
+            f"answer is not the shortest path: it has {moves[row]} moves, "
+            f"{shortest[row]} are enough"
+        ),
+    )

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from hrm_jax.data.boards import BoardPuzzles, distinct
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.maze.board import WALL, Array, MazeShape
 from hrm_jax.data.maze.search import SHARES, generate_boards
@@ -21,34 +21,18 @@ _BATCH = 64  # mazes per call: between calls Ctrl-C is heard
 
 
 @dataclasses.dataclass(frozen=True)
-class MazePuzzles:
+class MazePuzzles(BoardPuzzles):
     """Mazes of one shape.
 
     Attributes:
-        shape: Shape of the boards.
         questions: Tokens, uint8 [E, cells].
         answers: Tokens with a shortest path marked, uint8 [E, cells].
         ratings: Difficulty, int32 [E]; moves of the shortest path unless a file says otherwise.
         sources: Where each maze is from, or None.
+        shape: Shape of the boards.
     """
 
-    shape: MazeShape
-    questions: Array
-    answers: Array
-    ratings: Array
-    sources: list[str] | None = None
-
-    def __len__(self) -> int:
-        """Number of mazes, E."""
-        return len(self.questions)
-
-    def take(self, rows: npt.ArrayLike) -> MazePuzzles:
-        """Returns the mazes with the given row numbers, in that order."""
-        rows = np.asarray(rows, np.int64)
-        sources = None if self.sources is None else [self.sources[row] for row in rows]
-        return MazePuzzles(
-            self.shape, self.questions[rows], self.answers[rows], self.ratings[rows], sources
-        )
+    shape: MazeShape = dataclasses.field(kw_only=True)
 
 
 def generate(
@@ -58,6 +42,7 @@ def generate(
     seed: int,
     *,
     walls: tuple[float, float] = (0.3, 0.5),
+    unique: bool = False,
     stream: int = 0,
     accept: Callable[[Array], Array] | None = None,
 ) -> MazePuzzles:
@@ -79,6 +64,7 @@ def generate(
             the answer and one more.
         seed: Any integer in [0, 2**32).
         walls: Least and greatest share of walls.
+        unique: Whether boards with several shortest paths are drawn anew too.
         stream: Independent sequence under the same seed, in [0, 2**31).
         accept: Says of mazes, uint8 tokens [n, cells], which ones may be used, bool [n].
 
@@ -101,61 +87,58 @@ def generate(
     mixed = np.uint64((seed << 31) | stream)
     what = (
         f"{shape.height}×{shape.width} mazes with {walls[0]} to {walls[1]} of walls and a shortest "
-        f"path of more than {min_path} moves"
+        f"path of more than {min_path} moves{', the only one' if unique else ''}"
     )
-    found: list[MazePuzzles] = []
-    seen: set[bytes] = set()
-    number, idle = 0, 0
-    while len(seen) < count:
-        batch = min(_BATCH, count - len(seen) + idle)
-        part = _draw(number, batch, shape, shares, min_path, mixed)
+
+    def draw(first: int, batch: int) -> MazePuzzles:
+        part = _draw(first, batch, shape, shares, min_path, unique, mixed)
         if part is None:
             raise DataError(
                 f"found none in {_ATTEMPTS} boards: {what}; allow shorter paths or other walls"
             )
-        number += batch
-        allowed = np.ones(batch, bool) if accept is None else accept(part.questions)
-        rows = []
-        for row in np.flatnonzero(allowed):
-            text = part.questions[row].tobytes()
-            if text not in seen and len(seen) < count:
-                seen.add(text)
-                rows.append(row)
-        idle = 0 if rows else idle + batch
-        if idle > 20_000:
-            raise DataError(
-                f"found only {len(seen)} distinct ones of the {count} wanted: {what}; allow "
-                f"shorter paths, other walls or larger mazes"
-            )
-        found.append(part.take(rows))
-    return MazePuzzles(
-        shape,
-        np.concatenate([part.questions for part in found]),
-        np.concatenate([part.answers for part in found]),
-        np.concatenate([part.ratings for part in found]),
+        return part
+
+    return distinct(
+        count,
+        draw,
+        None if accept is None else lambda part: accept(part.questions),
+        least=1,
+        most=_BATCH,
+        patience=20_000,
+        give_up=lambda found: (
+            f"found only {found} distinct ones of the {count} wanted: {what}; allow shorter "
+            f"paths, other walls or larger mazes"
+        ),
     )
 
 
 def _draw(
-    first: int, count: int, shape: MazeShape, shares: tuple[int, int], min_path: int, seed: Any
+    first: int,
+    count: int,
+    shape: MazeShape,
+    shares: tuple[int, int],
+    min_path: int,
+    unique: bool,
+    seed: Any,
 ) -> MazePuzzles | None:
     """Draws the mazes numbered from `first` on, or returns None if one ran out of attempts."""
     questions = np.zeros((count, shape.cells), np.uint8)
     answers = np.zeros_like(questions)
     moves = np.zeros(count, np.int32)
-    workers = min(count, os.cpu_count() or 1)
-    bounds = [count * worker // workers for worker in range(workers + 1)]
 
-    def fill(start: int, stop: int) -> bool:
+    def fill(row: int) -> bool:
+        one = slice(row, row + 1)
         made = generate_boards(
-            first + start, shape.height, shape.width, shares, min_path, _ATTEMPTS, seed,
-            questions[start:stop], answers[start:stop], moves[start:stop],
+            first + row, shape.height, shape.width, shares, min_path, unique, _ATTEMPTS, seed,
+            questions[one], answers[one], moves[one],
         )  # fmt: skip
-        return bool(made == stop - start)
+        return bool(made == 1)
 
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        complete = all(list(pool.map(fill, bounds[:-1], bounds[1:])))
-    return MazePuzzles(shape, questions, answers, moves) if complete else None
+    # One by one, since some take far longer than others. `all` ends at the first one that cannot
+    # be found, and `map` then cancels those that were not begun.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        complete = all(pool.map(fill, range(count)))
+    return MazePuzzles(questions, answers, moves, shape=shape) if complete else None
 
 
 def generate_split(
@@ -166,6 +149,7 @@ def generate_split(
     seed: int,
     *,
     walls: tuple[float, float] = (0.3, 0.5),
+    unique: bool = False,
 ) -> tuple[MazePuzzles, MazePuzzles]:
     """Generates training and test mazes that share no layout of walls, up to symmetry.
 
@@ -178,13 +162,15 @@ def generate_split(
     Raises:
         DataError: See `generate`.
     """
-    train = generate(shape, num_train, min_path, seed, walls=walls)
+    train = generate(shape, num_train, min_path, seed, walls=walls, unique=unique)
     taken = set(layouts(train.questions, shape))
 
     def accept(questions: Array) -> Array:
         return np.array([layout not in taken for layout in layouts(questions, shape)], bool)
 
-    test = generate(shape, num_test, min_path, seed, walls=walls, stream=1, accept=accept)
+    test = generate(
+        shape, num_test, min_path, seed, walls=walls, unique=unique, stream=1, accept=accept
+    )
     return train, test
 
 

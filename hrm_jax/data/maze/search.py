@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from hrm_jax.data.compiled import compiled, draw
 from hrm_jax.data.maze.board import FREE, GOAL, PATH, START, WALL
-from hrm_jax.data.sudoku.search import compiled, draw
 
 OPEN, CLOSED, UNDRAWN, PASSED = -1, -2, -3, -4
 SHARES = 1 << 16  # shares of walls are in units of 1 / 65536
@@ -82,6 +82,18 @@ def descend(distance: np.ndarray, stride: int, start: int, path: np.ndarray) -> 
                 cell += step
                 break
         path[distance[start] - left] = cell
+
+
+@compiled
+def one_way(distance: np.ndarray, stride: int, path: np.ndarray, moves: int) -> bool:
+    """Whether `path` [moves + 1] from `descend` is the only shortest one."""
+    for k in range(moves):
+        nearer = 0
+        for step in (stride, -1, 1, -stride):
+            nearer += distance[path[k] + step] == moves - k - 1
+        if nearer > 1:
+            return False
+    return True
 
 
 @compiled
@@ -177,6 +189,7 @@ def generate_boards(
     width: int,
     walls: tuple[int, int],
     min_path: int,
+    unique: bool,
     attempts: int,
     seed: np.uint64,
     questions: np.ndarray,
@@ -193,6 +206,7 @@ def generate_boards(
         width: Columns.
         walls: Least and greatest share of walls, in units of 1 / 65536.
         min_path: Moves that the shortest path must exceed.
+        unique: Whether there must be only one shortest path.
         attempts: Boards to try per maze.
         seed: Seed of the whole sequence.
         questions: Gets the mazes, uint8 [E, C].
@@ -238,7 +252,9 @@ def generate_boards(
                     distance[place] = OPEN
             found = spread(distance, stride, goal, start, queue)
             if found > min_path:
-                break
+                descend(distance, stride, start, queue)
+                if not unique or one_way(distance, stride, queue, found):
+                    break
         else:
             return i
         for cell in range(inside.size):
@@ -249,7 +265,6 @@ def generate_boards(
                 questions[i, cell] = GOAL
         answers[i] = questions[i]
         moves[i] = found
-        descend(distance, stride, start, queue)
         mark(queue, found, width, answers[i])
     return len(questions)
 

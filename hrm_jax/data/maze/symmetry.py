@@ -36,9 +36,28 @@ def augment(
     Returns:
         `inputs` and `labels` after the same symmetry, same shapes and dtypes.
     """
-    places = _places(MazeShape(height, width))
-    cells = jnp.asarray(places)[jax.random.bits(key, (), jnp.uint32) % len(places)]
+    cells = _drawn(key, _places(MazeShape(height, width)))
     return inputs[cells], labels[cells]
+
+
+def undo(key: jax.Array, tokens: jax.Array, height: int, width: int) -> jax.Array:
+    """Turns what belongs to a board that `augment` changed with this key back; its inverse.
+
+    Args:
+        key: The key given to `augment`.
+        tokens: Anything per cell [cells], for instance the answer to the changed puzzle.
+        height, width: As in `augment`.
+
+    Returns:
+        The same shape and dtype, for the board as it was.
+    """
+    places = np.argsort(_places(MazeShape(height, width)), axis=1)
+    return tokens[_drawn(key, places)]
+
+
+def _drawn(key: jax.Array, places: Array) -> jax.Array:
+    """One of the rows of `places`."""
+    return jnp.asarray(places)[jax.random.bits(key, (), jnp.uint32) % len(places)]
 
 
 def symmetries(shape: MazeShape) -> tuple[int, ...]:

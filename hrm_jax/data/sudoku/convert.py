@@ -50,7 +50,6 @@ def augmented_puzzle_set(
     if num_aug < 0:
         raise DataError(f"num_aug is {num_aug}, expected 0 or more")
     each = 1 + num_aug
-    count = len(puzzles) * each
     inputs = np.empty((len(puzzles), each, shape.cells), np.uint8)
     labels = np.empty_like(inputs)
     inputs[:, 0], labels[:, 0] = to_tokens(puzzles.questions), to_tokens(puzzles.answers)
@@ -60,17 +59,7 @@ def augmented_puzzle_set(
             inputs[row, 1:], labels[row, 1:] = _augmentations(
                 jax.random.fold_in(key, row), inputs[row, 0], labels[row, 0], num_aug, shape
             )
-    return PuzzleSet.build(
-        inputs.reshape(count, -1),
-        labels.reshape(count, -1),
-        vocab_size=shape.vocab_size,
-        ignore_label_id=0,
-        puzzle_identifiers=np.zeros(count, np.int32),
-        puzzle_indices=np.arange(count + 1),
-        group_indices=np.arange(0, count + 1, each),
-        num_puzzle_identifiers=1,
-        ratings=np.repeat(puzzles.ratings, each),
-    )
+    return PuzzleSet.grouped(inputs, labels, shape.vocab_size, 0, puzzles.ratings)
 
 
 @functools.partial(jax.jit, static_argnames=("number", "shape"))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hrm_jax.data.boards import BoardPuzzles, distinct
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.sudoku.board import SudokuShape
 from hrm_jax.data.sudoku.search import generate_many
@@ -24,8 +24,7 @@ _ATTEMPTS = 1000  # grids per puzzle before giving up
 _TEST_SHARE = 0.25  # of the grids' probability mass, at most, where classes are shared out
 
 
-@dataclasses.dataclass(frozen=True)
-class SudokuPuzzles:
+class SudokuPuzzles(BoardPuzzles):
     """Puzzles of one shape.
 
     Attributes:
@@ -34,21 +33,6 @@ class SudokuPuzzles:
         ratings: Difficulty, int32 [E]; guesses of `solver.solve_many` unless a file says otherwise.
         sources: Where each puzzle is from, or None.
     """
-
-    questions: Array
-    answers: Array
-    ratings: Array
-    sources: list[str] | None = None
-
-    def __len__(self) -> int:
-        """Number of puzzles, E."""
-        return len(self.questions)
-
-    def take(self, rows: npt.ArrayLike) -> SudokuPuzzles:
-        """Returns the puzzles with the given row numbers, in that order."""
-        rows = np.asarray(rows, np.int64)
-        sources = None if self.sources is None else [self.sources[row] for row in rows]
-        return SudokuPuzzles(self.questions[rows], self.answers[rows], self.ratings[rows], sources)
 
 
 def generate(
@@ -90,18 +74,15 @@ def generate(
         )
     units, unit_of = tables(shape)
     mixed = np.uint64((seed << 31) | stream)
-    found: list[SudokuPuzzles] = []
-    seen: set[bytes] = set()
-    number, idle = 0, 0
-    while len(seen) < count:
-        batch = max(64, min(4096, count - len(seen)))
+
+    def draw(first: int, batch: int) -> SudokuPuzzles:
         part = SudokuPuzzles(
             np.zeros((batch, shape.cells), np.int8),
             np.zeros((batch, shape.cells), np.int8),
             np.zeros(batch, np.int32),
         )
         made = generate_many(
-            number, givens, _ATTEMPTS, mixed, units, unit_of,
+            first, givens, _ATTEMPTS, mixed, units, unit_of,
             part.questions, part.answers, part.ratings,
         )  # fmt: skip
         if made < batch:
@@ -109,25 +90,19 @@ def generate(
                 f"found no {shape.size}×{shape.size} puzzle with as few givens as wanted "
                 f"({givens[0]} to {givens[1]}) in {_ATTEMPTS} grids; allow more givens"
             )
-        number += batch
-        allowed = np.ones(batch, bool) if accept is None else accept(part.answers)
-        rows = []
-        for row in np.flatnonzero(allowed):
-            text = part.questions[row].tobytes()
-            if text not in seen and len(seen) < count:
-                seen.add(text)
-                rows.append(row)
-        idle = 0 if rows else idle + batch
-        if idle > 50_000:
-            raise DataError(
-                f"only {len(seen)} distinct {shape.size}×{shape.size} puzzles with {givens[0]} to "
-                f"{givens[1]} givens found of the {count} wanted; allow more or other givens"
-            )
-        found.append(part.take(rows))
-    return SudokuPuzzles(
-        np.concatenate([part.questions for part in found]),
-        np.concatenate([part.answers for part in found]),
-        np.concatenate([part.ratings for part in found]),
+        return part
+
+    return distinct(
+        count,
+        draw,
+        None if accept is None else lambda part: accept(part.answers),
+        least=64,
+        most=4096,
+        patience=50_000,
+        give_up=lambda found: (
+            f"only {found} distinct {shape.size}×{shape.size} puzzles with {givens[0]} to "
+            f"{givens[1]} givens found of the {count} wanted; allow more or other givens"
+        ),
     )
 
 

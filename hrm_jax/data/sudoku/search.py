@@ -1,37 +1,14 @@
 """The compiled search behind the Sudoku solver and generator.
 
 Depth-first search over bit masks: naked singles, hidden singles, then a branch on the blank cell
-with the fewest candidates. One explicit trail of filled cells, no recursion. All compiled
-functions that call each other stand in this file, because numba's cache looks only at the file of
-the function that is called.
+with the fewest candidates. One explicit trail of filled cells, no recursion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles with numba, and keeps the machine code on disk where some folder can be written."""
-    try:
-        return numba.njit(function, cache=True)
-    except RuntimeError:  # numba: "no locator available": neither __pycache__ nor the user's cache
-        return numba.njit(function)
-
-
-@compiled
-def draw(state: np.ndarray, n: int) -> np.int64:
-    """Draws from {0, …, n - 1} and advances `state`, uint64 [1] (SplitMix64: same everywhere)."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.int64(((z >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+from hrm_jax.data.compiled import compiled, draw
 
 
 @compiled

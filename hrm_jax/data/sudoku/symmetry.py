@@ -1,4 +1,4 @@
-"""Symmetries of Sudoku: random ones as augmentation, and a canonical form of solution grids.
+"""Symmetries of Sudoku: random ones as augmentation and undone, a canonical form of solutions.
 
 The group: relabelling the digits, permuting bands, stacks, rows of a band and columns of a stack,
 and, where the boxes are square, transposing.
@@ -7,16 +7,16 @@ and, where the boxes are square, transposing.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from hrm_jax.data.compiled import compiled
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.sudoku.board import SudokuShape, is_solution
-from hrm_jax.data.sudoku.search import compiled
 
 Array = npt.NDArray[Any]
 
@@ -36,33 +36,74 @@ def augment(
     Returns:
         `inputs` and `labels` after the same symmetry, same shapes and dtypes.
     """
+    symmetry = random_symmetry(key, shape)
+    return apply(symmetry, inputs, shape), apply(symmetry, labels, shape)
+
+
+def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
+    """Turns what belongs to a board that `augment` changed with this key back; its inverse.
+
+    Args:
+        key: The key given to `augment`.
+        tokens: Integer tokens [cells], for instance the answer to the changed puzzle.
+        shape: Shape of the board; static under `jit`.
+
+    Returns:
+        Tokens of the same shape and dtype that belong to the puzzle as it was.
+    """
+    return apply(inverse(random_symmetry(key, shape)), tokens, shape)
+
+
+class Symmetry(NamedTuple):
+    """One symmetry of boards.
+
+    Attributes:
+        digits: Token that the token of each digit turns into, int32 [N].
+        cells: Cell that each cell of the new board comes from, int32 [cells].
+    """
+
+    digits: jax.Array
+    cells: jax.Array
+
+
+def random_symmetry(key: jax.Array, shape: SudokuShape) -> Symmetry:
+    """Draws a symmetry, uniform over the group."""
     size, height, width = shape.size, shape.box_rows, shape.box_cols
     bands, stacks = size // height, size // width
     bits = jax.random.bits(key, (3 * size + bands + stacks + 1,), jnp.uint32)
     digit_bits, row_bits, col_bits, band_bits, stack_bits, flip_bit = jnp.split(
         bits, np.cumsum([size, size, size, bands, stacks]).tolist()
     )
-    digits = _random_order(digit_bits) + 2
     rows = _line_order(band_bits, row_bits.reshape(bands, height))
     cols = _line_order(stack_bits, col_bits.reshape(stacks, width))
     cells = rows[:, None] * size + cols[None, :]
     if height == width:
         cells = jnp.where(flip_bit[0] % 2 == 1, cells.T, cells)
-    cells = cells.reshape(-1)
+    return Symmetry(_random_order(digit_bits) + 2, cells.reshape(-1))
 
-    def apply(tokens: jax.Array) -> jax.Array:
-        moved = jnp.asarray(tokens)[cells].astype(jnp.int32)
-        relabelled = digits[jnp.clip(moved - 2, 0, size - 1)]
-        is_digit = (moved >= 2) & (moved < shape.vocab_size)
-        return jnp.where(is_digit, relabelled, moved).astype(tokens.dtype)
 
-    return apply(inputs), apply(labels)
+def inverse(symmetry: Symmetry) -> Symmetry:
+    """Returns the symmetry that undoes the given one."""
+    return Symmetry(_inverse_order(symmetry.digits - 2) + 2, _inverse_order(symmetry.cells))
+
+
+def apply(symmetry: Symmetry, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
+    """Applies a symmetry to integer tokens [cells]; same shape and dtype, see `augment`."""
+    moved = jnp.asarray(tokens)[symmetry.cells].astype(jnp.int32)
+    relabelled = symmetry.digits[jnp.clip(moved - 2, 0, shape.size - 1)]
+    is_digit = (moved >= 2) & (moved < shape.vocab_size)
+    return jnp.where(is_digit, relabelled, moved).astype(tokens.dtype)
 
 
 def _line_order(block_bits: jax.Array, line_bits: jax.Array) -> jax.Array:
     """A random order of rows (or columns): blocks [b] shuffled, and lines [b, n] within each."""
     within = jax.vmap(_random_order)(line_bits)
     return (_random_order(block_bits)[:, None] * line_bits.shape[1] + within).reshape(-1)
+
+
+def _inverse_order(order: jax.Array) -> jax.Array:
+    """The permutation that undoes one of 0 to n - 1: int32 [n]."""
+    return jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
 
 
 def _random_order(bits: jax.Array) -> jax.Array:

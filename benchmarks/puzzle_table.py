@@ -1,0 +1,137 @@
+"""Memory and time of a training step against the number of puzzle identifiers.
+
+    python benchmarks/puzzle_table.py [--identifiers=1000,100000,1000000] [--width=512] [--steps=20]
+
+The network is small (D 64, one block in each module, two ACT steps, 16 tokens, batch 32), so that
+the table of --width columns is nearly all there is; its optimizer keeps an average of the weights,
+as the presets do. The step is the one that the training loop compiles. For each number of
+identifiers, in a process of its own:
+
+table       size of the table, float32
+arguments   what the compiled step is given: the state, the table among it, and a batch
+in place    how much of that it returns in the same memory (donated)
+scratch     what it needs besides while it runs (`memory_analysis` of the compiled program)
+peak        the process' greatest resident memory, Python and XLA included
+step        median time of a step
+
+"replicated" keeps the table on one device. "divided" (`shard_tables`) spreads its columns over
+--devices devices, here parts of the same CPU, for which sizes are those of one device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+
+from hrm_jax.compilation import compile_step, jit
+from hrm_jax.models import hrm
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.act_training import ACTTrainer
+from hrm_jax.tasks.base import State
+from hrm_jax.training.sharding import place_batch, state_shardings
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What was measured; sizes in bytes, for one device."""
+
+    table: int
+    arguments: int
+    in_place: int
+    scratch: int
+    peak: int
+    seconds: float
+
+
+def measure(identifiers: int, width: int, devices: int, steps: int) -> Figures:
+    """Runs some steps with a table of that size, divided over that many devices."""
+    model = HRMConfig(
+        seq_len=16, vocab_size=6, num_puzzle_identifiers=identifiers, puzzle_emb_ndim=width,
+        hidden_size=64, num_heads=2, H_layers=1, L_layers=1, halt_max_steps=2,
+        forward_dtype="float32",
+    )  # fmt: skip
+    trainer = ACTTrainer(model, OptimizerConfig(ema=0.999), "stablemax", 1000)
+    keys = jax.random.split(jax.random.key(0), steps + 1)
+    rows = 32
+    batches = [
+        {
+            "inputs": jax.random.randint(key, (rows, 16), 1, 6),
+            "labels": jax.random.randint(key, (rows, 16), 1, 6),
+            "puzzle_identifiers": jax.random.randint(key, (rows,), 1, identifiers),
+        }
+        for key in keys
+    ]
+
+    def init(key: jax.Array) -> State:
+        empty = jax.tree.map(jnp.zeros_like, batches[0])
+        return trainer.init(key, hrm.init(model, key), empty)
+
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    shapes = jax.eval_shape(init, keys[0])
+    shardings = state_shardings(shapes, mesh, rows, shard_tables=devices > 1)
+    state = jit(init, out_shardings=shardings)(keys[0])
+    placed = [place_batch(jax.device_get(batch), mesh) for batch in batches]
+    step = jit(trainer.step, donate_argnums=0, out_shardings=(shardings, None))
+    compiled = compile_step(step, state, placed[0], keys[0])
+    memory = compiled.memory_analysis()
+    seconds = []
+    for key, batch in zip(keys, placed, strict=True):
+        start = time.perf_counter()
+        state, metrics = compiled(state, batch, key)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - start)
+    return Figures(
+        table=4 * identifiers * width // devices,
+        arguments=memory.argument_size_in_bytes,
+        in_place=memory.alias_size_in_bytes,
+        scratch=memory.temp_size_in_bytes,
+        peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        seconds=statistics.median(seconds[1:]),
+    )
+
+
+def _in_new_process(identifiers: int, width: int, devices: int, steps: int) -> Figures:
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    return measure(identifiers, width, devices, steps)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--identifiers", default="1000,100000,1000000")
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--devices", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=20)
+    args = parser.parse_args(argv)
+
+    columns = ("table", "arguments", "in place", "scratch", "peak", "step ms")
+    print(f"{'':24}" + "".join(f"{name:>11}" for name in columns) + "   (MiB)")
+    context = multiprocessing.get_context("spawn")
+    for number in map(int, args.identifiers.split(",")):
+        for name, devices in (("replicated", 1), ("divided", args.devices)):
+            with context.Pool(1) as pool:
+                found = pool.apply(_in_new_process, (number, args.width, devices, args.steps))
+            sizes = (found.table, found.arguments, found.in_place, found.scratch, found.peak)
+            print(
+                f"{number:>12,} {name:11}"
+                + "".join(f"{size / MIB:11.1f}" for size in sizes)
+                + f"{found.seconds * 1e3:11.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

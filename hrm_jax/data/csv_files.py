@@ -1,0 +1,184 @@
+"""CSV files of puzzles on boards: `source,question,answer,rating`, one puzzle a line."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import gzip
+import io
+import os
+import pathlib
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax import files
+from hrm_jax.data.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvRows:
+    """The rows of a CSV file, as text.
+
+    Attributes:
+        path: The file.
+        columns: Texts of each column by its name; `question` is there.
+        lines: Line number of each row, counted from 1.
+    """
+
+    path: pathlib.Path
+    columns: dict[str, list[str]]
+    lines: list[int]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> CsvRows:
+        """Reads a file in UTF-8, packed if its name ends in `.gz`; empty lines are left out.
+
+        Raises:
+            DataError: Names file and line: there is no file, it is not CSV, the header lacks
+                `question` or repeats a name, a row has too few or too many fields, no row.
+        """
+        path = pathlib.Path(path)
+        rows: list[list[str]] = []
+        lines: list[int] = []
+        number = 0
+        try:
+            with _opened(path) as file:
+                reader = csv.reader(file)
+                header = next(reader, [])
+                if "question" not in header or len(set(header)) != len(header):
+                    raise DataError(
+                        f"{path}:1: header is {','.join(header)!r}, expected distinct columns, "
+                        f"among them question (source,question,answer,rating)"
+                    )
+                for row in reader:
+                    number = reader.line_num
+                    if not row:
+                        continue
+                    if len(row) != len(header):
+                        raise DataError(
+                            f"{path}:{number}: {len(row)} fields, expected {len(header)}"
+                        )
+                    rows.append(row)
+                    lines.append(number)
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: there is no such file") from error
+        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+            raise DataError(f"{path}: cannot be read, after line {number}: {error}") from error
+        if not rows:
+            raise DataError(f"{path}: there are no puzzles below the header")
+        columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+        return cls(path, columns, lines)
+
+    def refuse(self, bad: npt.ArrayLike, describe: Callable[[int], str]) -> None:
+        """Raises for the first row that is bad.
+
+        Args:
+            bad: bool [E].
+            describe: Says of a row what is wrong with it.
+
+        Raises:
+            DataError: With file and line.
+        """
+        if np.any(bad):
+            row = int(np.argmax(bad))
+            raise DataError(f"{self.path}:{self.lines[row]}: {describe(row)}")
+
+    def boards(
+        self, name: str, cells: int, size: str, values: Mapping[str, int], legal: str
+    ) -> Array:
+        """Turns the texts of a column into boards.
+
+        Args:
+            name: The column.
+            cells: Characters of each text.
+            size: What the message says to have been expected of the length.
+            values: From 0 on, for each legal character (ASCII).
+            legal: What the message says to have been expected of a character.
+
+        Returns:
+            int8 [E, cells].
+
+        Raises:
+            DataError: Another length, or a character that is not in `values`.
+        """
+        texts = self.columns[name]
+        lengths = np.array([len(text) for text in texts])
+        self.refuse(
+            lengths != cells, lambda row: f"{name} has {lengths[row]} characters, expected {size}"
+        )
+        table = np.full(128, -1, np.int8)
+        for character, value in values.items():
+            table[ord(character)] = value
+        joined = "".join(texts).encode("ascii", "replace")  # one byte per character; ? is illegal
+        boards = table[np.frombuffer(joined, np.uint8)].reshape(len(texts), cells)
+
+        def describe(row: int) -> str:
+            cell = int(np.argmax(boards[row] < 0))
+            return (
+                f"{name}, character {cell + 1}: {texts[row][cell]!r} is illegal, expected {legal}"
+            )
+
+        self.refuse((boards < 0).any(1), describe)
+        return boards
+
+    def ratings(self) -> Array | None:
+        """Returns the column `rating`, int32 [E]; None without it.
+
+        Raises:
+            DataError: One is no whole number.
+        """
+        texts = self.columns.get("rating")
+        if texts is None:
+            return None
+        legal = np.array([text.isdecimal() and len(text) < 10 for text in texts])
+        self.refuse(~legal, lambda row: f"rating is {texts[row]!r}, expected a whole number")
+        return np.array([int(text) for text in texts], np.int32)
+
+
+def write_rows(
+    path: str | os.PathLike[str],
+    sources: Sequence[str] | None,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    ratings: Array,
+) -> None:
+    """Writes what `CsvRows.read` reads, atomically; packed if the name ends in `.gz`.
+
+    Args:
+        path: The file.
+        sources: Where each puzzle is from; None: all are generated.
+        questions, answers: As text, one character per cell.
+        ratings: Integers [E].
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["source", "question", "answer", "rating"])
+    sources = ["generated"] * len(questions) if sources is None else sources
+    writer.writerows(zip(sources, questions, answers, ratings.tolist(), strict=True))
+    data = buffer.getvalue().encode()
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(gzip.compress(data, mtime=0) if _is_packed(path) else data)
+
+
+def _is_packed(path: str | os.PathLike[str]) -> bool:
+    return os.fspath(path).endswith(".gz")
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[TextIO]:
+    if _is_packed(path):
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
+            yield file
+    else:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield file

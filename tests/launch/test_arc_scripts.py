@@ -1,0 +1,141 @@
+"""The command lines on an ARC run."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from hrm_jax.data.arc.build import build_arc, read_arc
+from hrm_jax.tasks import parse
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = {"num_train": 6, "num_test": 3, "num_aug": 2, "test_aug": 1, "side": 4}
+
+
+@pytest.fixture(scope="module")
+def arc_run(tiny, start, tmp_path_factory):
+    """The workdir of a finished run; tests may only read it."""
+    workdir = tmp_path_factory.mktemp("arc") / "run"
+    start(tiny(task="arc", data=DATA, steps=2), workdir)
+    return workdir
+
+
+@pytest.fixture
+def run(script, capsys):
+    """Runs a script's main() in this process: (exit code, stdout, stderr)."""
+
+    def call(name, *argv):
+        code = script(name).main([str(x) for x in argv])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def _figures(out):
+    return json.loads(out.splitlines()[-1])
+
+
+def test_evaluate_and_submit(run, arc_run, tmp_path):
+    path = tmp_path / "new" / "submission.json"
+    code, out, _ = run("evaluate", "--workdir", arc_run, "--submission", path)
+    assert code == 0
+    logged = json.loads((arc_run / "metrics.jsonl").read_text().splitlines()[-1])
+    figures = _figures(out)
+    for name in ("pass_at_1", "pass_at_2", "cell_accuracy", "exact_accuracy", "copy_cell_accuracy"):
+        assert re.search(rf"eval/{name} +\d\.\d{{4}}\n", out)
+        assert figures[f"eval/{name}"] == logged[f"eval/{name}"]
+    answers = json.loads(path.read_text())
+    data = read_arc(arc_run / "data")
+    assert list(answers) == [question.task for question in data.questions.items]
+    for (attempts,) in answers.values():
+        assert set(attempts) == {"attempt_1", "attempt_2"}
+        for grid in attempts.values():
+            assert {len(row) for row in grid} == {len(grid[0])}
+            assert {0 <= colour <= 9 for row in grid for colour in row} == {True}
+    code, out, _ = run("evaluate", "--workdir", arc_run, "--submission", path, "--limit=2")
+    assert _figures(out)["eval/puzzles"] == 2
+    assert list(json.loads(path.read_text())) == list(answers)[:1]
+
+
+def test_more_augmentations_of_the_same_tasks(run, arc_run, tmp_path):
+    source = parse({"task": "arc", "data": {**DATA, "test_aug": -1}}).data.source()
+    build_arc(tmp_path / "all", source)
+    code, out, _ = run("evaluate", "--workdir", arc_run, "--data", tmp_path / "all")
+    assert (code, _figures(out)["eval/puzzles"]) == (0, 9)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "its 28 puzzle identifiers are not the 28 that"),
+        ({"num_aug": 1}, "its 19 puzzle identifiers are not the 28 that"),
+    ],
+)
+def test_tasks_that_the_run_does_not_know(change, message, run, arc_run, tmp_path):
+    source = parse({"task": "arc", "data": {**DATA, **change}}).data.source()
+    build_arc(tmp_path / "other", source)
+    code, out, err = run("evaluate", "--workdir", arc_run, "--data", tmp_path / "other")
+    assert (code, out) == (2, "")
+    assert re.search(message, err), err
+
+
+def test_what_cannot_be_submitted(run, arc_run, trained, tmp_path):
+    for flags, message in (
+        (["--workdir", trained, "--submission", tmp_path / "x.json"], "only the answers of ARC"),
+        (["--workdir", arc_run, "--submission", tmp_path], "is a folder, expected the name of a"),
+        (["--workdir", arc_run, "--data=none"], "error: none: no such folder"),
+    ):
+        code, out, err = run("evaluate", *flags)
+        assert (code, out) == (2, "")
+        assert re.search(message, err), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspect_and_view(run, arc_run, tmp_path):
+    for split in ("train", "test"):
+        code, out, _ = run("inspect_dataset", arc_run / "data", "--split", split, "--num=1")
+        assert code == 0
+        assert out.startswith("arc: ")
+    code, _, err = run("view", "--workdir", arc_run, "--output", tmp_path / "view.html")
+    assert code == 0, err
+    page = (tmp_path / "view.html").read_text()
+    assert '"kind":"arc"' in page
+    assert "|||t" in page  # names of augmentations
+
+
+@pytest.mark.slow
+def test_train_from_preset_to_report(tmp_path):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    flags = [
+        f"--config={ROOT / 'configs' / 'arc.py'}:laptop", f"--workdir={tmp_path / 'run'}",
+        "--config.data.num_train=8", "--config.data.num_test=4", "--config.data.num_aug=1",
+        "--config.data.families=mirror,keep", "--config.model.hidden_size=32",
+        "--config.model.puzzle_emb_ndim=32", "--config.batch_size=8", "--config.steps=2",
+        "--config.microbatch_size=0",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "train.py"), *flags],
+        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\(pass@2\): [\d.]+%\.\n", done.stdout), done.stdout
+    assert re.search(r"copy the input: [\d.]+%\.\n", done.stdout)
+    assert (tmp_path / "run" / "plots" / "accuracy.png").exists()
+    shutil.rmtree(tmp_path / "run" / "data")  # made again, the same
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch" / "evaluate.py"), f"--workdir={tmp_path / 'run'}"],
+        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "eval/pass_at_2" in done.stdout
