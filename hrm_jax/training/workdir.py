@@ -31,7 +31,7 @@ _FREE = (
         "tensorboard",
         "wandb",
         "eval_aug",
-    "eval_slots",
+        "eval_slots",
         "eval_max_steps",
     ),
     *("init_from", "reset_puzzle_table", "shard_tables"),
