@@ -29,10 +29,10 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "minutes on two CPU cores; not tuned yet, no figure measured."
-        config.steps = 3200
+        config.steps = 3300
         config.batch_size = 32
         config.microbatch_size = 16
-        config.eval_every = config.checkpoint_every = 800
+        config.eval_every = config.checkpoint_every = 1650
         config.loss = "softmax"
         config.data.update(size=8, unique=True, walls=(0.4, 0.55), num_train=10_000)
         config.eval_max_steps = 3
@@ -41,7 +41,7 @@ def get_config(preset: str = "") -> ConfigDict:
         model.update(name="trm", H_cycles=1, L_cycles=4, rope_theta=20.0, puzzle_emb_len=1)
         model.update(hidden_size=64, num_heads=4, L_layers=2, puzzle_emb_ndim=64)
         model.update(halt_max_steps=2, forward_dtype="float32", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.05)
+        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.3)
         optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
         optimizer.ema = 0.99
     elif preset == "small":
