@@ -18,7 +18,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["hrm_jax", "hrm_jax.*"]),
-    package_data={"hrm_jax": ["py.typed", "viz/page.html"]},
+    package_data={"hrm_jax": ["py.typed", "viz/page.html", "data/text/spanish/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
@@ -31,6 +31,7 @@ setup(
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numba>=0.61",
+        "num2words>=0.5.13",
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.11.30",

@@ -21,6 +21,29 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Any:
     return jax.jit(function, **kwargs)
 
 
+def hoist_constants(
+    function: Callable[..., Any], *args: Any
+) -> tuple[Callable[..., Any], list[Any]]:
+    """Turns the arrays that a function closes over into its first argument.
+
+    `jax.jit` would write them into the program, and given weights can be gigabytes.
+
+    Args:
+        function: A function of arrays.
+        *args: What it will be called with, or arrays' shapes.
+
+    Returns:
+        A function g and arrays such that `g(arrays, *args)` is `function(*args)`.
+    """
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    def hoisted(arrays: list[Any], *args: Any) -> Any:
+        flat = jax.core.eval_jaxpr(closed.jaxpr, arrays, *jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(shape), flat)
+
+    return hoisted, closed.consts
+
+
 def compile_step(step: Any, *args: Any) -> Any:
     """Compiles a jitted step for these arguments.
 

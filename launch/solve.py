@@ -15,8 +15,7 @@ from hrm_jax.data.sudoku.board import SudokuShape
 from hrm_jax.inference.votes import load_last
 from hrm_jax.tasks.puzzle_model import PuzzleModel, Solution
 from hrm_jax.training.checkpoints import CheckpointError
-from hrm_jax.viz import maze_boards
-from hrm_jax.viz.sudoku_boards import trace_gif, trace_png, trace_text
+from hrm_jax.viz import maze_boards, sudoku_boards
 
 
 def _read(source: str) -> list[str]:
@@ -47,10 +46,22 @@ def _trace(kind: str | None, puzzle: str, solution: Solution) -> str:
     """What the model answered after each step, for the terminal."""
     colour, texts = sys.stdout.isatty(), solution.trace_text
     if kind == "sudoku":
-        return trace_text(puzzle, texts, SudokuShape.for_cells(len(puzzle)).size, colour=colour)
+        size = SudokuShape.for_cells(len(puzzle)).size
+        return sudoku_boards.trace_text(puzzle, texts, size, colour=colour)
     if kind == "maze":
         return maze_boards.trace_text(texts, MazeShape.for_cells(len(puzzle)), colour=colour)
     return "".join(f"  ACT step {k}/{len(texts)}: {text}\n" for k, text in enumerate(texts, 1))
+
+
+def _draw(path: pathlib.Path, kind: str | None, puzzle: str, solution: Solution) -> None:
+    """The same as a picture, or as an animation."""
+    boards, gif = solution.trace_text, path.suffix == ".gif"
+    if kind == "maze":
+        draw_maze = maze_boards.trace_gif if gif else maze_boards.trace_png
+        draw_maze(path, boards, MazeShape.for_cells(len(puzzle)))
+    else:
+        draw_sudoku = sudoku_boards.trace_gif if gif else sudoku_boards.trace_png
+        draw_sudoku(path, puzzle, boards, SudokuShape.for_cells(len(puzzle)).size)
 
 
 def _verdict(solution: Solution, votes: int) -> str:
@@ -80,19 +91,27 @@ def main(argv: list[str] | None = None) -> int:
         "--trace",
         nargs="?",
         const="",
-        help="show the board after each step; with a name ending in .png or .gif, draw it there",
+        help="show the board after each step; with a name ending in .png or .gif, draw it there "
+        "(Sudokus and mazes)",
     )
     args = parser.parse_args(argv)
     try:
         model, *others = _load(args)
+        if model.puzzle == "arc":
+            raise ValueError(
+                f"{args.workdir}: ARC tasks are not given as text: launch/evaluate.py "
+                f"--submission=… writes the answers to a data set, launch/view.py shows them"
+            )
         puzzles = _read(args.puzzle)
         if model.puzzle != "maze":
             puzzles = [puzzle.strip() for puzzle in puzzles]
         tracing = args.trace is not None
         if args.trace and not args.trace.endswith((".png", ".gif")):
             raise ValueError(f"--trace={args.trace}: expected a name ending in .png or .gif")
-        if args.trace and model.puzzle != "sudoku":
-            raise ValueError(f"--trace={args.trace}: only Sudokus are drawn; give --trace alone")
+        if args.trace and model.puzzle not in ("sudoku", "maze"):
+            raise ValueError(
+                f"--trace={args.trace}: only Sudokus and mazes are drawn; give --trace alone"
+            )
         solutions = model.solve(
             puzzles,
             max_steps=args.max_steps,
@@ -111,9 +130,7 @@ def main(argv: list[str] | None = None) -> int:
                 path = pathlib.Path(args.trace)
                 if len(puzzles) > 1:
                     path = path.with_stem(f"{path.stem}-{number + 1}")
-                draw = trace_gif if path.suffix == ".gif" else trace_png
-                size = SudokuShape.for_cells(len(puzzle)).size
-                draw(path, puzzle, solution.trace_text, size)
+                _draw(path, model.puzzle, puzzle, solution)
                 print(f"  drawn: {path}")
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from hrm_jax.compilation import hoist_constants
 
 _RUN = """
 import resource, sys
@@ -36,3 +41,17 @@ def test_kept_memory_is_not_fetched_anew():
 
     assert faults("leave") > 10_000
     assert faults("keep") < 1_000
+
+
+def test_arrays_that_a_function_closes_over_become_arguments():
+    ours, given = jnp.arange(1000.0), np.arange(1000.0, dtype=np.float32)
+
+    def function(key, scale):
+        return {"a": ours, "b": scale * given, "c": jax.random.normal(key, (2,))}
+
+    args = jax.random.key(0), jnp.float32(3.0)
+    hoisted, arrays = hoist_constants(function, *args)
+    assert [array.shape for array in arrays] == [(1000,)] * 2
+    assert 'dense<"0x' in jax.jit(function).lower(*args).as_text()
+    assert 'dense<"0x' not in jax.jit(hoisted).lower(arrays, *args).as_text()
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(hoisted)(arrays, *args), function(*args))

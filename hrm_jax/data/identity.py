@@ -5,11 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, Protocol
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.puzzle_set import PuzzleSet
+
+
+class Data(Protocol):
+    """Data of any kind that can be told from others."""
+
+    def digest(self) -> str:
+        """Returns a SHA-256 of all that counts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +27,7 @@ class Identity:
         version: Version of the builder.
         seed: Seed of the builder, None where nothing was drawn.
         counts: Sizes by name, for instance `{"train examples": 1000}`.
-        sha256: Digests by split, from `PuzzleSet.digest`.
+        sha256: Digests by split.
     """
 
     builder: str
@@ -37,8 +43,8 @@ class Identity:
         version: str,
         seed: int | None,
         counts: dict[str, int],
-        train: PuzzleSet,
-        test: PuzzleSet,
+        train: Data,
+        test: Data,
     ) -> Identity:
         """The identity of a pair of sets, with the digests of both."""
         return cls(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import numpy as np
@@ -13,6 +13,69 @@ import numpy.typing as npt
 from hrm_jax.data.puzzle_set import PuzzleSet
 
 Batch = dict[str, npt.NDArray[Any]]
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """A random-access source whose element i is the i-th training batch, for ever."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Batch: ...
+
+
+class Draws:
+    """Draws items in a new random order each epoch, every item once in each.
+
+    What row r of batch i draws is a pure function of (seed, i, r), so an iterator's whole state is
+    the index, and every process can compute just its own rows.
+    """
+
+    def __init__(
+        self, items: int, batch_size: int, seed: int, process_index: int, process_count: int
+    ) -> None:
+        """Prepares draws from {0, …, items - 1}.
+
+        Args:
+            items: Number of items, 1 or more.
+            batch_size: Rows of a batch over all processes.
+            seed: Seed of the orders.
+            process_index: Which part of every batch to draw.
+            process_count: Number of parts.
+
+        Raises:
+            ValueError: `process_count` does not divide `batch_size`.
+        """
+        if batch_size % process_count:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be divided among {process_count} processes"
+            )
+        self._items = items
+        self._batch_size = batch_size
+        self._seed = seed
+        rows = batch_size // process_count
+        self.rows = np.arange(process_index * rows, (process_index + 1) * rows)
+        self._orders: dict[int, npt.NDArray[np.int64]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return sys.maxsize // self._batch_size
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The order of the items in an epoch; the last two are kept."""
+        with self._lock:
+            if epoch not in self._orders:
+                random = np.random.Generator(np.random.PCG64([self._seed, 0, epoch]))
+                self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
+                self._orders[epoch] = random.permutation(self._items)
+            return self._orders[epoch]
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Items and epochs of this process' rows of batch `index`, int64 [B] each."""
+        draws = index * self._batch_size + self.rows
+        epochs = draws // self._items
+        items = [self._order(e)[draws[epochs == e] % self._items] for e in np.unique(epochs)]
+        return np.concatenate(items), epochs
 
 
 class PuzzleBatches:
@@ -44,42 +107,21 @@ class PuzzleBatches:
         Raises:
             ValueError: `process_count` does not divide `batch_size`.
         """
-        if batch_size % process_count:
-            raise ValueError(
-                f"batch_size {batch_size} cannot be divided among {process_count} processes"
-            )
+        groups = len(puzzles.group_indices) - 1
         self._puzzles = puzzles
         self._batch_size = batch_size
         self._seed = seed
-        rows = batch_size // process_count
-        self._rows = np.arange(process_index * rows, (process_index + 1) * rows)
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
-        self._lock = threading.Lock()
+        self._draws = Draws(groups, batch_size, seed, process_index, process_count)
 
     def __len__(self) -> int:
-        return sys.maxsize // self._batch_size
-
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The order of the groups in an epoch; the last two are kept."""
-        with self._lock:
-            if epoch not in self._orders:
-                groups = len(self._puzzles.group_indices) - 1
-                random = np.random.Generator(np.random.PCG64([self._seed, 0, epoch]))
-                self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
-                self._orders[epoch] = random.permutation(groups)
-            return self._orders[epoch]
+        return len(self._draws)
 
     def __getitem__(self, index: int) -> Batch:
         """Batch `index`: inputs and labels [B, S], puzzle_identifiers [B]; this process' rows."""
         puzzles = self._puzzles
-        groups = len(puzzles.group_indices) - 1
-        draws = index * self._batch_size + self._rows
-        epochs = draws // groups
-        group = np.concatenate(
-            [self._order(e)[draws[epochs == e] % groups] for e in np.unique(epochs)]
-        )
+        group, _ = self._draws[index]
         random = np.random.Generator(np.random.PCG64([self._seed, 1, index]))
-        chance = random.random((2, self._batch_size))[:, self._rows]
+        chance = random.random((2, self._batch_size))[:, self._draws.rows]
         puzzle = _pick(puzzles.group_indices, group, chance[0])
         example = _pick(puzzles.puzzle_indices, puzzle, chance[1])
         return {
@@ -95,7 +137,7 @@ def _pick(boundaries: npt.NDArray[Any], part: npt.NDArray[Any], chance: npt.NDAr
     return first + (chance * (boundaries[part + 1] - first)).astype(np.int64)
 
 
-def batch_iterator(source: PuzzleBatches, prefetch: int = 16) -> grain.DatasetIterator:
+def batch_iterator(source: BatchSource, prefetch: int = 16) -> grain.DatasetIterator:
     """An endless iterator over `source` that works ahead in a thread and can be checkpointed.
 
     Args:

@@ -14,8 +14,9 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.inference.load import load
 from hrm_jax.models.act import Solved
 from hrm_jax.tasks.base import Figures
+from hrm_jax.tasks.evaluation import answers_compared
 from hrm_jax.tasks.puzzle_model import PuzzleModel
-from hrm_jax.tasks.votes import Elected, elect, obeying
+from hrm_jax.tasks.votes import elect, obeying
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import read_config
 
@@ -68,11 +69,10 @@ def voted_figures(
         **options: As in `hrm_jax.tasks.evaluation.solve_puzzles`.
 
     Returns:
-        `voted/exact_accuracy`, `voted/accuracy`, `voted/blank_accuracy` and the shares of the
-        task's own verdicts as those of `eval/`; `voted/agreement` (mean share of the votes that
-        the answer got), `voted/votes` (votes for each puzzle) and `voted/steps` (ACT steps of all
-        votes together, mean over puzzles). The same under `verified/` where only votes that obey
-        the rules count; their shares are of all votes.
+        Those of `hrm_jax.tasks.evaluation.answers_compared` as `voted/…`; `voted/agreement` (mean
+        share of the votes that the answer got), `voted/votes` (votes for each puzzle) and
+        `voted/steps` (ACT steps of all votes together, mean over puzzles). The same under
+        `verified/` where only votes that obey the rules count; their shares are of all votes.
 
     Raises:
         DataError: There are no symmetries, or no rules to check, for such puzzles.
@@ -100,30 +100,9 @@ def voted_figures(
     figures: dict[str, Any] = {}
     for name, obeys in rules.items():
         elected = elect(ballots, obeys, kind.answer_length)
-        figures |= {f"{name}/{k}": v for k, v in _scores(kind, puzzles, elected).items()}
+        compared = answers_compared(puzzles, elected.answers.predictions, kind.scores)
+        figures |= {f"{name}/{k}": v for k, v in compared.items()}
         figures[f"{name}/agreement"] = float(np.mean(elected.votes)) / len(ballots)
         figures[f"{name}/votes"] = len(ballots)
         figures[f"{name}/steps"] = float(np.mean(elected.steps))
     return figures
-
-
-def _scores(kind: Any, puzzles: PuzzleSet, elected: Elected) -> Figures:
-    """What `evaluate_puzzles` says of plain answers, of those that won; without their prefix."""
-    answers = elected.answers.predictions
-    inputs = puzzles.inputs[: len(answers)]
-    labels = np.asarray(puzzles.labels[: len(answers)], np.int32)
-    ignored = puzzles.metadata.ignore_label_id
-    counted = np.ones(labels.shape, bool) if ignored is None else labels != ignored
-    right = answers == labels
-
-    def share(of: npt.NDArray[np.bool_]) -> float:
-        number = of.sum(1)
-        rows = number > 0
-        return float(((right & of).sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
-
-    return {
-        "exact_accuracy": float((right | ~counted).all(1).mean()),
-        "accuracy": share(counted),
-        "blank_accuracy": share(counted & (inputs != labels)),
-        **{k: float(np.mean(v)) for k, v in kind.scores(inputs, labels, answers).items()},
-    }

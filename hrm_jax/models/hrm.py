@@ -17,7 +17,7 @@ from hrm_jax.configs import require
 from hrm_jax.layers.block import ReasoningModule
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import recurrent
-from hrm_jax.models.recurrent import RecurrentConfig, RecurrentNetwork, Thought, Variables
+from hrm_jax.models.recurrent import RecurrentConfig, RecurrentNetwork, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,11 @@ class HRM(RecurrentNetwork):
         self.H_level = level(c.H_layers)
         self.L_level = level(c.L_layers)
 
+    @property
+    def learnt(self) -> int:
+        """Only the last update: the one-step gradient (§2.2 of the paper)."""
+        return 1
+
     def update_L(self, z_H: Array, z_L: Array, x: Array) -> Array:
         """z_L ← L(z_L, z_H + x̃)."""
         return self.L_level(z_L, z_H + x, self._rotary(x.shape[1]))
@@ -84,30 +89,6 @@ def init(config: HRMConfig, key: PRNGKeyArray) -> dict[str, Any]:
         ConfigError: The config does not say how long puzzles are or how many tokens there are.
     """
     return recurrent.init(HRM(config), key)
-
-
-def think(
-    config: HRMConfig,
-    variables: Variables,
-    z_H: Float[Array, "B T D"],
-    z_L: Float[Array, "B T D"],
-    inputs: Int[Array, "B S"],
-    puzzle_rows: Float[Array, "B E"] | None,
-) -> Thought:
-    """One ACT step: all cycles without gradient except the last update of z_L and of z_H.
-
-    Args:
-        config: Sizes.
-        variables: `params`, differentiated through the last two updates, the embeddings and the
-            heads only (one-step gradient, §2.2 of the paper).
-        z_H, z_L: States before the step.
-        inputs: Tokens.
-        puzzle_rows: Rows of the puzzle table, one for each row of the batch, or None.
-
-    Returns:
-        The new states, detached, and what is read from z_H.
-    """
-    return recurrent.think(HRM(config), variables, z_H, z_L, inputs, puzzle_rows, learnt=1)
 
 
 def next_halting_values(

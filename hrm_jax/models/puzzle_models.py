@@ -6,12 +6,16 @@ from typing import Any
 
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hrm_jax.models import hrm, trm
-from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.models.recurrent import Thought, Variables
-from hrm_jax.models.trm import TRMConfig
+from hrm_jax.models import recurrent
+from hrm_jax.models.hrm import HRM, HRMConfig
+from hrm_jax.models.recurrent import RecurrentNetwork, Thought, Variables
+from hrm_jax.models.trm import TRM, TRMConfig
 
 PuzzleModelConfig = HRMConfig | TRMConfig
+
+
+def _network(config: PuzzleModelConfig) -> RecurrentNetwork:
+    return TRM(config) if isinstance(config, TRMConfig) else HRM(config)
 
 
 def init(config: PuzzleModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def init(config: PuzzleModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
     Raises:
         ConfigError: The config does not say how long puzzles are or how many tokens there are.
     """
-    return trm.init(config, key) if isinstance(config, TRMConfig) else hrm.init(config, key)
+    return recurrent.init(_network(config), key)
 
 
 def think(
@@ -31,7 +35,5 @@ def think(
     inputs: Int[Array, "B S"],
     puzzle_rows: Float[Array, "B E"] | None,
 ) -> Thought:
-    """One ACT step; see `hrm.think` and `trm.think`."""
-    if isinstance(config, TRMConfig):
-        return trm.think(config, variables, z_H, z_L, inputs, puzzle_rows)
-    return hrm.think(config, variables, z_H, z_L, inputs, puzzle_rows)
+    """One ACT step; see `hrm_jax.models.recurrent.think`."""
+    return recurrent.think(_network(config), variables, z_H, z_L, inputs, puzzle_rows)

@@ -148,6 +148,11 @@ class RecurrentNetwork(nn.Module):
             shape = (c.num_puzzle_identifiers, c.puzzle_emb_ndim)
             self.variable("tables", "puzzle_emb", jnp.zeros, shape, jnp.float32)
 
+    @property
+    def learnt(self) -> int:
+        """How many updates of z_L at the end of an ACT step have a gradient, 1 to L_cycles."""
+        raise NotImplementedError
+
     def update_L(self, z_H: Array, z_L: Array, x: Array) -> Array:
         """The new z_L; all are [B, P+S, D]."""
         raise NotImplementedError
@@ -244,10 +249,8 @@ def think(
     z_L: Float[Array, "B T D"],
     inputs: Int[Array, "B S"],
     puzzle_rows: Float[Array, "B E"] | None,
-    *,
-    learnt: int,
 ) -> Thought:
-    """One ACT step: all cycles without gradient except the last updates of z_L and that of z_H.
+    """One ACT step: without gradient except the last updates of z_L, `model.learnt`, and of z_H.
 
     Args:
         model: The network.
@@ -255,12 +258,11 @@ def think(
         z_H, z_L: States before the step.
         inputs: Tokens.
         puzzle_rows: Rows of the puzzle table, one for each row of the batch, or None.
-        learnt: How many updates of z_L at the end have a gradient, 1 to L_cycles.
 
     Returns:
         The new states, detached, and what is read from z_H.
     """
-    config = model.config
+    config, learnt = model.config, model.learnt
     frozen = jax.lax.stop_gradient(variables)
     x = apply(model, variables, inputs, puzzle_rows, method="embed")
     still = jax.lax.stop_gradient(x)

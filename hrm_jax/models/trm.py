@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from hrm_jax.configs import require
 from hrm_jax.layers.block import ReasoningModule
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import recurrent
-from hrm_jax.models.recurrent import RecurrentConfig, RecurrentNetwork, Thought, Variables
+from hrm_jax.models.recurrent import RecurrentConfig, RecurrentNetwork
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,11 @@ class TRM(RecurrentNetwork):
             positions_width=swiglu_width(length, c.expansion) if c.mlp_t else 0,
         )
 
+    @property
+    def learnt(self) -> int:
+        """All updates of the last round (§4.1 of the paper)."""
+        return self.config.L_cycles
+
     def update_L(self, z_H: Array, z_L: Array, x: Array) -> Array:
         """z_L ← net(z_L, z_H + x̃)."""
         return self.L_level(z_L, z_H + x, self._rotary(x.shape[1]))
@@ -95,29 +100,3 @@ def init(config: TRMConfig, key: PRNGKeyArray) -> dict[str, Any]:
         ConfigError: The config does not say how long puzzles are or how many tokens there are.
     """
     return recurrent.init(TRM(config), key)
-
-
-def think(
-    config: TRMConfig,
-    variables: Variables,
-    z_H: Float[Array, "B T D"],
-    z_L: Float[Array, "B T D"],
-    inputs: Int[Array, "B S"],
-    puzzle_rows: Float[Array, "B E"] | None,
-) -> Thought:
-    """One ACT step: all rounds but the last without gradient, the last with all of it.
-
-    Args:
-        config: Sizes.
-        variables: `params`, differentiated through the L_cycles + 1 updates of the last round, the
-            embeddings and the heads (§4.1 of the paper).
-        z_H, z_L: States before the step.
-        inputs: Tokens.
-        puzzle_rows: Rows of the puzzle table, one for each row of the batch, or None.
-
-    Returns:
-        The new states, detached, and what is read from z_H. Nothing trains `q_continue`.
-    """
-    model = TRM(config)
-    learnt = config.L_cycles
-    return recurrent.think(model, variables, z_H, z_L, inputs, puzzle_rows, learnt=learnt)

@@ -223,14 +223,28 @@ class ArcTask(PuzzleTask):
         solved, those of the baselines."""
         assert isinstance(puzzles, ArcTest)
         ballot = puzzles.vote(solved)
-        if all(question.answer is None for question in ballot.questions.items):
-            return {}
-        votes = int(np.bincount(ballot.questions.item).max())
-        passed = pass_at_k(ballot, [k for k in PASS_AT if k <= max(2, votes)])
-        figures = {f"eval/{name.replace('@', '_at_')}": share for name, share in passed.items()}
-        figures["eval/cell_accuracy"] = cell_accuracy(ballot)
-        if len(ballot.questions) == len(puzzles):
+        figures = {f"eval/{name}": share for name, share in ballot_figures(ballot).items()}
+        if figures and len(ballot.questions) == len(puzzles):
             for name, baseline in puzzles.baselines.items():
                 figures[f"eval/{name}_pass_at_1"] = baseline.pass_at_1
                 figures[f"eval/{name}_cell_accuracy"] = baseline.cell_accuracy
         return figures
+
+
+def ballot_figures(ballot: Ballot, models: int = 1) -> Figures:
+    """Scores votes.
+
+    Args:
+        ballot: Votes of all augmentations.
+        models: How many models have voted.
+
+    Returns:
+        `pass_at_1`, `pass_at_2`, `pass_at_10`, …, as far as there are so many votes, and
+        `cell_accuracy`; {} where no answers are known.
+    """
+    if all(question.answer is None for question in ballot.questions.items):
+        return {}
+    votes = models * int(np.bincount(ballot.questions.item).max())
+    passed = pass_at_k(ballot, [k for k in PASS_AT if k <= max(2, votes)])
+    figures: dict[str, Any] = {name.replace("@", "_at_"): x for name, x in passed.items()}
+    return {**figures, "cell_accuracy": cell_accuracy(ballot)}

@@ -118,6 +118,51 @@ def solve_puzzles(
     )
 
 
+Scores = Callable[..., Mapping[str, npt.NDArray[np.bool_]]]
+
+
+def answers_compared(
+    puzzles: PuzzleSet, predictions: npt.NDArray[Any], scores: Scores | None = None
+) -> Figures:
+    """Compares answers with labels.
+
+    Args:
+        puzzles: Questions and answers.
+        predictions: Answers to the first N of them [N, S].
+        scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
+
+    Returns:
+        `exact_accuracy` (all labelled tokens right), `accuracy` (share of labelled tokens that are
+        right, averaged over puzzles), `blank_accuracy` (the same over tokens that the question does
+        not give), and the shares of the further verdicts. Puzzles without any label have no part
+        in the accuracies, which are left out if all are so.
+    """
+    inputs = puzzles.inputs[: len(predictions)]
+    labels, counted = _labels(puzzles, len(predictions))
+    right = (predictions == labels) & counted
+    known = counted.any(1)
+
+    def share(of: npt.NDArray[np.bool_]) -> float:
+        number = of.sum(1)
+        rows = number > 0
+        return float(((right & of).sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
+
+    further = {} if scores is None else scores(inputs, labels, predictions)
+    figures: dict[str, Any] = {name: float(np.mean(v)) for name, v in further.items()}
+    if known.any():
+        figures["exact_accuracy"] = float((right == counted).all(1)[known].mean())
+        figures["accuracy"] = share(counted)
+        figures["blank_accuracy"] = share(counted & (inputs != labels))
+    return figures
+
+
+def _labels(puzzles: PuzzleSet, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Labels of the first puzzles as int32, and which of them count; both [N, S]."""
+    labels = np.asarray(puzzles.labels[:count], np.int32)
+    ignored = puzzles.metadata.ignore_label_id
+    return labels, np.ones(labels.shape, bool) if ignored is None else labels != ignored
+
+
 def evaluate_puzzles(
     config: PuzzleModelConfig,
     variables: Mapping[str, Any],
@@ -127,7 +172,7 @@ def evaluate_puzzles(
     halting: Halting = "q",
     max_steps: int | None = None,
     limit: int | None = None,
-    scores: Callable[..., Mapping[str, npt.NDArray[np.bool_]]] | None = None,
+    scores: Scores | None = None,
     tally: Callable[[PuzzleSet, Solved], Figures] | None = None,
 ) -> Figures:
     """Solves a set and compares with its labels.
@@ -138,19 +183,17 @@ def evaluate_puzzles(
         puzzles: Questions and answers.
         slots, halting, max_steps: As in `solve_puzzles`.
         limit: Only the first so many examples; None takes all.
-        scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
+        scores: As in `answers_compared`.
         tally: From `puzzles` and the answers to the first N of them to figures of them together.
 
     Returns:
-        `eval/exact_accuracy` (all labelled tokens right), `eval/accuracy` (share of labelled
-        tokens that are right, averaged over puzzles), `eval/blank_accuracy` (the same over tokens
-        that the question does not give), `eval/q_halt_accuracy` (whether q_halt ≥ 0 tells right
-        answers from wrong), `eval/steps` (mean ACT steps), `eval/exact_accuracy_by_step` (list: if
-        all rows were stopped after that many steps), `eval/puzzles`, `eval/puzzles_per_second`
-        (without compilation), the shares of the further verdicts, and the figures of `tally`.
-        Puzzles without any label have no part in the accuracies, which are left out if all are so.
+        The figures of `answers_compared` as `eval/…`, `eval/q_halt_accuracy` (whether q_halt ≥ 0
+        tells right answers from wrong), `eval/steps` (mean ACT steps),
+        `eval/exact_accuracy_by_step` (list: if all rows were stopped after that many steps),
+        `eval/puzzles`, `eval/puzzles_per_second` (without compilation), and the figures of `tally`.
+        The accuracies are left out where no puzzle has a label.
     """
-    inputs, labels = puzzles.inputs[:limit], np.asarray(puzzles.labels[:limit], np.int32)
+    inputs = puzzles.inputs[:limit]
     solved = solve_puzzles(
         config,
         variables,
@@ -161,35 +204,22 @@ def evaluate_puzzles(
         max_steps=max_steps,
         trace=True,
     )
-    ignored = puzzles.metadata.ignore_label_id
-    counted = np.ones(labels.shape, bool) if ignored is None else labels != ignored
-    blank = counted & (inputs != labels)
-    right = (solved.predictions == labels) & counted
-    known = counted.any(axis=1)
-    exact = np.all(right == counted, axis=1)
-
-    def share(some: npt.NDArray[Any], of: npt.NDArray[Any]) -> float:
-        number = of.sum(1)
-        rows = number > 0
-        return float((some.sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
-
-    further = {} if scores is None else scores(inputs, labels, solved.predictions)
-    figures: dict[str, Any] = {f"eval/{k}": float(np.mean(v)) for k, v in further.items()}
+    compared = answers_compared(puzzles, solved.predictions, scores)
+    figures: dict[str, Any] = {f"eval/{name}": value for name, value in compared.items()}
+    labels, counted = _labels(puzzles, len(inputs))
+    known = counted.any(1)
     if known.any():
-        figures |= {
-            "eval/exact_accuracy": float(exact[known].mean()),
-            "eval/accuracy": share(right, counted),
-            "eval/blank_accuracy": share(right & blank, blank),
-            "eval/q_halt_accuracy": float(((solved.q_halt >= 0) == exact)[known].mean()),
-            "eval/exact_accuracy_by_step": [  # one at a time, for a trace can be gigabytes
-                float(np.all((board == labels) | ~counted, axis=1)[known].mean())
-                for board in np.moveaxis(solved.trace, 1, 0)
-            ],
-        }
+        exact = ((solved.predictions == labels) | ~counted).all(1)
+        agrees = (solved.q_halt >= 0) == exact
+        figures["eval/q_halt_accuracy"] = float(agrees[known].mean())
+        figures["eval/exact_accuracy_by_step"] = [  # one at a time, for a trace can be gigabytes
+            float(((board == labels) | ~counted).all(1)[known].mean())
+            for board in np.moveaxis(solved.trace, 1, 0)
+        ]
     return {
         **figures,
         "eval/steps": float(solved.steps.mean()),
         **({} if tally is None else tally(puzzles, solved)),
-        "eval/puzzles": len(labels),
-        "eval/puzzles_per_second": len(labels) / solved.seconds,
+        "eval/puzzles": len(inputs),
+        "eval/puzzles_per_second": len(inputs) / solved.seconds,
     }

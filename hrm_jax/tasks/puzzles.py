@@ -105,13 +105,8 @@ def identify(
     builder: str, version: str, seed: int | None, train: PuzzleSet, test: PuzzleSet
 ) -> Identity:
     """What identifies a pair of sets."""
-    return Identity(
-        builder=builder,
-        version=version,
-        seed=seed,
-        counts={"train_examples": len(train), "test_examples": len(test)},
-        sha256={"train": train.digest(), "test": test.digest()},
-    )
+    counts = {"train_examples": len(train), "test_examples": len(test)}
+    return Identity.of(builder, version, seed, counts, train, test)
 
 
 class PuzzleTask(abc.ABC):

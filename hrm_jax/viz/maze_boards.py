@@ -1,15 +1,23 @@
-"""A maze being solved, ACT step by ACT step, for the terminal."""
+"""A maze being solved, ACT step by ACT step: for the terminal, as a picture, as an animation."""
 
 from __future__ import annotations
 
 import itertools
+import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+from PIL import Image
+
 from hrm_jax.data.maze.board import CHARACTERS, MazeShape
+from hrm_jax.viz.frames import Path, save_gif, save_png
+from hrm_jax.viz.pen import Pen
+from hrm_jax.viz.puzzle_pictures import draw_maze
 from hrm_jax.viz.terminal import ANSI_END, side_by_side
 
 _FILLS = {"#": "\x1b[100m", "o": "\x1b[44m", "S": "\x1b[1;32m", "G": "\x1b[1;31m", " ": ""}
 _CHANGED = "\x1b[30;43m"
+_MARGIN, _TITLE, _TITLE_WIDTH = 14, 30, 120  # pixels
 
 
 def trace_text(
@@ -40,20 +48,14 @@ def trace_frames(boards: Sequence[str], shape: MazeShape, *, colour: bool = Fals
     Returns:
         Lines for each step, of the same number for all.
     """
-    if not boards:
-        raise ValueError("boards: expected the board after at least one step, got none")
-    for step, board in enumerate(boards, 1):
-        if len(board) != shape.cells:
-            raise ValueError(
-                f"board after step {step}: expected {shape.cells} characters, got {len(board)}"
-            )
+    _check(boards, shape)
     columns = shape.width * (1 + colour)
     rule = f"+{'-' * columns}+"
     frames = []
     for step, (before, board) in enumerate(itertools.pairwise((boards[0], *boards)), 1):
         cells = [_cell(old, new, colour) for old, new in zip(before, board, strict=True)]
         rows = ["".join(cells[i : i + shape.width]) for i in range(0, len(cells), shape.width)]
-        title = f"ACT step {step}/{len(boards)}".center(len(rule))
+        title = _title(step, boards).center(len(rule))
         margin = " " * (len(title) - len(rule))  # of boards that are narrower than their title
         lines = [rule, *(f"|{row}|" for row in rows), rule]
         frames.append("\n".join([title, *(line + margin for line in lines)]))
@@ -77,3 +79,71 @@ def _cell(old: str, new: str, colour: bool) -> str:
     if old == new:
         return character
     return "O" if new == "o" else "x" if (old, new) == ("o", " ") else character
+
+
+def _check(boards: Sequence[str], shape: MazeShape) -> None:
+    if not boards:
+        raise ValueError("boards: expected the board after at least one step, got none")
+    for step, board in enumerate(boards, 1):
+        if len(board) != shape.cells:
+            raise ValueError(
+                f"board after step {step}: expected {shape.cells} characters, got {len(board)}"
+            )
+
+
+def _title(step: int, boards: Sequence[str]) -> str:
+    return f"ACT step {step}/{len(boards)}"
+
+
+def trace_png(path: Path, boards: Sequence[str], shape: MazeShape) -> pathlib.Path:
+    """Draws the boards after each ACT step on one contact sheet.
+
+    They are drawn as by `hrm_jax.viz.puzzle_pictures.draw_maze`; cells that changed since the step
+    before are yellow.
+
+    Args:
+        path: PNG file to write, atomically.
+        boards, shape: As in `trace_text`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: As in `trace_text`.
+        OSError: The file cannot be written.
+    """
+    return save_png(path, _pictures(boards, shape))
+
+
+def trace_gif(
+    path: Path, boards: Sequence[str], shape: MazeShape, *, ms_per_frame: int = 600
+) -> pathlib.Path:
+    """Draws the boards after each ACT step as an endless animation, one frame each.
+
+    Args:
+        path: GIF file to write, atomically.
+        boards, shape: As in `trace_text`; drawn as in `trace_png`.
+        ms_per_frame: As in `hrm_jax.viz.frames.save_gif`.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: As in `trace_text` and `save_gif`.
+        OSError: The file cannot be written.
+    """
+    return save_gif(path, _pictures(boards, shape), ms_per_frame)
+
+
+def _pictures(boards: Sequence[str], shape: MazeShape) -> list[Image.Image]:
+    _check(boards, shape)
+    cell = max(8, min(28, 420 // max(shape.height, shape.width)))
+    width, height = cell * shape.width, cell * shape.height
+    tokens = np.array([[CHARACTERS.find(c) + 1 for c in board] for board in boards], np.uint8)
+    pictures = []
+    for step, (before, board) in enumerate(itertools.pairwise((tokens[0], *tokens)), 1):
+        pen = Pen(max(width, _TITLE_WIDTH) + 2 * _MARGIN, height + _TITLE + _MARGIN)
+        pen.text(_MARGIN, _TITLE / 2, _title(step, boards), 15, anchor="lm")
+        draw_maze(pen.at(_MARGIN, _TITLE), width, board, board, shape=shape, before=before)
+        pictures.append(pen.image())
+    return pictures

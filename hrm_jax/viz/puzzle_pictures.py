@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from hrm_jax.data.arc.tokens import decode as decode_grid
 from hrm_jax.data.domino.encoding import HAND, TABLE
-from hrm_jax.data.domino.game import END_NAMES, FIRST
+from hrm_jax.data.domino.text import move_text
 from hrm_jax.data.maze.board import FREE, GOAL, PATH, START, WALL, MazeShape
 from hrm_jax.data.sudoku.board import SudokuShape
-from hrm_jax.viz.pen import BLACK, BLUE, DIM, GREEN, GREY, RED, WHITE, WRONG, Pen
+from hrm_jax.viz.pen import BLACK, BLUE, CHANGED, DIM, GREEN, GREY, RED, WHITE, WRONG, Pen
 
 Array = npt.NDArray[Any]
 
@@ -62,27 +62,41 @@ def draw_sudoku(
 
 
 def draw_maze(
-    pen: Pen, side: int, question: Array, board: Array, label: Array | None = None
+    pen: Pen,
+    side: int,
+    question: Array,
+    board: Array,
+    label: Array | None = None,
+    *,
+    shape: MazeShape | None = None,
+    before: Array | None = None,
 ) -> None:
     """Draws a maze with the path it marks; S is green, G red, wrong cells are red.
 
     Args:
         pen: Where to draw; the top left corner is its origin.
-        side: Most pixels of a side.
-        question: Tokens [cells] of a square maze; not drawn.
+        side: Most pixels of a line.
+        question: Tokens [cells]; not drawn.
         board: Tokens of the board to draw [cells]; `?` for what is none.
         label: Tokens of the right answer, if cells that differ are to be marked; 0 is not compared.
+        shape: Shape of the maze; None for a square.
+        before: Tokens of another board [cells]; cells that differ are yellow, or framed so.
     """
-    wrong = _wrong(board, label)
-    shape = MazeShape.for_cells(len(board))
+    shape = shape or MazeShape.for_cells(len(board))
     cell = side // shape.width
-    grid, marks = (x.reshape(shape.height, shape.width) for x in (board, wrong))
+    changed = board != (board if before is None else before)
+    grid, marks, changes = (
+        x.reshape(shape.height, shape.width) for x in (board, _wrong(board, label), changed)
+    )
     fills = {WALL: _WALL, FREE: WHITE, PATH: _PATH, START: GREEN, GOAL: RED}
     for (row, col), token in np.ndenumerate(grid):
         fill = fills.get(token, WRONG)
         if marks[row, col]:
             fill = _WRONG_WALL if token == WALL else WRONG
-        pen.box(col * cell, row * cell, cell, cell, fill)
+        if changes[row, col] and token != WALL:
+            fill = CHANGED
+        edge = CHANGED if changes[row, col] else None
+        pen.box(col * cell, row * cell, cell, cell, fill, edge, max(1, cell / 8))
     on_path = (grid >= START) & (grid <= PATH)
     thick = max(1.5, cell / 5)
     for row, col in np.argwhere(on_path).tolist():
@@ -177,9 +191,9 @@ def draw_domino(
                     edge = GREEN if sorted(pair) == right else ink
                 _draw_tile(pen.at(place * (2 * _HALF + _GAP), y), pair, edge)
             y += _HALF + _GAP
-    pen.text(0, y + 2, f"model: {move_words(answer)}", ink=ink, bold=True)
+    pen.text(0, y + 2, f"model: {move_text(answer)}", ink=ink, bold=True)
     if ink != GREEN:
-        pen.text(side / 2, y + 2, f"right: {move_words(label)}", ink=GREEN, bold=True)
+        pen.text(side / 2, y + 2, f"right: {move_text(label)}", ink=GREEN, bold=True)
 
 
 def _tile_lines(side: int, tokens: Array) -> list[list[list[int]]]:
@@ -187,15 +201,6 @@ def _tile_lines(side: int, tokens: Array) -> list[list[list[int]]]:
     tiles = [pair for pair in tokens.reshape(-1, 2).tolist() if any(pair)]
     beside = (side + _GAP) // (2 * _HALF + _GAP)
     return [tiles[i : i + beside] for i in range(0, len(tiles), beside)]
-
-
-def move_words(tokens: Sequence[int] | Array) -> str:
-    """A move [3 or more] in words, such as "6-4 at the right end"; `?` for what means nothing."""
-    a, b, end = (int(token) for token in tokens[:3])
-    tile = "-".join(str(half - 1) if 1 <= half <= 7 else "?" for half in (a, b))
-    if end == FIRST:
-        return f"{tile} as the first tile"
-    return f"{tile} at the {END_NAMES.get(end, '?')} end"
 
 
 def _draw_tile(pen: Pen, pair: Sequence[int], edge: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from hrm_jax.data.sudoku.board import SudokuShape, digits_of_text
-from hrm_jax.files import atomic_path
+from hrm_jax.viz.frames import Path, save_gif, save_png
 from hrm_jax.viz.pen import BLACK, BLUE, CHANGED, GREY, RED, WHITE, font
 from hrm_jax.viz.terminal import ANSI_END, side_by_side
 
-Path = str | os.PathLike[str]
 Array = npt.NDArray[Any]
 
 _CELL, _MARGIN, _TITLE = 36, 14, 30  # pixels
@@ -178,16 +176,7 @@ def trace_png(path: Path, question_text: str, boards: Sequence[str], size: int) 
         ValueError: As in `trace_text`.
         OSError: The file cannot be written.
     """
-    pictures = _pictures(_trace(question_text, boards, size))
-    columns = min(4, len(pictures))
-    rows = -(-len(pictures) // columns)
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (columns * width, rows * height), WHITE)
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k % columns * width, k // columns * height))
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, format="PNG")
-    return pathlib.Path(path)
+    return save_png(path, _pictures(_trace(question_text, boards, size)))
 
 
 def trace_gif(
@@ -207,20 +196,7 @@ def trace_gif(
         ValueError: As in `trace_text`, or `ms_per_frame` is less than 10, the GIF's unit.
         OSError: The file cannot be written.
     """
-    if ms_per_frame < 10:
-        raise ValueError(f"ms_per_frame: expected 10 or more, got {ms_per_frame}")
-    pictures = _pictures(_trace(question_text, boards, size))
-    durations = [ms_per_frame] * (len(pictures) - 1) + [3 * ms_per_frame]
-    with atomic_path(path) as temporary:
-        pictures[0].save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=pictures[1:],
-            duration=durations,
-            loop=0,
-        )
-    return pathlib.Path(path)
+    return save_gif(path, _pictures(_trace(question_text, boards, size)), ms_per_frame)
 
 
 def _pictures(trace: _Trace) -> list[Image.Image]:

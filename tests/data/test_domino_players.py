@@ -9,6 +9,7 @@ from hrm_jax.data.domino.players import (
     BatchPlayer,
     GreedyPlayer,
     ModelPlayer,
+    Player,
     RandomPlayer,
     tournament,
     wilson,
@@ -57,7 +58,9 @@ def test_a_model_that_knows_the_labels_plays_like_greedy_in_few_batches():
 
     model = ModelPlayer(solve)
     assert isinstance(model, BatchPlayer)
+    assert isinstance(RandomPlayer(), Player)
     assert not isinstance(RandomPlayer(), BatchPlayer)
+    assert not isinstance("random", Player)
     got = tournament([model, GreedyPlayer("other")], 100)
     want = tournament([GreedyPlayer("model"), GreedyPlayer("other")], 100)
     assert got == want

@@ -50,6 +50,7 @@ def test_bad_text(text, message):
 
 
 def test_moves():
-    assert move_text(np.array([4, 3, 1, 5, 5])) == "3|2 left"
+    assert move_text(np.array([4, 3, 1, 5, 5])) == "3|2 at the left end"
+    assert move_text(np.array([1, 1, 2])) == "0|0 at the right end"
     assert move_text(np.array([1, 7, 3])) == "0|6 first"
-    assert move_text(np.array([0, 8, 4])) == "?|? ?"
+    assert move_text(np.array([0, 8, 4])) == "?|? at the ? end"

@@ -27,7 +27,7 @@ from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.tasks.arc import ArcTask
 from hrm_jax.tasks.domino import DominoTask
-from hrm_jax.tasks.evaluation import evaluate_puzzles, solve_puzzles
+from hrm_jax.tasks.evaluation import answers_compared, evaluate_puzzles, solve_puzzles
 from hrm_jax.tasks.maze import MazeTask
 from hrm_jax.tasks.puzzle_model import PuzzleModel
 from hrm_jax.tasks.sudoku import SudokuTask
@@ -270,6 +270,24 @@ def test_figures_of_the_first_puzzles_only():
     plain = solve_puzzles(model.config, model.variables, puzzles.inputs[:2], identifiers)
     figures = voted_figures([model], puzzles, plain, votes=2)
     assert figures["voted/exact_accuracy"] in (0.0, 0.5, 1.0)
+
+
+def test_puzzles_without_labels_have_no_part_in_the_accuracies():
+    puzzles = _four_puzzles()
+    labels = puzzles.labels.copy()
+    labels[1] = 0
+    some = PuzzleSet.simple(puzzles.inputs, labels, 6, 0)
+    scores = {"first": np.array([True, False, False, False])}
+    for predictions, right in ((puzzles.labels, 1.0), (puzzles.inputs, 0.0)):
+        figures = answers_compared(some, predictions, lambda *_: scores)
+        assert figures == {
+            "first": 0.25,
+            "exact_accuracy": right,
+            "accuracy": 0.75 + right / 4,
+            "blank_accuracy": right,
+        }
+    none = PuzzleSet.simple(puzzles.inputs, np.zeros_like(labels), 6, 0)
+    assert answers_compared(none, puzzles.inputs) == {}
 
 
 def test_solving_by_vote():

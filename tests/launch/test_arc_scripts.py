@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from hrm_jax.data.arc.build import build_arc, read_arc
+from hrm_jax.inference import arc
+from hrm_jax.models.act import Solved
 from hrm_jax.tasks import parse
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -21,7 +24,7 @@ DATA = {"num_train": 6, "num_test": 3, "num_aug": 2, "test_aug": 1, "side": 4}
 def arc_run(tiny, start, tmp_path_factory):
     """The workdir of a finished run; tests may only read it."""
     workdir = tmp_path_factory.mktemp("arc") / "run"
-    start(tiny(task="arc", data=DATA, steps=2), workdir)
+    start(tiny(task="arc", data=DATA, steps=2, checkpoint_every=1), workdir)
     return workdir
 
 
@@ -62,6 +65,45 @@ def test_evaluate_and_submit(run, arc_run, tmp_path):
     assert list(json.loads(path.read_text())) == list(answers)[:1]
 
 
+def test_checkpoints_vote_together(run, arc_run, tmp_path, monkeypatch):
+    path = tmp_path / "submission.json"
+    flags = ["--workdir", arc_run, "--submission", path]
+    plain = _figures(run("evaluate", *flags)[1])
+    alone = path.read_text()
+    code, out, _ = run("evaluate", *flags, "--last=2")
+    figures = _figures(out)
+    assert code == 0
+    assert figures["voted/votes"] == 2
+    assert figures["voted/steps"] >= figures["eval/steps"] + 1
+    assert set(figures) - set(plain) == {
+        *("voted/pass_at_1", "voted/pass_at_2", "voted/cell_accuracy"),
+        *("voted/votes", "voted/steps"),
+    }
+    # The older one is made to know the answers, and to be sure of them.
+    data = read_arc(arc_run / "data")
+
+    def solve_puzzles(config, variables, inputs, identifiers, **options):
+        np.testing.assert_array_equal(identifiers, data.test.example_identifiers())
+        count = len(inputs)
+        return Solved(data.test.labels, np.ones(count, int), np.full(count, 99.0), None, count)
+
+    monkeypatch.setattr(arc, "solve_puzzles", solve_puzzles)
+    figures = _figures(run("evaluate", *flags, "--last=2")[1])
+    assert figures["voted/pass_at_1"] == figures["voted/cell_accuracy"] == 1
+    assert figures["eval/pass_at_1"] == plain["eval/pass_at_1"] < 1
+    answers = json.loads(path.read_text())
+    assert path.read_text() != alone
+    for question in data.questions.items:
+        assert answers[question.task][0]["attempt_1"] == question.answer.tolist()
+
+
+@pytest.mark.parametrize("flag", ["--votes=2", "--verify"])
+def test_what_arc_votes_on_by_itself(flag, run, arc_run):
+    code, out, err = run("evaluate", "--workdir", arc_run, flag)
+    assert (code, out) == (2, "")
+    assert "votes and verify are not for ARC" in err
+
+
 def test_more_augmentations_of_the_same_tasks(run, arc_run, tmp_path):
     source = parse({"task": "arc", "data": {**DATA, "test_aug": -1}}).data.source()
     build_arc(tmp_path / "all", source)
@@ -94,6 +136,12 @@ def test_what_cannot_be_submitted(run, arc_run, trained, tmp_path):
         assert (code, out) == (2, "")
         assert re.search(message, err), err
     assert not list(tmp_path.iterdir())
+
+
+def test_tasks_are_no_text(run, arc_run):
+    code, out, err = run("solve", "--workdir", arc_run, "123")
+    assert (code, out) == (2, "")
+    assert re.search("ARC tasks are not given as text: launch/evaluate.py --submission", err)
 
 
 def test_inspect_and_view(run, arc_run, tmp_path):

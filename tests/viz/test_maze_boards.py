@@ -1,9 +1,12 @@
-"""Mazes being solved, in a terminal."""
+"""Mazes being solved."""
 
+import numpy as np
 import pytest
+from PIL import Image, ImageColor
 
 from hrm_jax.data.maze.board import MazeShape
-from hrm_jax.viz.maze_boards import trace_frames, trace_text
+from hrm_jax.viz.maze_boards import trace_frames, trace_gif, trace_png, trace_text
+from hrm_jax.viz.pen import CHANGED
 
 SHAPE = MazeShape(4, 4)
 BOARDS = ["S #  # oGo   #? ", "Soo  #o  G   #  "]
@@ -40,6 +43,45 @@ def test_width_decides_how_many_stand_side_by_side():
         for w in (20, 47, 48)
     ]
     assert titles == [1, 1, 2]
+
+
+def _yellow(image):
+    return (np.asarray(image.convert("RGB")) == ImageColor.getrgb(CHANGED)).all(-1)
+
+
+def test_png_marks_what_changed(tmp_path):
+    path = tmp_path / "trace.png"
+    boards = ["S #  ", "So#  ", "So #G"] + ["So #G"] * 2
+    assert trace_png(path, boards, MazeShape(1, 5)) == path
+    with Image.open(path) as image:
+        width, height = image.width // 4, image.height // 2
+        panels = [
+            _yellow(image.crop((x, y, x + width, y + height)))
+            for y in (0, height)
+            for x in range(0, 4 * width, width)
+        ]
+    cell, left, middle = 28, 14, 30 + 14
+    marked = [
+        [bool(panel[middle - 11, left + column * cell + 1]) for column in range(5)]
+        for panel in panels
+    ]
+    new, turned = [False, True, False, False, False], [False, False, True, True, False]
+    assert marked == [[False] * 5, new, turned, *[[False] * 5] * 5]
+    assert not panels[2][middle, left + 3 * cell + cell // 2]  # a new wall is only framed
+
+
+def test_gif_has_one_frame_a_step(tmp_path):
+    trace_gif(tmp_path / "trace.gif", BOARDS, SHAPE, ms_per_frame=200)
+    with Image.open(tmp_path / "trace.gif") as image:
+        assert image.n_frames == 2
+        assert image.info["duration"] == 200
+        first = _yellow(image).sum()
+        image.seek(1)
+        assert image.info["duration"] == 600
+        assert _yellow(image).sum() > first == 0
+    with pytest.raises(ValueError, match="at least one step"):
+        trace_gif(tmp_path / "none.gif", [], SHAPE)
+    assert not (tmp_path / "none.gif").exists()
 
 
 @pytest.mark.parametrize(

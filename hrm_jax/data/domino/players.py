@@ -18,6 +18,7 @@ from hrm_jax.data.errors import DataError
 Array = npt.NDArray[Any]
 
 
+@runtime_checkable
 class Player(Protocol):
     """Who lays tiles.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hrm_jax.data.domino.encoding import Array, decode, encode
-from hrm_jax.data.domino.game import END_NAMES, TILES, Position, Tile, legal_moves
+from hrm_jax.data.domino.game import END_NAMES, FIRST, TILES, Position, Tile, legal_moves
 from hrm_jax.data.errors import DataError
 
 _FORM = "expected a position like 'table 2|5 5|3; hand 2|3 0|2'"
@@ -49,9 +49,13 @@ def to_text(position: Position) -> str:
 
 
 def move_text(move: Array) -> str:
-    """Formats the first three tokens of a label or prediction, `?` for what is no pip or end."""
+    """Formats the first three tokens of a label or prediction; `?` for what is no pip or end.
+
+    Such as `6|4 at the right end`, or `1|2 first` on an empty table.
+    """
     a, b = (str(int(token) - 1) if 1 <= token <= 7 else "?" for token in move[:2])
-    return f"{a}|{b} {END_NAMES.get(int(move[2]), '?')}"
+    where = "first" if move[2] == FIRST else f"at the {END_NAMES.get(int(move[2]), '?')} end"
+    return f"{a}|{b} {where}"
 
 
 def _tile(text: str, where: str) -> Tile:

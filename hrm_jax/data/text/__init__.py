@@ -1,0 +1,1 @@
+"""Text: tokenizers, documents, training batches of them, and corpora that ship along."""

@@ -1,0 +1,183 @@
+"""Training batches and held-out parts of documents, and of pairs (from `pairs.py`)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.data.pipeline import Batch, Draws
+from hrm_jax.data.text.documents import Documents
+from hrm_jax.data.text.pairs import EncodedPairs, PairBatches, Pairs, encode_pairs, read_pairs
+from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
+
+__all__ = [
+    "EncodedPairs",
+    "PairBatches",
+    "Pairs",
+    "TextWindows",
+    "encode_document",
+    "encode_pairs",
+    "eval_windows",
+    "read_pairs",
+    "split_documents",
+]
+
+Tokens = npt.NDArray[np.int32]
+
+
+def split_documents(
+    documents: Documents, held_out: float, seed: int
+) -> tuple[Documents, Documents]:
+    """Keeps whole documents aside, chosen by a hash of their contents and the seed.
+
+    Neither order nor names matter, and equal documents stay together on one side.
+
+    Args:
+        documents: What to divide.
+        held_out: Share of the (different) documents to keep aside, between 0 and 1.
+        seed: Another one chooses others.
+
+    Returns:
+        Training and held-out documents, each in the order given; both hold at least one.
+
+    Raises:
+        DataError: All documents are one and the same.
+        ValueError: `held_out` is not between 0 and 1.
+    """
+    if not 0 < held_out < 1:
+        raise ValueError(f"held_out is {held_out}, expected more than 0 and less than 1")
+    salt = f"{seed}:".encode()
+    hashes = [hashlib.sha256(salt + documents[i]).digest() for i in range(len(documents))]
+    ranked = sorted(set(hashes))
+    if len(ranked) == 1:
+        raise DataError(
+            f"{documents.names[0]}: one document cannot be divided into training and held-out "
+            "text; give a held-out file, or let each line or paragraph be a document"
+        )
+    chosen = set(ranked[: min(max(1, round(held_out * len(ranked))), len(ranked) - 1)])
+    test = [h in chosen for h in hashes]
+    return (
+        documents.select(i for i, out in enumerate(test) if not out),
+        documents.select(i for i, out in enumerate(test) if out),
+    )
+
+
+class TextWindows:
+    """A random-access source whose element i is the i-th batch of windows of running text.
+
+    The documents are one stream, BOS document EOS BOS document EOS …, closed to a ring: each epoch
+    cuts it, from a random place on, into windows one after the other and draws these in random
+    order. Every token is in one window per epoch at most; less than one window's length is left
+    out. A stream shorter than one window goes round in it. Everything is a pure function of
+    (seed, index).
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        tokenizer: Tokenizer,
+        length: int,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> None:
+        """Makes the source.
+
+        Args:
+            documents: What to draw from.
+            tokenizer: What makes tokens of them.
+            length: Tokens S of a window.
+            batch_size: Rows B of a batch over all processes.
+            seed: Seed of all draws.
+            process_index: Which part of every batch to make.
+            process_count: Number of parts.
+
+        Raises:
+            ValueError: `process_count` does not divide `batch_size`, or `length` is below 1.
+        """
+        if length < 1:
+            raise ValueError(f"length is {length}, expected 1 or more")
+        parts = []
+        for i in range(len(documents)):
+            ends = (tokenizer.bos_id, encode_document(documents, i, tokenizer), tokenizer.eos_id)
+            parts += [np.atleast_1d(part) for part in ends if part is not None]
+        small = tokenizer.vocab_size <= np.iinfo(np.uint16).max + 1
+        self._stream = np.concatenate(
+            parts, dtype=np.uint16 if small else np.int32, casting="unsafe"
+        )
+        self._length = length
+        self._seed = seed
+        self.windows = max(1, len(self._stream) // length)  # in an epoch
+        self._draws = Draws(self.windows, batch_size, seed, process_index, process_count)
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Batch `index`: tokens, int32 [B, S]; this process' rows."""
+        windows, epochs = self._draws[index]
+        numbers, inverse = np.unique(epochs, return_inverse=True)
+        places = np.array([self._place(epoch) for epoch in numbers])
+        first = places[inverse] + windows * self._length
+        at = first[:, None] + np.arange(self._length)
+        return {"tokens": self._stream[at % len(self._stream)].astype(np.int32)}
+
+    def _place(self, epoch: int) -> int:
+        """Where the stream is cut first in an epoch."""
+        random = np.random.Generator(np.random.PCG64([self._seed, 1, epoch]))
+        return int(random.integers(len(self._stream)))
+
+
+def encode_document(documents: Documents, index: int, tokenizer: Tokenizer) -> Tokens:
+    """Returns the tokens of a document without special ones, int32 [N]."""
+    if isinstance(tokenizer, ByteTokenizer):
+        return tokenizer.encode_bytes(documents[index])
+    return np.array(tokenizer.encode(documents.text(index)), np.int32)
+
+
+def eval_windows(
+    documents: Documents, tokenizer: Tokenizer, length: int, stride: int
+) -> tuple[Tokens, npt.NDArray[np.bool_]]:
+    """Cuts documents into overlapping windows such that each of their tokens is scored once.
+
+    A document begins with BOS (EOS where there is no BOS), which is not scored; no window reaches
+    over the end of a document. In a window that does not begin its document the first
+    `length - stride` tokens are only context. Bits per byte of a model are thus the sum over
+    `mask` of -log2 p(token | tokens before it in the row), divided by `len(documents.tokens)`.
+
+    Args:
+        documents: What to score.
+        tokenizer: What makes tokens of them.
+        length: Tokens S of a window.
+        stride: New tokens of a window, 1 to length - 1.
+
+    Returns:
+        Tokens, int32 [N, S], filled up with PAD; and which of them are scored, bool [N, S]: never
+        the first of a row.
+
+    Raises:
+        ValueError: `stride` is out of range, or the tokenizer has neither BOS nor EOS.
+    """
+    if not 1 <= stride < length:
+        raise ValueError(f"stride is {stride}, expected 1 to length - 1 = {length - 1}")
+    start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+    if start is None:
+        raise ValueError(
+            "the tokenizer has neither a BOS nor an EOS token for documents to start with"
+        )
+    pad = start if tokenizer.pad_id is None else tokenizer.pad_id
+    tokens, masks = [], []
+    column = np.arange(length)
+    for i in range(len(documents)):
+        sequence = np.concatenate([[start], encode_document(documents, i, tokenizer)])
+        beyond = max(0, len(sequence) - length)
+        first = stride * np.arange(1 + -(-beyond // stride))[:, None]
+        at = first + column
+        inside = at < len(sequence)
+        tokens.append(np.where(inside, sequence[np.minimum(at, len(sequence) - 1)], pad))
+        masks.append(inside & (column >= np.where(first == 0, 1, length - stride)))
+    return np.concatenate(tokens, dtype=np.int32), np.concatenate(masks)

@@ -1,0 +1,254 @@
+"""Prompts and their targets: from TSV or JSONL files to training batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.data.pipeline import Batch, Draws
+from hrm_jax.data.text.reader import json_records, open_lines, string_field
+from hrm_jax.data.text.tokenizers import Tokenizer, utf8
+
+log = logging.getLogger("hrm_jax")
+
+Tokens = npt.NDArray[np.int32]
+
+_ESCAPE = re.compile(r"\\[tn\\]")
+_MEANING = {r"\t": "\t", r"\n": "\n", "\\\\": "\\"}
+_SHOWN = 5  # places that are named
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Prompts, and what is to follow each.
+
+    Attributes:
+        prompts: Texts.
+        targets: Texts, as many.
+        where: Where each pair is from, as `file:line` for instance.
+    """
+
+    prompts: tuple[str, ...]
+    targets: tuple[str, ...]
+    where: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.prompts)
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of prompts and targets; where they are from does not count."""
+        sha = hashlib.sha256()
+        for text in (t for pair in zip(self.prompts, self.targets, strict=True) for t in pair):
+            data = utf8(text)
+            sha.update(len(data).to_bytes(8, "little") + data)
+        return sha.hexdigest()
+
+
+def read_pairs(
+    path: str | os.PathLike[str], *, prompt_field: str = "prompt", target_field: str = "target"
+) -> Pairs:
+    r"""Reads pairs from a file in UTF-8, packed if its name ends in `.gz`.
+
+    Args:
+        path: A `.jsonl` of records with both fields, or else a file with `prompt<TAB>target` on
+            each line, in which `\t`, `\n` and `\\` stand for tab, newline and backslash and any
+            other backslash for itself. Blank lines are left out.
+        prompt_field, target_field: Fields of the records.
+
+    Raises:
+        DataError: Names file and line: no such file, a line without a tab or with several, an
+            empty prompt or target, invalid UTF-8, no JSON, a field that is missing or no string, or
+            a file without pairs.
+    """
+    path = pathlib.Path(path)
+    packed = path.name.endswith((".jsonl", ".jsonl.gz"))
+    found = _of_records(path, prompt_field, target_field) if packed else _of_lines(path)
+    prompts, targets, where = [], [], []
+    for number, prompt, target in found:
+        for name, text in (("prompt", prompt), ("target", target)):
+            if not text.strip():
+                raise DataError(f"{path}:{number}: the {name} is empty")
+        prompts.append(prompt)
+        targets.append(target)
+        where.append(f"{path}:{number}")
+    if not prompts:
+        raise DataError(f"{path}: there are no pairs in it")
+    return Pairs(tuple(prompts), tuple(targets), tuple(where))
+
+
+def _text_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+    for number, line in open_lines(path):
+        try:
+            yield number, line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}:{number}: invalid UTF-8: {error.reason} at byte {error.start + 1}"
+            ) from error
+
+
+def _of_lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
+    for number, line in _text_lines(path):
+        if not line.strip():
+            continue
+        tabs = line.count("\t")
+        if tabs != 1:
+            found = "there is no tab" if not tabs else f"there are {tabs} tabs"
+            raise DataError(
+                f"{path}:{number}: {found} on the line, expected prompt<TAB>target with one; "
+                r"a tab inside a text is written \t"
+            )
+        prompt, target = (_ESCAPE.sub(lambda m: _MEANING[m[0]], text) for text in line.split("\t"))
+        yield number, prompt, target
+
+
+def _of_records(path: pathlib.Path, prompt: str, target: str) -> Iterator[tuple[int, str, str]]:
+    lines = ((number, line.encode()) for number, line in _text_lines(path))
+    for number, record in json_records(path, lines):
+        yield (
+            number,
+            string_field(path, number, record, prompt),
+            string_field(path, number, record, target),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedPairs:
+    """E pairs as tokens, filled up with PAD.
+
+    Attributes:
+        prompt: Tokens of the prompts without special ones, int32 [E, P].
+        prompt_length: How many tokens of each row are prompt, int32 [E].
+        target: Tokens of the targets, each ending in EOS, int32 [E, T].
+        target_length: How many tokens of each row are target, EOS among them, int32 [E].
+        dropped: Where the pairs that were too long are from.
+    """
+
+    prompt: Tokens
+    prompt_length: Tokens
+    target: Tokens
+    target_length: Tokens
+    dropped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Number of pairs, E."""
+        return len(self.prompt)
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
+        """Returns some of the pairs as the arrays `prompt`, `prompt_length` and so on."""
+        names = ("prompt", "prompt_length", "target", "target_length")
+        return {name: getattr(self, name)[rows] for name in names}
+
+
+def encode_pairs(
+    pairs: Pairs,
+    tokenizer: Tokenizer,
+    prompt_length: int,
+    target_length: int,
+    too_long: Literal["refuse", "drop"] = "refuse",
+) -> EncodedPairs:
+    """Makes tokens of pairs.
+
+    Args:
+        pairs: Texts.
+        tokenizer: What makes tokens of them; it needs an EOS.
+        prompt_length: Tokens P that a prompt has at most.
+        target_length: Tokens T that a target has at most, EOS among them.
+        too_long: Whether longer pairs are an error, or left out with a warning.
+
+    Raises:
+        DataError: Some pairs are too long and `refuse`, or all are.
+        ValueError: The tokenizer has no EOS, or `too_long` is neither of the two.
+    """
+    if too_long not in ("refuse", "drop"):
+        raise ValueError(f"too_long is {too_long!r}, expected refuse or drop")
+    eos = tokenizer.eos_id
+    if eos is None:
+        raise ValueError("the tokenizer has no EOS token for targets to end with")
+    pad = eos if tokenizer.pad_id is None else tokenizer.pad_id
+    prompts, targets, dropped, named = [], [], [], []
+    for prompt, target, where in zip(pairs.prompts, pairs.targets, pairs.where, strict=True):
+        ids, goal = tokenizer.encode(prompt), [*tokenizer.encode(target), eos]
+        if len(ids) <= prompt_length and len(goal) <= target_length:
+            prompts.append(ids)
+            targets.append(goal)
+        else:
+            dropped.append(where)
+            named.append(f"{where} ({len(ids)} + {len(goal)})")
+    if dropped:
+        message = (
+            f"{len(dropped)} of {len(pairs)} pairs are longer than {prompt_length} tokens of "
+            f"prompt + {target_length} of target: {', '.join(named[:_SHOWN])}"
+        )
+        if too_long == "refuse" or not prompts:
+            raise DataError(f"{message}; allow longer ones, or drop them with too_long='drop'")
+        log.warning("%s; they are left out", message)
+    return EncodedPairs(
+        *_filled_up(prompts, prompt_length, pad),
+        *_filled_up(targets, target_length, pad),
+        dropped=tuple(dropped),
+    )
+
+
+def _filled_up(rows: Sequence[Sequence[int]], length: int, pad: int) -> tuple[Tokens, Tokens]:
+    lengths = np.array([len(row) for row in rows], np.int32)
+    tokens = np.full((len(rows), length), pad, np.int32)
+    tokens[np.arange(length) < lengths[:, None]] = np.concatenate(rows)
+    return tokens, lengths
+
+
+class PairBatches:
+    """A random-access source whose element i is the i-th batch of pairs.
+
+    Each epoch draws every pair once, in a new random order; a pure function of (seed, index).
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        tokenizer: Tokenizer,
+        prompt_length: int,
+        target_length: int,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        too_long: Literal["refuse", "drop"] = "refuse",
+    ) -> None:
+        """Makes the source.
+
+        Args:
+            pairs, tokenizer, prompt_length, target_length, too_long: See `encode_pairs`.
+            batch_size: Rows B of a batch over all processes.
+            seed: Seed of all draws.
+            process_index: Which part of every batch to make.
+            process_count: Number of parts.
+
+        Raises:
+            DataError: Pairs are too long; see `encode_pairs`.
+            ValueError: `process_count` does not divide `batch_size`; or see `encode_pairs`.
+        """
+        self.pairs = encode_pairs(pairs, tokenizer, prompt_length, target_length, too_long)
+        self._draws = Draws(len(self.pairs), batch_size, seed, process_index, process_count)
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Batch `index`, this process' rows.
+
+        `prompt` int32 [B, P], `prompt_length` int32 [B], `target` int32 [B, T] and `target_length`
+        int32 [B], as in `EncodedPairs`.
+        """
+        rows, _ = self._draws[index]
+        return self.pairs.batch(rows)

@@ -1,0 +1,202 @@
+"""Text to tokens and back, all at once and token by token."""
+
+import itertools
+import json
+import random
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.data.text.tokenizers import (
+    BOS,
+    EOS,
+    PAD,
+    PLAN,
+    ByteTokenizer,
+    PretrainedTokenizer,
+    load_tokenizer,
+)
+
+TEXTS = ["", "mañana", "¿Qué?\r\n\t—Sí…", "e\u0301", "日本 😀 👩‍👩‍👧", "\0\x7f", "  dos  espacios "]
+
+
+def test_constants():
+    tokenizer = load_tokenizer("bytes")
+    assert (PAD, BOS, EOS, PLAN) == (256, 257, 258, 259)
+    assert tokenizer.vocab_size == 260
+    assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (PAD, BOS, EOS)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_bytes_are_utf8_and_come_back(text):
+    tokenizer = ByteTokenizer()
+    ids = tokenizer.encode(text)
+    assert bytes(ids) == text.encode()
+    assert tokenizer.decode(ids) == text
+    fast = tokenizer.encode_bytes(text.encode())
+    assert fast.dtype == np.int32
+    assert fast.tolist() == ids
+    assert tokenizer.decode(fast) == text
+
+
+def test_special_tokens_have_no_text():
+    ids = [BOS, *b"s", EOS, 0xC3, PAD, 0xAD, PLAN]
+    assert ByteTokenizer().decode(ids) == "sí"
+
+
+def test_lone_surrogates_become_the_replacement_character():
+    tokenizer = ByteTokenizer()
+    assert tokenizer.decode(tokenizer.encode("a\ud83dz😀")) == "a\ufffdz😀"
+
+
+def test_invalid_bytes_become_the_replacement_character():
+    assert ByteTokenizer().decode([0x61, 0xFF, 0x62, 0xE2, 0x82]) == "a\ufffdb\ufffd"
+
+
+def _pieces(tokenizer, ids):
+    stream = tokenizer.stream()
+    return [stream.feed([i]) for i in ids] + [stream.finish()]
+
+
+def test_a_stream_waits_for_the_whole_character():
+    assert _pieces(ByteTokenizer(), [*"aí€😀".encode()]) == [
+        "a", "", "í", "", "", "€", "", "", "", "😀", "",
+    ]  # fmt: skip
+    assert _pieces(ByteTokenizer(), [0x61, 0xE2, 0x82]) == ["a", "", "", "\ufffd"]
+
+
+def test_a_stream_says_in_all_what_decode_says():
+    tokenizer, draw = ByteTokenizer(), random.Random(0)
+    for _ in range(200):
+        ids = [draw.randrange(260) for _ in range(20)] + tokenizer.encode("ñ€😀")[
+            : draw.randrange(9)
+        ]
+        stream, pieces, rest = tokenizer.stream(), [], ids
+        while rest:
+            n = draw.randrange(1, 4)
+            pieces.append(stream.feed(rest[:n]))
+            rest = rest[n:]
+        assert "".join([*pieces, stream.finish()]) == tokenizer.decode(ids)
+
+
+SAMPLE = ["El ingenioso hidalgo don Quijote de la Mancha, ¿qué?", "mañana será otro día 😀"] * 4
+
+
+def _byte_level(package):
+    inner = package.Tokenizer(package.models.BPE())
+    inner.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = package.decoders.ByteLevel()
+    trainer = package.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=package.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(SAMPLE, trainer)
+    return inner
+
+
+def _sentencepiece_like(package):
+    """As Llama's: ▁ for spaces, bytes as <0x..> for what is not in the vocabulary."""
+    byte_tokens = [f"<0x{i:02X}>" for i in range(256)]
+    words = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁a", "▁d", "▁de", "▁do", "▁don", "ho", "la"]
+    words += ["▁h", "▁ho", "▁hola"]
+    vocab = {w: i for i, w in enumerate(["<unk>", "<s>", "</s>", *byte_tokens, *words])}
+    merges = [("▁", "a"), ("▁", "d"), ("▁d", "e"), ("▁d", "o"), ("▁do", "n"), ("h", "o")]
+    merges += [("l", "a"), ("▁", "h"), ("▁", "ho"), ("▁ho", "la")]
+    inner = package.Tokenizer(
+        package.models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    inner.normalizer = package.normalizers.Sequence(
+        [package.normalizers.Prepend("▁"), package.normalizers.Replace(" ", "▁")]
+    )
+    inner.decoder = package.decoders.Sequence(
+        [
+            package.decoders.Replace("▁", " "),
+            package.decoders.ByteFallback(),
+            package.decoders.Fuse(),
+            package.decoders.Strip(" ", 1, 0),
+        ]
+    )
+    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return inner
+
+
+@pytest.fixture(scope="module", params=[_byte_level, _sentencepiece_like])
+def folder(request, tmp_path_factory):
+    package = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("tokenizer")
+    inner = request.param(package)
+    inner.enable_truncation(3)
+    inner.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_pretrained_tokenizer_gives_text_back(folder):
+    tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
+    assert tokenizer.decode([tokenizer.bos_id, tokenizer.eos_id]) == ""
+    assert tokenizer.pad_id is None
+    for text in [*TEXTS, *SAMPLE, "de donde hola </s> don <s>"]:
+        ids = tokenizer.encode(text)
+        assert max(ids, default=0) < tokenizer.vocab_size
+        assert not {tokenizer.bos_id, tokenizer.eos_id} & set(ids)
+        assert tokenizer.decode(ids) == text
+
+
+def test_a_pretrained_stream_never_emits_half_a_character(folder):
+    tokenizer = PretrainedTokenizer(folder)
+    for text in [*TEXTS, *SAMPLE]:
+        ids = tokenizer.encode(text)
+        pieces = _pieces(tokenizer, [tokenizer.bos_id, *ids, tokenizer.eos_id])
+        assert "".join(pieces) == text
+        assert "\ufffd" not in "".join(pieces)
+        ends = set(itertools.accumulate(map(len, pieces)))
+        assert len(ends) > len(text.split())  # it does not wait for the end
+    special = [*tokenizer.encode("hola"), tokenizer.eos_id, *tokenizer.encode("don")]
+    assert "".join(_pieces(tokenizer, special)) == tokenizer.decode(special)
+
+
+def test_bytes_that_never_become_a_character_are_let_go(folder):
+    tokenizer = PretrainedTokenizer(folder)
+    half = tokenizer.encode("字")[-1]
+    pieces = _pieces(tokenizer, [half] * 100)
+    assert "".join(pieces[:-1])
+    assert set("".join(pieces)) == {"\ufffd"}
+
+
+def test_special_tokens_by_name(folder):
+    tokenizer = PretrainedTokenizer(folder, eos="<s>", pad="</s>")
+    assert tokenizer.eos_id == tokenizer.bos_id != tokenizer.pad_id
+    with pytest.raises(DataError, match=r"tokenizer\.json: the eos token '<x>' is not in the voc"):
+        PretrainedTokenizer(folder, eos="<x>")
+
+
+def test_files_that_are_no_tokenizer_are_named(tmp_path):
+    pytest.importorskip("tokenizers")
+    with pytest.raises(DataError, match=r"tokenizer\.json: there is no such file"):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(DataError, match=r"tokenizer\.json: not a tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ("[]", "expected a JSON object, found list")],
+)
+def test_a_broken_file_beside_a_tokenizer_is_named(folder, tmp_path, text, message):
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(text)
+    with pytest.raises(DataError, match=rf"special_tokens_map\.json: {message}"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"pip install 'hrm_jax\[hf\]'"):
+        load_tokenizer(str(tmp_path))
