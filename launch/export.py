@@ -23,7 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", required=True, help="folder of a training run")
     parser.add_argument("--output", required=True, help="file for the weights")
-    parser.add_argument("--format", choices=FORMATS, default="safetensors")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="safetensors",
+        help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
+        "which any Python with NumPy can unpickle)",
+    )
     parser.add_argument(
         "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
     )

@@ -14,6 +14,11 @@ from hrm_jax.training.loop import NonFiniteError
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 flags.mark_flag_as_required("config")
+_STOPPED = {
+    "early_stopping": "no improvement (config.early_stopping)",
+    "max_iterations": "all evaluations are done (config.control.max_iterations)",
+    "token_limit": "all tokens or their iterations are used up (config.control.max_tokens)",
+}
 
 
 def main(argv: list[str]) -> int | None:
@@ -21,9 +26,9 @@ def main(argv: list[str]) -> int | None:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are set by --config.x=y")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("hrm_jax").setLevel(logging.INFO)
-    config = _CONFIG.value
-    workdir = _WORKDIR.value or f"runs/{config.task}"
     try:
+        config = _CONFIG.value
+        workdir = _WORKDIR.value or f"runs/{config.task}"
         result = experiment.train(config.to_dict(), workdir)
     except KeyboardInterrupt:
         print("Interrupted before training began; nothing was saved.", file=sys.stderr)
@@ -35,20 +40,27 @@ def main(argv: list[str]) -> int | None:
         print(f"Saved step {result.step}. To go on, run the same command again:")
         print(f"  python {' '.join(sys.argv)}")
         return 128 + result.signal
-    if result.reason == "early_stopping":
-        print(f"Stopped early at step {result.step}.")
+    if result.reason != "finished":
+        print(f"Stopped early at step {result.step}: {_STOPPED[result.reason]}.")
     print(experiment.report(result, workdir))
     return None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line instead of a traceback for a field that does not exist."""
+    """absl's parser, with one line instead of a traceback for a bad preset, field or value."""
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        flag, *trace = str(error).strip().splitlines()  # what a config file raises has its trace
+        message = (
+            f"{flag.split(': ')[0]}: {trace[-1].removeprefix('ValueError: ')}" if trace else flag
+        )
     except (AttributeError, KeyError, TypeError) as error:
-        message = " ".join(str(error.args[0] if error.args else error).split())
-        print(f"error: unknown config field: {message}", file=sys.stderr)
-        sys.exit(2)
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        message = "unknown config field: " + " ".join(str(*error.args[:1]).split())
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

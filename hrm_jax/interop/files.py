@@ -1,13 +1,15 @@
-"""State dicts (tensors by name) in files: safetensors, PyTorch, NumPy and Keras.
+"""State dicts (tensors by name) in files: safetensors, PyTorch, NumPy, Keras and pickle.
 
-Reading never executes anything a file brings along. PyTorch and h5py (for Keras) are imported only
-where they are needed.
+Reading never executes anything a file brings along, not even a pickle (see `pickles`). PyTorch and
+h5py (for Keras) are imported only where they are needed.
 
 A Keras file has the layout of Keras 3's `Model.save_weights`, for a `keras.Model` whose attribute
 `hrm` is a layer built like the reference's `model.inner`: attributes of the same names, the blocks
 in a list `layers` and of a class `Block`, Dense and Embedding layers, and `H_init` and `L_init` as
-the layer's own weights. Such a model reads it with `load_weights`. The tensors of a layer are
-numbered, kernel before bias, and Linear weights are transposed to the [in, out] of Keras' Dense.
+the layer's own weights. For a Transformer this attribute is `transformer`; it has normalization
+layers too. Such a model reads it with `load_weights`. The tensors of a layer are numbered, kernel
+before bias, and Linear weights (not those of layers `embed…`) are transposed to the [in, out] of
+Keras' Dense.
 Each dataset's attribute `name` keeps the tensor's name; Keras ignores it, and does not write it, so
 that only our own files can be read back.
 """
@@ -29,11 +31,12 @@ import safetensors
 import safetensors.numpy
 
 from hrm_jax.files import atomic_path
+from hrm_jax.interop.pickles import read_pickle, write_pickle
 
 Tensors = dict[str, npt.NDArray[Any]]
 Path = str | os.PathLike[str]
 
-FORMATS = ("safetensors", "torch", "numpy", "keras")
+FORMATS = ("safetensors", "torch", "numpy", "keras", "pickle")
 
 # The first suffix is the usual one. The reference's checkpoints, such as `step_1234`, have none.
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -41,6 +44,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "torch": (".pt", ".pth", ".bin", ""),
     "numpy": (".npz",),
     "keras": (".weights.h5",),
+    "pickle": (".pkl",),
 }
 
 
@@ -92,14 +96,15 @@ def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format
         format: One of `FORMATS`.
 
     Raises:
-        ValueError: `format` is unknown, or `path` has not one of its suffixes.
+        ValueError: `format` is unknown, `path` has not one of its suffixes, or the format has no
+            such dtype.
         ImportError: A package is missing; the message tells how to install it.
         OSError: The file cannot be written.
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     split_suffix(path, format)
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with atomic_path(path) as temporary:
         _WRITERS[format](temporary, tensors)
 
@@ -170,7 +175,8 @@ def _write_numpy(path: pathlib.Path, tensors: Tensors) -> None:
 
 
 def _is_linear(name: str, array: npt.NDArray[Any]) -> bool:
-    return name.endswith(".weight") and array.ndim == 2
+    embedding = re.search(r"\bembed\w*\.weight$", name)
+    return name.endswith(".weight") and array.ndim == 2 and not embedding
 
 
 def _keras_group(name: str) -> str:
@@ -190,7 +196,7 @@ def _read_keras(path: pathlib.Path) -> Tensors:
         name = node.attrs.get("name")
         if not isinstance(name, str):
             raise ValueError(f"{path}: {place} has no attribute 'name': not written by hrm_jax")
-        array = node[()]
+        array = np.asarray(node[()])  # h5py gives scalars of NumPy for single numbers
         tensors[name] = np.ascontiguousarray(array.T) if _is_linear(name, array) else array
 
     try:
@@ -204,9 +210,11 @@ def _read_keras(path: pathlib.Path) -> Tensors:
 def _write_keras(path: pathlib.Path, tensors: Tensors) -> None:
     h5py = _optional("h5py", "keras")
     names = sorted(tensors, key=lambda name: (name.endswith(".bias"), name))
+    # A keras.Model has `layers` of its own, so that ours must be those of a layer.
+    parent = "transformer." if any(name.startswith("layers.") for name in names) else ""
     with h5py.File(path, "w") as file:
         for name in names:
-            group = file.require_group(_keras_group(name))
+            group = file.require_group(_keras_group(parent + name))
             array = tensors[name]
             data = array.T if _is_linear(name, array) else array
             group.create_dataset(str(len(group)), data=data).attrs["name"] = name
@@ -217,10 +225,12 @@ _READERS: dict[str, Callable[[pathlib.Path], Tensors]] = {
     "torch": _read_torch,
     "numpy": _read_numpy,
     "keras": _read_keras,
+    "pickle": read_pickle,
 }
 _WRITERS: dict[str, Callable[[pathlib.Path, Tensors], None]] = {
     "safetensors": _write_safetensors,
     "torch": _write_torch,
     "numpy": _write_numpy,
     "keras": _write_keras,
+    "pickle": write_pickle,
 }

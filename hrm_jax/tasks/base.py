@@ -16,7 +16,8 @@ from hrm_jax.configs import require
 from hrm_jax.data.identity import Identity
 
 Metrics = Mapping[str, Array]
-"""Name to a float32 pair [2]: a sum and the number of things summed."""
+"""Name to a float32 pair [2]: a sum and the number of things summed. `tokens`, if it is there, sums
+to the number of tokens that the step has learnt from."""
 
 Figures = Mapping[str, Any]
 """Name to a number, or to a list of numbers, ready to be written down."""
@@ -75,6 +76,32 @@ class EarlyStopping:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class ControlConfig:
+    """Limits of a run beside its steps. An iteration is an evaluation: a period of `eval_every`.
+
+    Attributes:
+        max_iterations: Iterations after which the run stops; 0 for no limit.
+        max_tokens: Tokens after which the run stops, at the end of the step that reaches them; 0
+            for no limit. They are counted from the sums of the metric `tokens`, which the task
+            must give. Each step is then waited for before the next batch is made.
+        token_limit_iterations: Iterations after which the run stops where `max_tokens` is set, if
+            it has not reached the tokens before: whichever comes first.
+    """
+
+    max_iterations: int = 0
+    max_tokens: int = 0
+    token_limit_iterations: int = 12
+
+    def __post_init__(self) -> None:
+        least = {"max_iterations": 0, "max_tokens": 0, "token_limit_iterations": 1}
+        for name, value in least.items():
+            given = getattr(self, name)
+            require(
+                given >= value, f"config.control.{name}: expected at least {value}, got {given}"
+            )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Fields that the config of every task has.
@@ -96,6 +123,7 @@ class RunConfig:
         best_metric: Evaluation figure (higher is better) by which the best weights are kept in
             `best/`; "" keeps none.
         early_stopping: When to stop before the last step.
+        control: Limits beside `steps`.
         profile: Whether to write a JAX profile of a few steps into the workdir.
         tensorboard: Whether to write TensorBoard event files.
         wandb: Weights & Biases project to report to; "" reports nothing.
@@ -115,6 +143,7 @@ class RunConfig:
     keep_checkpoints: int = 3
     best_metric: str = "eval/exact_accuracy"
     early_stopping: EarlyStopping = EarlyStopping()
+    control: ControlConfig = ControlConfig()
     profile: bool = False
     tensorboard: bool = True
     wandb: str = ""

@@ -17,17 +17,20 @@ from typing import Any, Literal
 import jax
 from tqdm.auto import tqdm
 
-from hrm_jax.compilation import compile_step, jit
+from hrm_jax.compilation import compile_step, hoist_constants, jit
+from hrm_jax.configs import ConfigError
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.training.checkpoints import Checkpoints
 from hrm_jax.training.metrics import MetricWriter, averages, read_metrics
 from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
-from hrm_jax.training.stopping import Stopping
+from hrm_jax.training.stopping import Stopping, StopReason
 from hrm_jax.training.workdir import prepare
 
 log = logging.getLogger("hrm_jax")
 
 _PROFILED_STEPS = 5
+
+Reason = Literal["finished", "interrupted"] | StopReason
 
 
 class NonFiniteError(FloatingPointError):
@@ -39,7 +42,8 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        reason: "finished", "early_stopping", or "interrupted" by a signal.
+        reason: "finished"; stopped by "early_stopping", "max_iterations" or the "token_limit" (its
+            tokens or its iterations, see `ControlConfig`); or "interrupted" by a signal.
         step: Steps done.
         figures: The last evaluation, {} if there was none.
         state: The last state.
@@ -47,7 +51,7 @@ class RunResult:
         signal: Number of the signal, or 0.
     """
 
-    reason: Literal["finished", "early_stopping", "interrupted"]
+    reason: Reason
     step: int
     figures: Figures
     state: State
@@ -86,8 +90,9 @@ class _Run:
         self.mesh = make_mesh()
         self.iterator = task.batches()
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints)
-        self.stopping = Stopping(self.config.early_stopping, self.config.best_metric)
+        self.stopping = Stopping(self.config)
         self.figures: Figures = {}
+        self.uncounted: list[jax.Array] = []
         self.profiling = False
         self.state = self._start()
         self.step = int(self.state.step)
@@ -107,7 +112,8 @@ class _Run:
         )
         found = self.checkpoints.restore(template, self.iterator)
         if found is None:
-            return jit(self.task.init, out_shardings=shardings)(key)
+            init, weights = hoist_constants(self.task.init, key)
+            return jit(init, out_shardings=shardings)(weights, key)
         state, progress = found
         self.stopping.restore(progress["stopping"])
         for line in read_metrics(self.workdir / "metrics.jsonl"):
@@ -139,6 +145,12 @@ class _Run:
                     "optimizer.learning_rate or optimizer.clip_norm=1.0 often helps."
                 )
 
+    def count_tokens(self) -> None:
+        """Adds up what steps since the last time gave as `tokens`; waits for them."""
+        for total, _ in jax.device_get(self.uncounted):
+            self.stopping.add_tokens(int(total))
+        self.uncounted.clear()
+
     def evaluate(self) -> None:
         """Writes held-out figures and keeps the weights if they are the best so far."""
         start = time.perf_counter()
@@ -150,6 +162,7 @@ class _Run:
 
     def save(self) -> None:
         """Starts a checkpoint."""
+        self.count_tokens()
         self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
 
     def stop_profile(self) -> None:
@@ -159,13 +172,14 @@ class _Run:
             jax.block_until_ready(self.state)
             jax.profiler.stop_trace()
 
-    def train(self, caught: list[int]) -> str:
+    def train(self, caught: list[int]) -> Reason:
         """Runs to the end; returns why it ended."""
         config = self.config
         if self.step >= config.steps:
             return "finished"
-        if self.stopping.stop:
-            return "early_stopping"
+        reason: Reason | None = self.stopping.reason
+        if reason:
+            return reason
         step_function, batch = self.compile()
         first = self.step
         bar = tqdm(
@@ -182,6 +196,14 @@ class _Run:
                 pending.append(metrics)
                 self.check(before, self.step - 1)  # while this step runs
                 bar.update()
+                if "tokens" in metrics:
+                    self.uncounted.append(metrics["tokens"])
+                elif config.control.max_tokens:
+                    raise ConfigError(
+                        f"config.control.max_tokens: the task {config.task} counts no tokens"
+                    )
+                if config.control.max_tokens or self.step % config.log_every == 0:
+                    self.count_tokens()
 
                 if config.profile and self.step - first == 3:
                     jax.profiler.start_trace(str(self.workdir / "profile"))
@@ -190,7 +212,8 @@ class _Run:
                     self.stop_profile()
 
                 interrupted, done = bool(caught), self.step >= config.steps
-                if self.step % config.log_every == 0 or done or interrupted:
+                reason = "finished" if done else self.stopping.reason
+                if self.step % config.log_every == 0 or reason or interrupted:
                     self.check(metrics, self.step)
                     now = time.perf_counter()
                     figures = averages(pending, "train/")
@@ -204,16 +227,16 @@ class _Run:
                     self.save()
                     return "interrupted"
                 paused = time.perf_counter()
-                if self.step % config.eval_every == 0 or done:
+                if self.step % config.eval_every == 0 or reason:
                     self.check(metrics, self.step)
                     self.evaluate()
-                stop = done or self.stopping.stop
-                if self.step % config.checkpoint_every == 0 or stop:
+                    reason = reason or self.stopping.reason
+                if self.step % config.checkpoint_every == 0 or reason:
                     self.check(metrics, self.step)
                     self.save()
                 last_log += time.perf_counter() - paused
-                if stop:
-                    return "finished" if done else "early_stopping"
+                if reason:
+                    return reason
 
                 start = time.perf_counter()
                 rows = next(self.iterator)
@@ -255,7 +278,7 @@ def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -
             this.checkpoints.close()
             this.stop_profile()  # of a run that ended early
     return RunResult(
-        reason=reason,  # type: ignore[arg-type]
+        reason=reason,
         step=this.step,
         figures=this.figures,
         state=this.state,

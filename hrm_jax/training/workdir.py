@@ -27,6 +27,7 @@ _FREE = (
     *(
         "best_metric",
         "early_stopping",
+        "control",
         "profile",
         "tensorboard",
         "wandb",

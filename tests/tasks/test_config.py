@@ -33,6 +33,8 @@ from hrm_jax.configs import ConfigError, from_mapping
         ({"microbatch_size": -4}, r"config\.microbatch_size: -4"),
         ({"seed": -1}, r"config\.seed: expected 0"),
         ({"early_stopping": {"patience": 0}}, r"early_stopping\.patience: expected at least 1"),
+        ({"control": {"max_tokens": -1}}, r"control\.max_tokens: expected at least 0, got -1"),
+        ({"control": {"token_limit_iterations": 0}}, r"control\.token_limit_iterations: expected"),
         ({"model__num_heads": 3}, r"model\.num_heads: 3 does not divide hidden_size 32"),
         ({"model__num_heads": 32}, r"rotary positions need an even head size, got 1"),
         ({"model__H_cycles": 0}, r"model\.H_cycles: expected at least 1"),

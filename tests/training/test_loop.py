@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from hrm_jax import tasks
+from hrm_jax.compilation import jit
 from hrm_jax.configs import ConfigError
 from hrm_jax.inference.evaluate import evaluate
 from hrm_jax.inference.load import load
@@ -288,6 +290,29 @@ def test_the_state_does_not_eat_the_weights_it_starts_from(trained, tmp_path, ti
     task = SudokuTask(tasks.parse(tiny()), trained / "data", model.variables)
     start(task, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.variables, before)
+
+
+def test_weights_are_no_constants_of_the_program(trained, tmp_path, tiny, start, monkeypatch):
+    programs = []
+
+    def recording(function, **options):
+        jitted = jit(function, **options)
+
+        def call(*args):
+            programs.append(jitted.lower(*args).as_text())
+            return jitted(*args)
+
+        call.lower = jitted.lower
+        return call
+
+    def largest(program):
+        return max(map(len, re.findall(r'dense<"0x(\w+)"', program)), default=0)
+
+    monkeypatch.setattr(loop, "jit", recording)
+    task = SudokuTask(tasks.parse(tiny()), trained / "data", load(trained).variables)
+    start(task, tmp_path)
+    assert [largest(program) for program in programs] == [0]
+    assert largest(jax.jit(task.init).lower(jax.random.key(0)).as_text()) > 10_000
 
 
 def test_a_short_run_still_ends_with_figures(tmp_path, tiny, start):

@@ -1,0 +1,227 @@
+"""Pickles of arrays by name, read without unpickling.
+
+Python's unpickler imports and calls what a file names, and a filter on top of it can be passed by:
+through `copyreg`'s cache of extensions, or by changing an object that the filter lets through. So
+the few opcodes that arrays need are interpreted here. Nothing is imported, looked up or called;
+names in the file are only compared with those that NumPy writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import pathlib
+import pickle
+import pickletools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
+_GLOBALS = {
+    "_codecs.encode",  # bytes, in protocol 2
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy.core.numeric._frombuffer",  # arrays, in protocol 5
+}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+
+
+class _Refused(ValueError):
+    """The file asks for more than data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Global:
+    """A name that NumPy writes. It stands for itself only; `_reduce` knows what is meant."""
+
+    name: str
+
+
+@dataclasses.dataclass
+class _Dtype:
+    code: str
+    order: str = "="
+
+
+@dataclasses.dataclass
+class _Array:
+    value: npt.NDArray[Any] | None = None
+
+
+def _global(module: Any, name: Any) -> _Global:
+    full = f"{module}.{name}"
+    known = full.replace("numpy._core.", "numpy.core.", 1)  # NumPy 2 and NumPy 1
+    if known not in _GLOBALS:
+        raise _Refused(full)
+    return _Global(known)
+
+
+def _array(raw: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], order: Any) -> _Array:
+    view: npt.NDArray[Any] = np.ndarray(shape, np.dtype(dtype.order + dtype.code), raw, order=order)
+    if view.nbytes != len(raw):
+        raise ValueError(f"an array of {view.nbytes} bytes has {len(raw)}")
+    return _Array(view.copy(order="C"))
+
+
+def _reduce(function: Any, arguments: Any) -> Any:
+    """What calling an allowed name gives."""
+    match getattr(function, "name", None), arguments:
+        case "numpy.dtype", (str(code), 0, 1):
+            if code not in _DTYPES:
+                raise _Refused(f"the dtype {code!r}")
+            return _Dtype(code)
+        case "numpy.core.multiarray._reconstruct", (_Global("numpy.ndarray"), (0,), b"b"):
+            return _Array()
+        case "numpy.core.multiarray.scalar", (_Dtype() as dtype, bytes(raw)):
+            return _array(raw, dtype, (), "C")
+        case (
+            "numpy.core.numeric._frombuffer",
+            (bytes() | bytearray() as raw, _Dtype() as dtype, tuple(shape), "C" | "F" as order),
+        ):
+            return _array(raw, dtype, shape, order)
+        case "_codecs.encode", (str(text), "latin1"):
+            return text.encode("latin1")
+    name = getattr(function, "name", type(function).__name__)
+    raise _Refused(f"a call of {name} as NumPy does not make it")
+
+
+def _build(target: Any, state: Any) -> None:
+    """Gives a fresh array or dtype what it consists of."""
+    match target, state:
+        case _Dtype(), (3, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0):
+            target.order = order
+        case _Array(None), (1, tuple(shape), _Dtype() as dtype, bool(fortran), bytes(raw)):
+            target.value = _array(raw, dtype, shape, "F" if fortran else "C").value
+        case _:
+            raise _Refused(f"a state of {type(target).__name__.lower()} that NumPy does not write")
+
+
+def _interpret(content: Any) -> Any:
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def since_mark() -> list[Any]:
+        start = marks.pop()
+        items = stack[start:]
+        del stack[start:]
+        return items
+
+    def set_items(items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str):
+                raise _Refused(f"a dict with keys of type {type(key).__name__}")
+            stack[-1][key] = value
+
+    argument: Any
+    for opcode, argument, _ in pickletools.genops(content):
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "MARK":
+                marks.append(len(stack))
+            case name if name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            case name if name in _LITERALS:
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE":
+                stack.append(tuple(since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                length = int(opcode.name[-1])
+                stack[-length:] = [tuple(stack[-length:])]
+            case "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
+            case "APPENDS":
+                items = since_mark()
+                stack[-1].extend(items)
+            case "SETITEM":
+                items = stack[-2:]
+                del stack[-2:]
+                set_items(items)
+            case "SETITEMS":
+                set_items(since_mark())
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                stack.append(_global(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name = stack.pop()
+                stack.append(_global(stack.pop(), name))
+            case "REDUCE":
+                arguments = stack.pop()
+                stack.append(_reduce(stack.pop(), arguments))
+            case "BUILD":
+                state = stack.pop()
+                _build(stack[-1], state)
+            case name:
+                raise _Refused(f"{name} {argument if argument is not None else ''}".rstrip())
+
+
+def read_pickle(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+    """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays, by NumPy 1 or 2.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays, by name.
+
+    Raises:
+        ValueError: The file is damaged, or holds anything else; the message tells what.
+        OSError: The file cannot be read.
+    """
+    try:
+        with (
+            open(path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            found = _interpret(content)
+    except _Refused as error:
+        raise ValueError(
+            f"{path}: refused, because it holds {error}; a pickle is read only if it holds nothing "
+            "but numbers, strings, dicts, lists, tuples and NumPy arrays of numbers"
+        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{path}: not a pickle, or damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected arrays by name, got {type(found).__name__.strip('_')}")
+    arrays = {k: v.value for k, v in found.items() if isinstance(v, _Array) and v.value is not None}
+    if other := [name for name in found if name not in arrays]:
+        raise ValueError(f"{path}: expected arrays by name only; no array: {', '.join(other)}")
+    return arrays
+
+
+def write_pickle(path: pathlib.Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes a dict of arrays, which Python's own `pickle.load` reads too, with NumPy alone.
+
+    Raises:
+        ValueError: A dtype is not one of NumPy's numbers.
+    """
+    for name, array in tensors.items():
+        if array.dtype.str[1:] not in _DTYPES:
+            raise ValueError(f"{name}: {array.dtype} cannot be pickled without further packages")
+    with open(path, "wb") as file:
+        pickle.dump(dict(tensors), file, protocol=4)
