@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -17,13 +18,18 @@ from hrm_jax.data.domino import check as domino
 from hrm_jax.data.maze.board import MazeShape
 from hrm_jax.data.maze.board import to_text as maze_text
 from hrm_jax.data.sudoku.board import to_text as sudoku_text
+from hrm_jax.inference.language import LanguageModel
 from hrm_jax.inference.load import load
+from hrm_jax.inference.samples import language_report
+from hrm_jax.interop.hugging_face import from_hugging_face
 from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.models.planner_executor import PlannerExecutorConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.evaluation import solve_puzzles
+from hrm_jax.tasks.language import LanguageConfig, LanguageTask
 from hrm_jax.training.loop import RunResult, run
-from hrm_jax.training.workdir import WorkdirError
+from hrm_jax.training.workdir import WorkdirError, read_config
 from hrm_jax.viz import maze_boards, sudoku_boards
 from hrm_jax.viz.contact_sheet import contact_sheet
 from hrm_jax.viz.curves import plot_run
@@ -68,6 +74,31 @@ def _initial_variables(config: Any) -> Mapping[str, Any] | None:
     ).variables
 
 
+def _language_from(path: pathlib.Path) -> tuple[Any, Mapping[str, Any]]:
+    """Sizes and weights of a language model: a workdir, or a folder of Hugging Face's."""
+    if not path.exists():
+        raise WorkdirError(f"config.init_from: {path}: no such folder or workdir")
+    if not (path / "checkpoints").exists():
+        sizes, params = from_hugging_face(path)
+        return sizes, {"params": params}
+    model = load(path)
+    if not isinstance(model, LanguageModel):
+        raise WorkdirError(f"config.init_from: {path}: the workdir of a run of puzzles")
+    return model.config, model.variables
+
+
+def _with_sizes(config: LanguageConfig, sizes: Any) -> LanguageConfig:
+    """The config with the sizes of the weights it starts from, but for what is free to choose."""
+    free = ["dropout", "dtype", "remat"]
+    lengths = ["max_length"]
+    if isinstance(sizes, PlannerExecutorConfig):
+        lengths.append("planner_length")
+    if sizes.positions != "learned":  # then no weight depends on them
+        free += [x for x in lengths if getattr(config.model, x, 0) > getattr(sizes, x)]
+    kept = {name: getattr(config.model, name) for name in free}
+    return dataclasses.replace(config, model=dataclasses.replace(sizes, **kept))
+
+
 def _describe(config: RunConfig, task: Any) -> None:
     """The first lines of output: what is about to happen."""
     shapes = jax.eval_shape(task.init, jax.random.key(0))
@@ -75,10 +106,11 @@ def _describe(config: RunConfig, task: Any) -> None:
     device = jax.devices()[0]
     log.info("Preset: %s.", config.preset or "none")
     log.info(
-        "%s parameters; %s steps of %d puzzles on %d × %s.",
+        "%s parameters; %s steps of %d %s on %d × %s.",
         f"{count:,}",
         f"{config.steps:,}",
         config.batch_size,
+        {"text": "windows", "pairs": "pairs"}.get(config.task, "puzzles"),
         jax.device_count(),
         device.device_kind,
     )
@@ -105,11 +137,19 @@ def train(
         ConfigError, DataError, WorkdirError, CheckpointError, NonFiniteError: See
             `hrm_jax.training.loop.run`.
     """
-    parsed = tasks.parse(config)
+    parsed: Any = tasks.parse(config)
     folder = pathlib.Path(workdir)
     # Names of half-written checkpoints have a suffix.
     resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
-    variables = None if resumes else _initial_variables(parsed)
+    variables = None
+    if parsed.init_from and isinstance(parsed, LanguageConfig):
+        if resumes:
+            sizes = tasks.parse(read_config(folder)).model  # type: ignore[attr-defined]
+        else:
+            sizes, variables = _language_from(pathlib.Path(parsed.init_from))
+        parsed = _with_sizes(parsed, sizes)
+    elif not resumes:
+        variables = _initial_variables(parsed)
     task = tasks.build(parsed, folder / "data", variables)
     _describe(parsed, task)
     result = run(task, folder, progress=progress)
@@ -166,9 +206,9 @@ def _show(task: Any, result: RunResult, folder: pathlib.Path) -> tuple[str, str]
 
 
 def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
-    """What to tell the user at the end of a run: figures, a puzzle being solved, what to do next.
+    """What to tell the user at the end of a run: figures, examples, what to do next.
 
-    It draws `plots/contact_sheet.png`, and of a Sudoku `plots/reasoning.gif`.
+    Of puzzles it draws `plots/contact_sheet.png`, and of a Sudoku `plots/reasoning.gif`.
 
     Args:
         result: From `train`.
@@ -177,6 +217,8 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     folder = pathlib.Path(workdir)
     figures = result.figures
     task: Any = result.task
+    if isinstance(task, LanguageTask):
+        return language_report(task, result.state, figures, folder)
     lines = []
     if "eval/exact_accuracy" in figures:
         lines.append(

@@ -13,9 +13,10 @@ from hrm_jax.inference import arc
 from hrm_jax.inference.load import load
 from hrm_jax.inference.votes import load_last, voted_figures
 from hrm_jax.models.act import Halting, Solved
-from hrm_jax.tasks.arc import ArcTask
+from hrm_jax.tasks.arc import ArcTask, ArcTest
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.evaluation import evaluate_puzzles
+from hrm_jax.tasks.language import LanguageConfig
 from hrm_jax.tasks.puzzles import PuzzleTask, read_data_folder
 from hrm_jax.tasks.sudoku import SudokuTask
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
@@ -81,30 +82,40 @@ def evaluate(
 
     Args:
         workdir: The run's folder.
-        data: CSV file or data set folder; None takes the run's own test puzzles.
+        data: CSV file or data set folder, or for a language model what its `data.test` takes; None
+            takes the run's own held-out data.
         checkpoint: As in `load`.
         max_steps: Most ACT steps; defaults to the run's `eval_max_steps`.
         halting: "q" stops where the model wants to, "fixed" after `max_steps`.
         slots: Puzzles that think at a time.
-        limit: Only the first so many puzzles.
+        limit: Only so many puzzles, windows or pairs.
         submission: File to write with the answers as Kaggle wants them; of ARC runs.
         votes: How many answers to find for each puzzle, all but one under random symmetries.
         verify: Whether to evaluate too what the votes that obey the rules say.
-        last: How many of the newest checkpoints vote, each as often.
+        last: How many of the newest checkpoints vote, each as often; they vote on `submission` too.
         seed: Seed of the symmetries.
 
     Returns:
-        Figures as of `evaluate_puzzles`: of the plain answers of the checkpoint, or the newest.
-        Behind them, where there is a vote, those of `hrm_jax.inference.votes.voted_figures`.
+        Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
+        answers of the checkpoint, or the newest. Behind them, where there is a vote, those of
+        `hrm_jax.inference.votes.voted_figures`, or of `hrm_jax.inference.arc.pooled_figures`.
 
     Raises:
         WorkdirError, CheckpointError, DataError: What was given does not fit.
     """
+    config = tasks.parse(read_config(pathlib.Path(workdir)))
+    if isinstance(config, LanguageConfig):
+        if max_steps is not None or submission is not None or votes != 1 or verify or last != 1:
+            raise DataError("max_steps, submission, votes, verify and last are for puzzles only")
+        task = tasks.build(config)
+        source = None if data is None else str(data)
+        model = load(workdir, checkpoint)
+        return task.score(model.variables["params"], *task.held_out(source, limit or 0))
     if last != 1 and checkpoint != "last":
         raise DataError(f"last={last} and checkpoint={checkpoint!r}: give one or the other")
     models = [load(workdir, checkpoint)] if last == 1 else load_last(workdir, last)
     model = models[0]
-    kind = tasks.kind(tasks.parse(read_config(pathlib.Path(workdir))))
+    kind = tasks.kind(config)
     if data is None:
         puzzles = held_out(workdir)
     elif kind is ArcTask:
@@ -119,18 +130,18 @@ def evaluate(
     for name, value in (("max_steps", max_steps), ("limit", limit), ("votes", votes)):
         if value is not None and value < 1:
             raise DataError(f"{name}: expected at least 1, got {value}")
-    votes_wanted = votes > 1 or last > 1 or verify
-    if votes_wanted and kind is ArcTask:
+    if (votes > 1 or verify) and kind is ArcTask:
         raise DataError(
-            "votes, verify and last are not for ARC, whose evaluation votes over all augmentations "
+            "votes and verify are not for ARC, whose evaluation votes over all augmentations "
             "(eval/pass_at_1, …)"
         )
-    tally = kind.tally if submission is None else arc.submitting(kind.tally, puzzles, submission)
+    if submission is not None:
+        arc.check_submission(puzzles, submission)
     plain: list[Solved] = []
 
     def keep(puzzles: PuzzleSet, solved: Solved) -> Figures:
         plain.append(solved)
-        return tally(puzzles, solved)
+        return kind.tally(puzzles, solved)
 
     options: dict[str, Any] = {
         "slots": slots,
@@ -146,9 +157,12 @@ def evaluate(
         tally=keep,
         **options,
     )
-    if not votes_wanted:
-        return figures
-    voted = voted_figures(
-        models, puzzles, plain[0], votes=votes, verify=verify, seed=seed, **options
-    )
+    voted: Figures = {}
+    if isinstance(puzzles, ArcTest):
+        if last > 1 or submission is not None:
+            voted = arc.pooled_figures(models, puzzles, plain[0], submission=submission, **options)
+    elif votes > 1 or last > 1 or verify:
+        voted = voted_figures(
+            models, puzzles, plain[0], votes=votes, verify=verify, seed=seed, **options
+        )
     return {**figures, **voted}

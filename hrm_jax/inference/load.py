@@ -7,12 +7,14 @@ import pathlib
 from typing import Any
 
 from hrm_jax import tasks
+from hrm_jax.data.text.tokenizers import load_tokenizer
+from hrm_jax.tasks.language import LanguageConfig
 from hrm_jax.tasks.puzzle_model import PuzzleModel
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.workdir import read_config
 
 
-def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> PuzzleModel:
+def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any:
     """Loads the model that a run has trained.
 
     Averaged parameters are taken where the run kept them.
@@ -22,7 +24,7 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Puz
         checkpoint: "last", "best" or the step of a checkpoint that is still kept.
 
     Returns:
-        The model; see `PuzzleModel.solve`.
+        A `PuzzleModel`, see its `solve`, or a `LanguageModel`, see its `generate`.
 
     Raises:
         WorkdirError: There is no run in `workdir`.
@@ -32,6 +34,12 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Puz
     weights, _ = load_weights(workdir, checkpoint)
     averages = weights.pop("ema", None) or {}
     variables = {name: value for name, value in {**weights, **averages}.items() if value}
+    if isinstance(config, LanguageConfig):
+        from hrm_jax.inference.language import LanguageModel
+
+        tokenizer = load_tokenizer(config.data.tokenizer)
+        name = pathlib.Path(workdir).resolve().name
+        return LanguageModel(config.model, variables, tokenizer, name)
     return PuzzleModel(
         config.model, variables, puzzle=config.task, max_steps=config.eval_max_steps or None
     )

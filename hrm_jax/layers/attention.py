@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.typing import Dtype
-from jaxtyping import Array, Float
+from flax.typing import Dtype, Initializer
+from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.kernels.attention import attention
 from hrm_jax.layers.initializers import lecun_truncated_normal
 from hrm_jax.layers.rotary import apply_rotary
 
 RotaryTables = tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]
+
+LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
+"""Keys and values of one layer, with room for L positions."""
 
 
 class SelfAttention(nn.Module):
@@ -53,3 +57,89 @@ class SelfAttention(nn.Module):
             kernel_init=lecun_truncated_normal,
             name="o_proj",
         )(mixed)
+
+
+class CachedAttention(nn.Module):
+    """Self-attention with grouped heads, a mask, and keys and values of earlier calls.
+
+    Attributes:
+        num_heads: Query heads H.
+        num_kv_heads: Key and value heads K; divides H.
+        head_dim: Size C of a head.
+        bias: Whether the layers have biases.
+        kernel_init, out_init: Initialisers of q, k, v and of the output layer.
+        dtype: Computation dtype; parameters are float32.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    bias: bool
+    kernel_init: Initializer
+    out_init: Initializer
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        mask: Bool[Array, "#B #S T"] | None,
+        rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None = None,
+        cache: LayerCache | None = None,
+        start: Int[Array, " B"] | None = None,
+    ) -> tuple[Float[Array, "B S D"], LayerCache | None]:
+        """Attends to the positions given, and to those in the cache.
+
+        Args:
+            x: Activations.
+            mask: Which keys a query sees; T is S, or as many positions of the cache, from its
+                first on, as are to be looked at.
+            rotary: Cosines and sines for q and k at their positions.
+            cache: Keys and values, or None.
+            start: Place in the cache of each row's first position; no row may run over its end.
+
+        Returns:
+            Activations, and the cache with this call's keys and values in it.
+        """
+        batch, length, hidden = x.shape
+
+        def project(heads: int, name: str) -> Float[Array, "B S H C"]:
+            dense = nn.Dense(
+                heads * self.head_dim,
+                use_bias=self.bias,
+                dtype=self.dtype,
+                kernel_init=self.kernel_init,
+                name=name,
+            )
+            return dense(x).reshape(batch, length, heads, self.head_dim)
+
+        q = project(self.num_heads, "q_proj")
+        k = project(self.num_kv_heads, "k_proj")
+        v = project(self.num_kv_heads, "v_proj")
+        if rotary is not None:
+            q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+        if cache is not None:
+            assert start is not None
+            cache = (_write(cache[0], k, start), _write(cache[1], v, start))
+            looked_at = length if mask is None else mask.shape[-1]
+            k, v = (x[:, :, :looked_at].astype(q.dtype) for x in cache)
+        mixed = jnp.swapaxes(attention(q, k, v, mask), 1, 2)
+        out = nn.Dense(
+            hidden,
+            use_bias=self.bias,
+            dtype=self.dtype,
+            kernel_init=self.out_init,
+            name="o_proj",
+        )(mixed.reshape(batch, length, self.num_heads * self.head_dim))
+        return out, cache
+
+
+def _write(
+    cache: Float[Array, "B K L C"], new: Float[Array, "B K S C"], start: Int[Array, " B"]
+) -> Float[Array, "B K L C"]:
+    """Puts `new` at each row's place."""
+    new = new.astype(cache.dtype)
+    return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(row, x, (0, at, 0)))(
+        cache, new, start
+    )

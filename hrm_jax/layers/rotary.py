@@ -27,9 +27,16 @@ def rotary_tables(
 
 
 def apply_rotary(
-    x: Float[Array, "B S H C"], cos: Float[np.ndarray, "S C"], sin: Float[np.ndarray, "S C"]
+    x: Float[Array, "B S H C"],
+    cos: Float[Array | np.ndarray, "*B S C"],
+    sin: Float[Array | np.ndarray, "*B S C"],
 ) -> Float[Array, "B S H C"]:
-    """Turns queries or keys by the angle of their position; computed in float32."""
+    """Turns queries or keys by the angle of their position; computed in float32.
+
+    Args:
+        x: Queries or keys.
+        cos, sin: Rows of `rotary_tables` for the positions, the same for the whole batch or not.
+    """
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([-right, left], axis=-1)
-    return (x * cos[:, None] + turned * sin[:, None]).astype(x.dtype)
+    return (x * cos[..., None, :] + turned * sin[..., None, :]).astype(x.dtype)

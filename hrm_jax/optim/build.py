@@ -21,8 +21,8 @@ class OptimizerConfig:
 
     Attributes:
         name: "adam_atan2" (the reference's), "adam_atan2_a127" (its 27% longer steps), "adamw", or
-            "muon" (Muon for the matrices inside the recurrent modules, scaled to the size of
-            AdamW's updates, AdamW for all else).
+            "muon" (Muon for the matrices inside the modules, scaled to the size of AdamW's
+            updates, AdamW for all else).
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
         lr_min_ratio: Learning rate at the end of the cosine over the peak; 1 keeps it constant.
@@ -89,11 +89,13 @@ def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> opt
 
 
 def _inner_matrices(params: optax.Params) -> Any:
-    """Marks the matrices inside the recurrent modules; embeddings and heads are left to AdamW."""
+    """Marks the matrices inside modules; embeddings and heads are left to AdamW."""
 
     def mark(path: tuple[Any, ...], leaf: jax.Array) -> Any:
-        inner = len(path) > 2 and path[-1].key == "kernel" and leaf.ndim == 2
-        return optax.contrib.MuonDimensionNumbers() if inner else None
+        inner = len(path) > 2 and path[-1].key == "kernel" and path[-2].key != "lm_head"
+        if not inner or leaf.ndim not in (2, 3):
+            return None
+        return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)  # 3: scanned layers
 
     return jax.tree_util.tree_map_with_path(mark, params)
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import pathlib
+import typing
 from collections.abc import Mapping
 from typing import Any
 
 from hrm_jax.configs import ConfigError, from_mapping, to_mapping
-from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.arc import ArcConfig, ArcTask
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.domino import DominoConfig, DominoTask
 from hrm_jax.tasks.maze import MazeConfig, MazeTask
+from hrm_jax.tasks.pairs import PairConfig, PairTask
 from hrm_jax.tasks.sudoku import SudokuConfig, SudokuTask
+from hrm_jax.tasks.text import TextConfig, TextTask
 
 _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "sudoku": (SudokuConfig, SudokuTask),
     "maze": (MazeConfig, MazeTask),
     "domino": (DominoConfig, DominoTask),
     "arc": (ArcConfig, ArcTask),
+    "text": (TextConfig, TextTask),
+    "pairs": (PairConfig, PairTask),
 }
 
 
@@ -39,8 +43,11 @@ def defaults(task: str) -> dict[str, Any]:
 
     `model` has the fields of all networks, so that `model.name` alone can be changed.
     """
-    values = to_mapping(_TASKS[task][0](task=task))
-    return {**values, "model": {**to_mapping(TRMConfig()), **values["model"]}}
+    kind = _TASKS[task][0]
+    values = to_mapping(kind(task=task))
+    models = typing.get_args(typing.get_type_hints(kind)["model"])
+    fields = {k: v for model in models for k, v in to_mapping(model()).items()}
+    return {**values, "model": {**fields, **values["model"]}}
 
 
 def kind(config: RunConfig) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -25,6 +24,7 @@ from hrm_jax.tasks.losses import (
     correctness,
     token_cross_entropy,
 )
+from hrm_jax.tasks.supervised import apply_gradients
 
 
 class SegmentRows(struct.PyTreeNode):
@@ -224,9 +224,6 @@ class ACTTrainer:
         result = segment_gradients(
             config, self.loss, variables, carry, minimum, self.microbatch_size
         )
-        optimizer = build_optimizer(rule, self.total_steps)
-        updates, opt_state = optimizer.update(result.params, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         tables = state.tables
         if result.rows is not None:
             rate = learning_rate(rule, self.total_steps, rule.puzzle_emb_lr)(state.step)
@@ -239,23 +236,6 @@ class ACTTrainer:
                 rule.puzzle_emb_weight_decay,
             )
             tables = {**tables, "puzzle_emb": table}
-        ema = state.ema
-        if ema is not None:
-            ema = optax.incremental_update({"params": params}, ema, 1 - rule.ema)
-        metrics = {
-            **result.metrics,
-            "fresh_rows": fresh,
-            "grad_norm": pair(optax.global_norm(result.params), 1),
-            "learning_rate": pair(
-                learning_rate(rule, self.total_steps, rule.learning_rate)(state.step), 1
-            ),
-        }
-        state = state.replace(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            carry=result.carry,
-            ema=ema,
-            tables=tables,
-        )
-        return state, metrics
+        state = state.replace(carry=result.carry, tables=tables)
+        state, updates = apply_gradients(state, result.params, rule, self.total_steps)
+        return state, {**result.metrics, "fresh_rows": fresh, **updates}

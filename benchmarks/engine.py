@@ -1,0 +1,202 @@
+"""Tokens per second of the inference engine beside Hugging Face `transformers`, greedy, float32.
+
+    python benchmarks/engine.py
+    python benchmarks/engine.py --requests=8 --rounds=7
+
+The same random weights (a Llama over bytes, 26 million parameters) answer the same requests, of
+mixed prompt and answer lengths, all there at once: in the engine, and as one left-padded batch with
+a KV cache in `transformers.generate`, which goes on until the longest answer is done. Only tokens
+that were asked for count. Measured in turn, medians quoted; the first tokens of `transformers` are
+those of the whole batch. The answers must be the same. Two rounds come before those that count, so
+that all programs are compiled; the last column says how many programs these requests were the first
+to need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrm_jax.compilation import run_in_main_thread
+from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
+from hrm_jax.inference.decoder import Decoder
+from hrm_jax.inference.engine import Engine, Sampling
+from hrm_jax.interop.hugging_face import to_hugging_face
+from hrm_jax.models.transformer import Transformer, TransformerConfig
+
+COLUMNS = (
+    *("requests", "engine", "tokens/s", "ratio", "tokens per CPU s", "ratio"),
+    *("first token, median", "95 %", "compilations"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A prompt, and how many tokens are wanted."""
+
+    prompt: list[int]
+    wanted: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What answering took: seconds, seconds of all threads, of each first token; the answers."""
+
+    seconds: float
+    cpu: float
+    first: list[float]
+    answers: list[list[int]]
+
+
+def mixed(count: int, prompt: int, answer: int, seed: int = 0) -> list[Request]:
+    """Requests whose lengths are spread evenly up to the longest."""
+    rng = np.random.default_rng(seed)
+    shares = (np.arange(count) + 0.5) / count
+    prompts, wanted = (np.ceil(rng.permutation(shares) * x).astype(int) for x in (prompt, answer))
+    return [
+        Request(rng.integers(0, 256, n).tolist(), int(m))
+        for n, m in zip(prompts, wanted, strict=True)
+    ]
+
+
+def ours(engine: Engine, requests: list[Request]) -> Run:
+    """Answers by the engine."""
+    start, cpu = time.monotonic(), time.process_time()
+    handles = [
+        engine.submit(r.prompt, Sampling(r.wanted, temperature=0, ignore_eos=True))
+        for r in requests
+    ]
+    answers = [list(handle.result().tokens) for handle in handles]
+    took, cpu = time.monotonic() - start, time.process_time() - cpu
+    first = [(handle.times.first or 0) - start for handle in handles]
+    return Run(took, cpu, first, answers)
+
+
+def theirs(
+    config: TransformerConfig, params: Mapping[str, Any], threads: int
+) -> Callable[[list[Request]], Run]:
+    """Answers by `transformers` with the same weights."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    tensors, settings = to_hugging_face(config, params, pad_token_id=PAD)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).eval()
+    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
+
+    def run(requests: list[Request]) -> Run:
+        start, cpu = time.monotonic(), time.process_time()
+        longest = max(len(r.prompt) for r in requests) + 1
+        rows = [[PAD] * (longest - 1 - len(r.prompt)) + [BOS, *r.prompt] for r in requests]
+        first: list[float] = []
+
+        def seen(ids: Any, scores: Any, **_: Any) -> Any:
+            if not first:
+                first.append(time.monotonic() - start)
+            return torch.zeros(len(ids), dtype=torch.bool)
+
+        tokens = torch.tensor(rows)
+        with torch.inference_mode():
+            made = model.generate(
+                tokens,
+                attention_mask=(tokens != PAD).long(),
+                max_new_tokens=max(r.wanted for r in requests),
+                do_sample=False,
+                use_cache=True,
+                stopping_criteria=transformers.StoppingCriteriaList([seen]),
+            )
+        took, cpu = time.monotonic() - start, time.process_time() - cpu
+        new = made[:, longest:].tolist()
+        answers = [row[: r.wanted] for row, r in zip(new, requests, strict=True)]
+        return Run(took, cpu, first * len(requests), answers)
+
+    return run
+
+
+def median(runs: list[Run], of: Callable[[Run], float]) -> float:
+    """Median of something over runs."""
+    return statistics.median(map(of, runs))
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, action="append", help="default: 1, 8 and 32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prompt", type=int, default=256, help="tokens of the longest prompt")
+    parser.add_argument("--answer", type=int, default=128, help="tokens of the longest answer")
+    parser.add_argument("--slots", type=int, default=32)
+    threads = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=threads, help="PyTorch's; default: cores")
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--alone", action="store_true", help="without transformers")
+    args = parser.parse_args(argv)
+    run_in_main_thread()
+
+    config = TransformerConfig(
+        hidden_size=args.hidden,
+        num_layers=args.layers,
+        ffn_size=args.hidden * 11 // 4,
+        max_length=args.prompt + args.answer + 64,
+        positions="rotary",
+        norm="rms",
+        feed_forward="swiglu",
+        bias=False,
+        dropout=0.0,
+    )
+    start = jnp.zeros((1, 2), jnp.int32)
+    params = jax.jit(Transformer(config).init)(jax.random.key(0), start)["params"]
+    engine = Engine(Decoder(config, params, ByteTokenizer()), slots=args.slots)
+    other = None if args.alone else theirs(config, params, args.threads)
+    count = sum(x.size for x in jax.tree.leaves(params))
+    device = jax.devices()[0].device_kind
+    print(f"{device}, JAX {jax.__version__}, {config.dtype}, {count:,} parameters, ", end="")
+    print(f"prompts up to {args.prompt}, answers up to {args.answer} tokens, medians of ", end="")
+    print(f"{args.rounds}")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+
+    for number in args.requests or (1, 8, 32):
+        requests = mixed(number, args.prompt, args.answer)
+        wanted = sum(r.wanted for r in requests)
+        before = sum(engine.stats.compilations.values())
+        runs: dict[str, list[Run]] = {"hrm_jax": [], "transformers": []}
+        for _ in range(args.rounds + 2):
+            runs["hrm_jax"].append(ours(engine, requests))
+            if other is not None:
+                runs["transformers"].append(other(requests))
+        compiled = sum(engine.stats.compilations.values()) - before
+        if other is not None:
+            for mine, yours in zip(*(r[-1].answers for r in runs.values()), strict=True):
+                assert mine == yours, f"not the same answer:\n{mine}\n{yours}"
+        measured = {name: some[2:] for name, some in runs.items() if some}
+        base = measured["transformers" if other else "hrm_jax"]
+        for name, some in measured.items():
+            rate, cpu = median(some, lambda r: r.seconds), median(some, lambda r: r.cpu)
+            first = np.array([f for r in some for f in r.first])
+            cells = (
+                str(number),
+                name,
+                f"{wanted / rate:.0f}",
+                f"{median(base, lambda r: r.seconds) / rate:.2f}",
+                f"{wanted / cpu:.0f}",
+                f"{median(base, lambda r: r.cpu) / cpu:.2f}",
+                f"{np.median(first) * 1e3:.0f} ms",
+                f"{np.percentile(first, 95) * 1e3:.0f} ms",
+                str(compiled) if name == "hrm_jax" else "",
+            )
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

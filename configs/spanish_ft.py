@@ -1,0 +1,46 @@
+r"""Teaches a pretrained language model to answer: prompt⟨TAB⟩target lines, or JSONL records.
+
+    python launch/train.py --config=configs/spanish_ft.py[:laptop|:paper] \
+        --config.init_from=runs/spanish_lm --config.data.train=train.tsv --config.data.test=test.tsv
+
+Sizes are those of the model it starts from. Without data it learns the number words of
+`configs/spanish_numbers.py`, but with a prompt that the executor sees.
+
+Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
+
+`laptop`  two CPU cores.
+`paper`   as long as the original's, with its learning rate.
+"""
+
+from ml_collections import ConfigDict
+
+from hrm_jax import tasks
+from hrm_jax.configs import choose_preset
+
+PRESETS = ("laptop", "paper")
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the configuration of a preset."""
+    preset, why = choose_preset(preset, PRESETS)
+    config = ConfigDict(tasks.defaults("pairs"))
+    config.preset = why
+    config.model.update(max_length=4096, dropout=0.0)
+    optimizer = config.optimizer
+    optimizer.update(weight_decay=0.01, b2=0.98, clip_norm=1.0)
+    if preset == "laptop":
+        config.expect = "some minutes on two CPU cores."
+        config.steps = 600
+        config.batch_size = 16
+        config.eval_every = config.checkpoint_every = 300
+        config.data.eval_pairs = 256
+        config.tensorboard = False  # saves the import
+        optimizer.update(name="muon", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.05)
+        optimizer.ema = 0.98
+    else:
+        config.expect = "an hour on one large GPU (not measured)."
+        config.steps = 10_000
+        config.batch_size = 64
+        config.eval_every = config.checkpoint_every = 1000
+        optimizer.update(name="adamw", learning_rate=1e-4, warmup_steps=200, lr_min_ratio=0.1)
+    return config

@@ -1,0 +1,54 @@
+r"""The planner–executor of HRM_ESP on Spanish text, byte by byte (or a plain Transformer).
+
+    python launch/train.py --config=configs/spanish_lm.py[:laptop|:paper]
+
+Without data of your own it learns from the novels that come with the package; otherwise
+
+    --config.data.train=folder,more.txt.gz --config.data.test=held_out.txt
+
+`--config.model.name=transformer` trains a plain decoder of the executor's sizes.
+
+Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
+
+`laptop`  two CPU cores.
+`paper`   the original's sizes, 43.1M parameters.
+"""
+
+from ml_collections import ConfigDict
+
+from hrm_jax import tasks
+from hrm_jax.configs import choose_preset
+
+PRESETS = ("laptop", "paper")
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the configuration of a preset."""
+    preset, why = choose_preset(preset, PRESETS)
+    config = ConfigDict(tasks.defaults("text"))
+    config.preset = why
+    model, optimizer = config.model, config.optimizer
+    model.dropout = 0.0
+    if preset == "laptop":
+        config.expect = "10 minutes on two CPU cores."
+        config.steps = 1500
+        config.batch_size = 16
+        config.eval_every = config.checkpoint_every = 500
+        config.tensorboard = False  # saves the import
+        config.data.update(length=256, eval_stride=128, eval_windows=256)
+        model.update(hidden_size=192, num_heads=6, ffn_size=512, feed_forward="swiglu")
+        model.update(executor_layers=4, planner_layers=1, num_layers=4)
+        model.update(planner_length=128, max_length=256, plan_size=64, positions="rotary")
+        model.update(norm="rms", bias=False)
+        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.05)
+        optimizer.update(weight_decay=0.01, ema=0.98)
+    else:
+        config.expect = "some hours on one large GPU (not measured)."
+        config.steps = 50_000
+        config.batch_size = 64
+        config.eval_every = config.checkpoint_every = 2500
+        model.update(num_layers=8, positions="learned", norm="rms", bias=False, dtype="bfloat16")
+        model.update(feed_forward="geglu", dropout=0.1)
+        optimizer.update(name="adamw", learning_rate=3e-4, warmup_steps=500, lr_min_ratio=0.1)
+        optimizer.update(b2=0.98, weight_decay=0.01, clip_norm=1.0)
+    return config

@@ -1,0 +1,57 @@
+"""What text can be generated from: a Transformer, its weights and its tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hrm_jax.data.text.tokenizers import Tokenizer
+from hrm_jax.models.transformer import TransformerConfig
+
+Prepare = Callable[[list[int]], tuple[list[int], np.ndarray | None]]
+"""From a prompt's tokens, without special ones, to those that the model is fed and what is added to
+their embeddings, float32 [n, D], or None."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """A model to generate from.
+
+    Attributes:
+        config: Of the Transformer.
+        params: Its parameters.
+        tokenizer: Text to tokens and back.
+        suppressed: Tokens that are never chosen.
+        prepare: See `Prepare`; None puts the tokenizer's first token, if it has one, in front.
+        chat_template: Jinja, in Hugging Face's form; "" takes the server's.
+        name: Shown as the model's id.
+
+    Raises:
+        ValueError: The tokenizer's end token is suppressed, or a suppressed token does not exist.
+    """
+
+    config: TransformerConfig
+    params: Mapping[str, Any]
+    tokenizer: Tokenizer
+    suppressed: tuple[int, ...] = ()
+    prepare: Prepare | None = None
+    chat_template: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        size = self.config.vocab_size
+        for token in self.suppressed:
+            if not 0 <= token < size:
+                raise ValueError(f"suppressed: expected tokens in [0, {size}), got {token}")
+        if self.tokenizer.eos_id is not None and self.tokenizer.eos_id in self.suppressed:
+            raise ValueError(f"suppressed: {self.tokenizer.eos_id} is the tokenizer's end token")
+
+    def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
+        """The tokens that the model is fed for a prompt, and what is added to them."""
+        if self.prepare is not None:
+            return self.prepare(ids)
+        first = self.tokenizer.bos_id
+        return (ids if first is None else [first, *ids]), None

@@ -1,0 +1,235 @@
+"""Requests to the engine as callers see them, and the text of their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Literal, Protocol, runtime_checkable
+
+from hrm_jax.data.text.tokenizers import Tokenizer
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class RequestError(ValueError):
+    """A request that cannot be served as it is."""
+
+
+class QueueFull(RuntimeError):
+    """More requests wait than the engine takes; try again later."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """A token of an answer.
+
+    Attributes:
+        token: The token; -1 in the last event of a cancelled request.
+        text: What is certain of the text now; may be empty while a character, or what may be a stop
+            text, is incomplete.
+        logprob: Log-probability under the model, before penalty, temperature and cuts.
+        top: The likeliest tokens and their log-probabilities, as many as were asked for.
+        finish_reason: Why the answer ends here: an end token or stop text ("stop"), no room or no
+            more tokens asked for ("length"), or "cancelled"; None if it goes on.
+    """
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """A whole answer; `tokens` has what ended it, `text` does not."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top: tuple[tuple[tuple[int, float], ...], ...]
+    finish_reason: FinishReason
+    prompt_tokens: int
+
+
+@dataclasses.dataclass
+class Times:
+    """Moments of a request (`time.monotonic`); None if they have not come.
+
+    Attributes:
+        submitted: Taken into the queue.
+        started: Left the queue.
+        first: Its first token was made.
+        ended: Its last event was made.
+    """
+
+    submitted: float = dataclasses.field(default_factory=time.monotonic)
+    started: float | None = None
+    first: float | None = None
+    ended: float | None = None
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """The engine, as a handle needs it."""
+
+    @property
+    def running(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def step(self) -> bool: ...
+
+    def wake(self) -> None: ...
+
+
+class Handle:
+    """A request that was taken.
+
+    Its events can be iterated from any thread or event loop, several times, each from the first on.
+    Without the engine's background thread, iterating (and `result`) does the engine's work;
+    `async for` starts that thread.
+
+    Attributes:
+        id: Of the request, unique in the engine.
+        prompt_tokens: How many tokens the model is fed.
+        times: When it did what.
+    """
+
+    def __init__(self, engine: Driver, id: str, prompt_tokens: int) -> None:
+        self.id = id
+        self.prompt_tokens = prompt_tokens
+        self.times = Times()
+        self.cancelled = False
+        self._engine = engine
+        self._changed = threading.Condition()
+        self._events: list[Event] = []
+        self._error: BaseException | None = None
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last event has come."""
+        with self._changed:
+            return self._finished()
+
+    def cancel(self) -> None:
+        """Ends the request soon; without effect on one that has ended."""
+        self.cancelled = True
+        self._engine.wake()
+
+    def result(self) -> Completion:
+        """Waits for the whole answer.
+
+        Raises:
+            RuntimeError: The engine failed.
+        """
+        events = list(self)
+        tokens = [event for event in events if event.token >= 0]
+        reason = events[-1].finish_reason
+        assert reason is not None
+        return Completion(
+            text="".join(event.text for event in events),
+            tokens=tuple(event.token for event in tokens),
+            logprobs=tuple(event.logprob for event in tokens),
+            top=tuple(event.top for event in tokens),
+            finish_reason=reason,
+            prompt_tokens=self.prompt_tokens,
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        read = 0
+        while True:
+            with self._changed:
+                new, finished = self._events[read:], self._finished()
+                if not new and not finished and self._engine.running:
+                    self._changed.wait()
+                    continue
+            read += len(new)
+            yield from new
+            if finished:
+                self._raise()
+                return
+            if not new:
+                self._engine.step()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        self._engine.start()
+        arrived = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), arrived)
+        with self._changed:
+            self._waiting.add(waiter)
+        read = 0
+        try:
+            while True:
+                arrived.clear()
+                with self._changed:
+                    new, finished = self._events[read:], self._finished()
+                read += len(new)
+                for event in new:
+                    yield event
+                if finished:
+                    self._raise()
+                    return
+                if not new:
+                    await arrived.wait()
+        finally:
+            with self._changed:
+                self._waiting.discard(waiter)
+
+    def publish(self, events: list[Event], error: BaseException | None = None) -> None:
+        """Adds events, or the error that ends the request; for the engine."""
+        with self._changed:
+            self._events += events
+            self._error = error
+            self._changed.notify_all()
+            for loop, arrived in self._waiting:
+                with contextlib.suppress(RuntimeError):  # the loop was closed
+                    loop.call_soon_threadsafe(arrived.set)
+
+    def _finished(self) -> bool:
+        ended = bool(self._events) and self._events[-1].finish_reason is not None
+        return ended or self._error is not None
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise RuntimeError(f"{self.id}: the engine failed: {self._error}") from self._error
+
+
+class AnswerText:
+    """Turns an answer's tokens into text, up to the first stop text."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._stream = tokenizer.stream()
+        self._stop = stop
+        self._held = ""
+
+    def feed(self, token: int) -> tuple[str, bool]:
+        """Returns the text that is certain now, and whether a stop text has come."""
+        self._held += self._stream.feed([token])
+        return self._release(self._begun())
+
+    def finish(self) -> tuple[str, bool]:
+        """Returns what was held back, and whether a stop text was in it."""
+        self._held += self._stream.finish()
+        return self._release(0)
+
+    def _release(self, keep: int) -> tuple[str, bool]:
+        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            text, self._held = self._held[: min(found)], ""
+            return text, True
+        end = len(self._held) - keep
+        text, self._held = self._held[:end], self._held[end:]
+        return text, False
+
+    def _begun(self) -> int:
+        """How many of the last characters may be the beginning of a stop text."""
+        for size in range(min(len(self._held), max(map(len, self._stop), default=0) - 1), 0, -1):
+            if any(stop.startswith(self._held[-size:]) for stop in self._stop):
+                return size
+        return 0

@@ -1,0 +1,208 @@
+"""Which token comes next: how a request asks for it, and the choice itself, on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+MAX_ALTERNATIVES = 20
+
+_NEVER = -1e30  # finite, because programs may be compiled for finite numbers only
+_GREEDY_BELOW = 1e-5
+
+
+@no_type_check  # it checks itself
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a request wants its tokens chosen, and when it ends.
+
+    Attributes:
+        max_new_tokens: At most so many; fewer where the model's length ends.
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Only the k likeliest; 0 all.
+        top_p: Only the fewest likeliest whose probabilities add up to at least p.
+        min_p: Only those at least this fraction as likely as the likeliest.
+        repetition_penalty: Divides the positive logits, and multiplies the negative ones, of tokens
+            in the prompt or made already.
+        seed: The same seed gives the same tokens.
+        stop: Texts that end the answer; they are no part of it.
+        stop_tokens: Tokens that end the answer, besides the tokenizer's end token.
+        logprobs: How many alternatives are reported for each token, with their log-probabilities;
+            -1 and 0 none.
+        ignore_eos: Whether the tokenizer's end token is one as any other.
+
+    Raises:
+        ValueError: A value is out of range; names the field and what was expected.
+
+    References:
+        Holtzman et al. (https://arxiv.org/abs/1904.09751) for top-p; Nguyen et al.
+        (https://arxiv.org/abs/2407.01082) for min-p; Keskar et al., CTRL
+        (https://arxiv.org/abs/1909.05858), §4.1, for the penalty.
+    """
+
+    max_new_tokens: int = 100
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    logprobs: int = 0
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k", "seed", "logprobs"):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            _check(whole, name, "a whole number", value)
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            _check(number and math.isfinite(value), name, "a finite number", value)
+        _check(self.max_new_tokens >= 1, "max_new_tokens", "at least 1", self.max_new_tokens)
+        _check(self.temperature >= 0, "temperature", "at least 0", self.temperature)
+        _check(self.top_k >= 0, "top_k", "at least 0", self.top_k)
+        _check(0 <= self.top_p <= 1, "top_p", "0 <= x <= 1", self.top_p)
+        _check(0 <= self.min_p <= 1, "min_p", "0 <= x <= 1", self.min_p)
+        penalty = self.repetition_penalty
+        _check(penalty > 0, "repetition_penalty", "more than 0", penalty)
+        most = MAX_ALTERNATIVES
+        _check(-1 <= self.logprobs <= most, "logprobs", f"-1 <= x <= {most}", self.logprobs)
+        stops = isinstance(self.stop, tuple | list) and all(
+            isinstance(x, str) and x for x in self.stop
+        )
+        _check(stops, "stop", "texts that are not empty", self.stop)
+        tokens = isinstance(self.stop_tokens, tuple | list) and all(
+            isinstance(x, int | np.integer) for x in self.stop_tokens
+        )
+        _check(tokens, "stop_tokens", "whole numbers", self.stop_tokens)
+
+
+def _check(fine: bool, name: str, expected: str, value: Any) -> None:
+    if not fine:
+        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+
+
+class Choice(struct.PyTreeNode):
+    """What `choose` needs to know of each row; the fields are those of `Sampling`."""
+
+    temperature: Float[Array, " *B"]
+    top_k: Int[Array, " *B"]
+    top_p: Float[Array, " *B"]
+    min_p: Float[Array, " *B"]
+    repetition_penalty: Float[Array, " *B"]
+    seed: UInt32[Array, "*B 2"]
+
+    @classmethod
+    def of(cls, sampling: Sampling) -> Choice:
+        """One request's choice as numpy arrays without the first axis."""
+        seed = sampling.seed % 2**64
+        greedy = sampling.temperature < _GREEDY_BELOW
+        values: dict[str, Any] = {
+            "temperature": np.float32(0 if greedy else sampling.temperature),
+            "top_k": np.int32(min(sampling.top_k, 2**31 - 1)),
+            "top_p": np.float32(sampling.top_p),
+            "min_p": np.float32(sampling.min_p),
+            "repetition_penalty": np.float32(sampling.repetition_penalty),
+            "seed": np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32),
+        }
+        return cls(**values)
+
+    @classmethod
+    def empty(cls, rows: int) -> Choice:
+        """Greedy choice in all rows."""
+        one = cls.of(Sampling(temperature=0))
+        return jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(x, (rows, *np.shape(x)))), one)
+
+
+def penalised(
+    logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: Float[Array, " B"]
+) -> Float[Array, "B V"]:
+    """Makes tokens that were seen less likely (CTRL, §4.1, with the sign taken care of)."""
+    by = penalty[:, None]
+    return jnp.where(seen, jnp.where(logits > 0, logits / by, logits * by), logits)
+
+
+def kept(
+    logits: Float[Array, "B V"],
+    top_k: Int[Array, " B"],
+    top_p: Float[Array, " B"],
+    min_p: Float[Array, " B"],
+) -> Bool[Array, "B V"]:
+    """Tokens that top-k, then top-p among those, then min-p leave over; at least one.
+
+    Tokens as likely as the last one kept are kept too.
+
+    Args:
+        logits: After the temperature, float32.
+        top_k: 0 keeps all.
+        top_p: 1 keeps all.
+        min_p: 0 keeps all.
+    """
+    vocabulary = logits.shape[-1]
+    falling = -jnp.sort(-logits, axis=-1)
+    k = jnp.where(top_k > 0, jnp.minimum(top_k, vocabulary), vocabulary)
+    least = jnp.take_along_axis(falling, k[:, None] - 1, axis=-1)
+    weights = jnp.where(falling >= least, jnp.exp(falling - falling[:, :1]), 0.0)
+    # What the more likely ones have together; a token is needed while that is less than p.
+    before = jnp.cumsum(weights, axis=-1) - weights
+    needed = before < top_p[:, None] * jnp.sum(weights, axis=-1, keepdims=True)
+    last = jnp.maximum(jnp.sum(needed, axis=-1, keepdims=True), 1) - 1
+    nucleus = jnp.take_along_axis(falling, last, axis=-1)
+    least = jnp.where(top_p[:, None] < 1, jnp.maximum(least, nucleus), least)
+    fraction = jnp.log(jnp.maximum(min_p, 1e-30))[:, None]
+    least = jnp.where(min_p[:, None] > 0, jnp.maximum(least, falling[:, :1] + fraction), least)
+    return logits >= least
+
+
+def choose(
+    logits: Float[Array, "B V"],
+    seen: Bool[Array, "B V"],
+    suppressed: Bool[Array, " V"],
+    choice: Choice,
+    position: Int[Array, " B"],
+) -> Int[Array, " B"]:
+    """Chooses a token for each row: penalty, suppression, temperature, top-k, top-p, min-p, draw.
+
+    A draw depends on the row's seed and position alone, never on other rows.
+
+    Args:
+        logits: Of the model, float32.
+        seen: Tokens in the prompt or made already.
+        suppressed: Tokens that are never chosen.
+        choice: How each row chooses.
+        position: Of the token that is chosen.
+    """
+    logits = penalised(logits, seen, choice.repetition_penalty)
+    logits = jnp.where(suppressed, _NEVER, logits)
+    drawing = choice.temperature > 0
+    cutting = (choice.top_k > 0) | (choice.top_p < 1) | (choice.min_p > 0)
+
+    def draw() -> Int[Array, " B"]:
+        warmth = jnp.where(drawing, choice.temperature, 1.0)[:, None]
+        tempered = jnp.where(suppressed, _NEVER, logits / warmth)
+        keep = jax.lax.cond(
+            jnp.any(drawing & cutting),
+            lambda: kept(tempered, choice.top_k, choice.top_p, choice.min_p),
+            lambda: jnp.ones_like(seen),
+        )
+        noise = jax.vmap(_gumbel, in_axes=(0, 0, None))(choice.seed, position, logits.shape[-1])
+        drawn = jnp.argmax(jnp.where(keep & ~suppressed, tempered + noise, _NEVER), axis=-1)
+        return jnp.where(drawing, drawn, likeliest).astype(jnp.int32)
+
+    likeliest = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jax.lax.cond(jnp.any(drawing), draw, lambda: likeliest)
+
+
+def _gumbel(seed: UInt32[Array, 2], position: Int[Array, ""], size: int) -> Float[Array, " V"]:
+    key = jax.random.wrap_key_data(seed, impl="threefry2x32")
+    return jax.random.gumbel(jax.random.fold_in(key, position), (size,))

@@ -1,0 +1,313 @@
+"""GPT-2 and Llama as Hugging Face's transformers keep them: config.json and named tensors.
+
+The package transformers is not needed, neither to write nor to read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from hrm_jax.configs import ConfigError, require
+from hrm_jax.data.text.tokenizers import load_tokenizer
+from hrm_jax.files import atomic_path, read_json, write_json
+from hrm_jax.interop.files import Tensors, read_state_dict
+from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings
+from hrm_jax.interop.hugging_face_tokenizers import TOKENIZER_FILES, write_tokenizer
+from hrm_jax.interop.torch_names import from_torch_names, matching, shapes, with_torch_names
+from hrm_jax.models.transformer import Transformer, TransformerConfig
+
+_Path = str | os.PathLike[str]
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_WRITTEN = ("config.json", _WEIGHTS[0], *TOKENIZER_FILES)
+
+# Parts of PyTorch names, ours and theirs, replaced one after the other.
+_RENAMED: Mapping[Kind, tuple[tuple[str, str], ...]] = {
+    "gpt2": (
+        ("layers.", "transformer.h."),
+        (".attention_norm.", ".ln_1."),
+        (".ffn_norm.", ".ln_2."),
+        (".attention.o_proj.", ".attn.c_proj."),
+        (".attention.q_proj.", ".attn.c_attn."),
+        (".attention.k_proj.", ".attn.c_attn."),
+        (".attention.v_proj.", ".attn.c_attn."),
+        (".ffn.up_proj.", ".mlp.c_fc."),
+        (".ffn.down_proj.", ".mlp.c_proj."),
+        ("embed_tokens.", "transformer.wte."),
+        ("embed_positions.", "transformer.wpe."),
+        ("final_norm.", "transformer.ln_f."),
+    ),
+    "llama": (
+        ("layers.", "model.layers."),
+        (".attention_norm.", ".input_layernorm."),
+        (".ffn_norm.", ".post_attention_layernorm."),
+        (".attention.", ".self_attn."),
+        (".ffn.", ".mlp."),
+        ("embed_tokens.", "model.embed_tokens."),
+        ("final_norm.", "model.norm."),
+    ),
+}
+_PREFIXES: Mapping[Kind, str] = {"gpt2": "transformer.", "llama": "model."}
+_EMBEDDING: Mapping[Kind, str] = {
+    "gpt2": "transformer.wte.weight",
+    "llama": "model.embed_tokens.weight",
+}
+_HEAD = "lm_head.weight"
+
+# Masks and wavelengths that older versions saved too.
+_NOT_LEARNT = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
+
+
+def to_hugging_face(
+    config: TransformerConfig,
+    params: Mapping[str, Any],
+    *,
+    bos_token_id: int | None = None,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+) -> tuple[Tensors, dict[str, Any]]:
+    """Gives a GPT-2 or Llama the names, layouts and settings of transformers.
+
+    Args:
+        config: Sizes and kinds.
+        params: Parameters, with scanned layers or without.
+        bos_token_id, eos_token_id, pad_token_id: Tokens that begin and end a text and fill it up;
+            None where there is no such token.
+
+    Returns:
+        Float32 arrays under the names of `GPT2LMHeadModel` or `LlamaForCausalLM`, and the content
+        of config.json.
+
+    Raises:
+        ConfigError: The model is neither a GPT-2 nor a Llama; the message names the field.
+    """
+    tensors = _their_tensors(kind_of(config), with_torch_names(params))
+    settings = {
+        **to_settings(config),
+        "bos_token_id": bos_token_id,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+    }
+    return {k: np.asarray(v, np.float32, order="C") for k, v in tensors.items()}, settings
+
+
+def from_hugging_face(
+    folder_or_state_dict: _Path | Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> tuple[TransformerConfig, dict[str, Any]]:
+    """Reads a GPT-2 or Llama of transformers.
+
+    Args:
+        folder_or_state_dict: A folder with config.json and model.safetensors or pytorch_model.bin,
+            in one piece or several; or torch tensors or arrays of any floating dtype by name, with
+            or without the prefix of the language model's inner model.
+        config: The content of config.json; with a folder, None reads the one in it.
+
+    Returns:
+        Configuration and parameters, float32, layers not scanned. Where either attention or
+        feed-forward layers have biases, the biases of the others are zeros. Dropout is that of
+        GPT-2's residual stream; dropout of attention weights is not known here.
+
+    Raises:
+        ConfigError: The model is of another type, has something that is not supported (the message
+            names the field), or the tensors do not fit the configuration (it lists all of them).
+        ValueError: A file is damaged.
+        ImportError: PyTorch is needed to read pytorch_model.bin, and missing.
+        OSError: A file cannot be read.
+    """
+    where = "config"
+    if not isinstance(folder_or_state_dict, Mapping):
+        where = os.fspath(pathlib.Path(folder_or_state_dict) / "config.json")
+        config = read_json(where) if config is None else config
+    if config is None:
+        raise ConfigError("config: expected the content of config.json, got None")
+    kind, ours = from_settings(config, where)
+    if isinstance(folder_or_state_dict, Mapping):
+        tensors = _known_names(kind, folder_or_state_dict)
+    else:
+        tensors = _known_names(kind, _read_weights(pathlib.Path(folder_or_state_dict)))
+    template = jax.eval_shape(Transformer(ours).init, jax.random.key(0), jnp.zeros((1, 1), int))
+    named = jax.eval_shape(with_torch_names, template["params"])
+    expected = shapes(jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named))
+    absent = {name for name in expected if _has_no_bias(kind, name, config)}
+    if ours.tie_head:
+        tensors = _without_tied_head(kind, tensors, where)
+    arrays = matching(tensors, {k: v for k, v in expected.items() if k not in absent})
+    arrays.update({name: np.zeros(expected[name], np.float32) for name in absent})
+    return ours, from_torch_names(_our_tensors(kind, arrays, list(named)), template["params"])
+
+
+def save_pretrained(
+    folder: _Path,
+    config: TransformerConfig,
+    params: Mapping[str, Any],
+    tokenizer: str | os.PathLike[str] | None = None,
+) -> list[pathlib.Path]:
+    """Writes a folder that `AutoModelForCausalLM.from_pretrained` of transformers reads.
+
+    The folder appears when all is in it; one that was there before is replaced if there is nothing
+    in it that this function does not write.
+
+    Args:
+        folder: Where.
+        config: Of a GPT-2 or a Llama.
+        params: Parameters, with scanned layers or without.
+        tokenizer: What `load_tokenizer` takes: "bytes", or a tokenizer.json or its folder. It is
+            put into the folder, for `AutoTokenizer.from_pretrained`.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: The model is neither a GPT-2 nor a Llama, or has fewer tokens than the
+            tokenizer.
+        DataError: The tokenizer cannot be read.
+        FileExistsError: There is something else in the folder.
+        OSError: The folder cannot be written.
+    """
+    ids: dict[str, int | None] = {}
+    if tokenizer is not None:
+        known = load_tokenizer(os.fspath(tokenizer))
+        require(
+            known.vocab_size <= config.vocab_size,
+            f"model.vocab_size: {config.vocab_size}, but the tokenizer has {known.vocab_size}",
+        )
+        ids = {f"{role}_token_id": getattr(known, f"{role}_id") for role in ("bos", "eos", "pad")}
+    tensors, settings = to_hugging_face(config, params, **ids)
+    folder = pathlib.Path(folder)
+    with _atomic_folder(folder) as temporary:
+        with atomic_path(temporary / _WEIGHTS[0]) as path:
+            # transformers refuses files that do not say whose layouts they have
+            safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+        if tokenizer is not None:
+            write_tokenizer(temporary, os.fspath(tokenizer))
+        write_json(temporary / "config.json", settings)
+    return sorted(folder.iterdir())
+
+
+def _has_no_bias(kind: Kind, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether it is a bias that a Llama would have if its other layers' biases were its own."""
+    if kind != "llama" or not name.endswith("_proj.bias"):
+        return False
+    return not settings.get("attention_bias" if ".self_attn." in name else "mlp_bias")
+
+
+def _their_name(kind: Kind, name: str) -> str:
+    for ours, theirs in _RENAMED[kind]:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def _their_tensors(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """From PyTorch names to theirs. GPT-2's weights are [in, out], with q, k and v in one."""
+    found = {}
+    for name, tensor in tensors.items():
+        if kind == "gpt2" and ".q_proj." in name:
+            parts = [tensors[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            tensor = jnp.concatenate(parts)
+        if kind == "gpt2" and name.endswith("_proj.weight"):
+            tensor = tensor.T
+        if kind != "gpt2" or not re.search(r"\.[kv]_proj\.", name):
+            found[_their_name(kind, name)] = tensor
+    return found
+
+
+def _our_tensors(kind: Kind, tensors: Tensors, names: list[str]) -> Tensors:
+    """From their names to the PyTorch names given."""
+    found = {}
+    for name in names:
+        array = tensors[_their_name(kind, name)]
+        if kind == "gpt2" and name.endswith("_proj.weight"):
+            array = array.T
+        part = re.search(r"\.([qkv])_proj\.", name)
+        if kind == "gpt2" and part:
+            array = np.split(array, 3)["qkv".index(part[1])]
+        found[name] = array
+    return found
+
+
+def _known_names(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors with the prefix, and without those that hold nothing learnt."""
+    prefix = _PREFIXES[kind]
+    known: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        bare = name.replace("_orig_mod.", "").removeprefix(prefix)  # what torch.compile adds
+        full = bare if bare.startswith("lm_head.") else prefix + bare
+        if _NOT_LEARNT.search(full):
+            continue
+        require(full not in known, f"the state dict has {full!r} twice, with prefix and without")
+        known[full] = tensor
+    return known
+
+
+def _without_tied_head(kind: Kind, tensors: dict[str, Any], where: str) -> dict[str, Any]:
+    """Tensors without a head that is the embedding over again, as PyTorch's files have it."""
+    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING[kind])
+    if head is None or embedding is None:
+        return tensors
+    require(
+        head.shape == embedding.shape and bool((head == embedding).all()),
+        f"{where}: tie_word_embeddings is true, but {_HEAD} is not {_EMBEDDING[kind]}",
+    )
+    return {name: tensor for name, tensor in tensors.items() if name != _HEAD}
+
+
+def _read_weights(folder: pathlib.Path) -> Tensors:
+    for name in _WEIGHTS:
+        if (folder / name).exists():
+            return read_state_dict(folder / name)
+        index = folder / f"{name}.index.json"
+        if index.exists():
+            return _read_pieces(index)
+    raise FileNotFoundError(f"{folder}: expected {' or '.join(_WEIGHTS)}, whole or in pieces")
+
+
+def _read_pieces(index: pathlib.Path) -> Tensors:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        raise ValueError(f"{index}: weight_map: expected names of files by names of tensors")
+    tensors: Tensors = {}
+    for name in sorted(set(places.values())):
+        if pathlib.PurePath(name).name != name:
+            raise ValueError(f"{index}: weight_map: expected files beside it, got {name!r}")
+        tensors |= read_state_dict(index.with_name(name))
+    return tensors
+
+
+@contextlib.contextmanager
+def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder that becomes `folder` on success."""
+    if folder.is_dir():
+        other = sorted({path.name for path in folder.iterdir()} - set(_WRITTEN))
+        if other:
+            raise FileExistsError(
+                f"{folder}: holds {other[0]!r}, which an export would not replace; expected a new "
+                "folder"
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    base = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        new, old = base / "new", base / "old"
+        new.mkdir()
+        yield new
+        if folder.is_dir():
+            folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            if old.is_dir():
+                old.rename(folder)
+            raise
+    finally:
+        shutil.rmtree(base, ignore_errors=True)

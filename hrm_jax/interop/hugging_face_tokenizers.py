@@ -1,0 +1,89 @@
+"""Tokenizers in the files that transformers reads."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+from typing import Any
+
+from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN
+from hrm_jax.files import write_json
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "chat_template.jinja"),
+)
+_SPECIAL = {PAD: "<|pad|>", BOS: "<|bos|>", EOS: "<|eos|>", PLAN: "<|plan|>"}
+_CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+def write_tokenizer(folder: pathlib.Path, name_or_path: str) -> None:
+    """Writes a tokenizer into a folder.
+
+    Args:
+        folder: Where.
+        name_or_path: "bytes", or a tokenizer.json or its folder; then its files are copied.
+    """
+    if name_or_path == "bytes":
+        write_json(folder / "tokenizer.json", _byte_tokenizer())
+        names = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                **_CLASS,
+                **{name: _SPECIAL[token] for name, token in names.items()},
+                "split_special_tokens": True,  # "<|eos|>" in a text is seven bytes
+                "clean_up_tokenization_spaces": False,
+            },
+        )
+        return
+    source = pathlib.Path(name_or_path)
+    file = source / "tokenizer.json" if source.is_dir() else source
+    shutil.copyfile(file, folder / "tokenizer.json")
+    for name in TOKENIZER_FILES[1:]:
+        if file.with_name(name).is_file():
+            shutil.copyfile(file.with_name(name), folder / name)
+    if not (folder / "tokenizer_config.json").exists():
+        write_json(folder / "tokenizer_config.json", _CLASS)
+
+
+def _byte_tokenizer() -> dict[str, Any]:
+    """`ByteTokenizer` as a byte-level BPE without merges."""
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    # The characters that stand for bytes in GPT-2's vocabulary: the others are moved up.
+    vocab = {chr(byte): byte for byte in shown} | {
+        chr(0x100 + place): byte for place, byte in enumerate(hidden)
+    }
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": token, "content": name, **flags, "special": True}
+            for token, name in _SPECIAL.items()
+        ],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": vocab,
+            "merges": [],
+        },
+    }

@@ -1,0 +1,65 @@
+"""Greedy continuation of a batch of texts; `hrm_jax.inference.engine` does more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hrm_jax.models.transformer import Transformer, TransformerConfig, init_cache
+
+
+def greedy(
+    config: TransformerConfig,
+    params: Mapping[str, Any],
+    tokens: Int[Array, "B S"],
+    lengths: Int[Array, " B"],
+    count: int,
+    end: int,
+    *,
+    added: Float[Array, "B S D"] | None = None,
+    suppressed: Sequence[int] = (),
+) -> Int[Array, "B T"]:
+    """The likeliest next token, again and again; pure.
+
+    Args:
+        config: Sizes of the Transformer.
+        params: Its parameters.
+        tokens: Texts, padded at their ends.
+        lengths: Their tokens, at least one each.
+        count: Tokens to add, T.
+        end: Token after which there are only more of it.
+        added: Added to the embeddings of `tokens`.
+        suppressed: Tokens that are never given.
+
+    Returns:
+        The new tokens.
+    """
+    model = Transformer(config)
+    banned = jnp.zeros(config.vocab_size, bool).at[jnp.array(suppressed, jnp.int32)].set(True)
+
+    def choose(x: Array) -> Array:
+        logits: Any = model.apply({"params": params}, x, method="logits")
+        return jnp.argmax(jnp.where(banned, -jnp.inf, logits), axis=-1).astype(jnp.int32)
+
+    def read(tokens: Array, added: Array | None, cache: Any, start: Array) -> Any:
+        return model.apply(
+            {"params": params}, tokens, added=added, cache=cache, start=start, method="hidden"
+        )
+
+    batch, length = tokens.shape
+    cache = init_cache(config, batch, length + count)
+    x, cache = read(tokens, added, cache, jnp.zeros(batch, jnp.int32))
+    first = choose(jnp.take_along_axis(x, (lengths - 1)[:, None, None], axis=1)[:, 0])
+
+    def step(carry: Any, _: None) -> Any:
+        token, place, cache = carry
+        x, cache = read(token[:, None], None, cache, place)
+        following = jnp.where(token == end, end, choose(x[:, 0]))
+        return (following, place + 1, cache), token
+
+    _, out = jax.lax.scan(step, (first, lengths.astype(jnp.int32), cache), length=count)
+    return out.T

@@ -1,0 +1,307 @@
+"""A language model that first plans, then writes: the planner–executor of HRM_ESP.
+
+The planner reads what was written so far in both directions and turns it into a few plan vectors,
+taken from a codebook or continuous. The executor, a causal Transformer, reads the same text, then
+the plan in the place of PLAN tokens, and goes on writing. So the text is
+
+    BOS prompt PLAN … PLAN continuation EOS
+
+in training as in generation. The codebook is straight-through Gumbel-softmax: one code is chosen,
+the gradient is that of the relaxed choice.
+
+References:
+    Jang et al., Categorical Reparameterization with Gumbel-Softmax
+    (https://arxiv.org/abs/1611.01144), §2.2, for the straight-through form.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+from hrm_jax.configs import require
+from hrm_jax.models.transformer import Transformer, TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerExecutorConfig:
+    """Sizes; the defaults are the original's (43.1M parameters).
+
+    Attributes:
+        vocab_size: V; the byte tokenizer's has 260.
+        plan_id, pad_id: Token that stands for a plan vector, and the one that stands for nothing.
+        hidden_size: D, of both.
+        num_heads: H, of both.
+        ffn_size: Inner width F of the gated feed-forward layers.
+        planner_layers, executor_layers: Blocks of each.
+        planner_length: Most tokens that the planner reads; of a longer text the last.
+        max_length: Most tokens that the executor reads and writes, beside the plan.
+        plan_size: Size E of a plan vector.
+        num_plans: Plan vectors M.
+        num_codes: Codes K of the codebook that all plan vectors share; 0 leaves them continuous.
+        code_temperature: Divides the cosines between plan and codes, which are then logits.
+        executor_sees_prompt: Whether the executor reads the text before the plan. Where it does
+            not, all that it knows of it is in the plan.
+        positions: As in `TransformerConfig`.
+        feed_forward: Kind of the gated feed-forward layers.
+        tie_head: Whether the head is the executor's transposed embedding.
+        dropout: As in `TransformerConfig`, and on the pooled vector of the planner.
+        init_std, scan_layers, remat, dtype: As in `TransformerConfig`.
+    """
+
+    vocab_size: int = 260
+    plan_id: int = 259
+    pad_id: int = 256
+    hidden_size: int = 512
+    num_heads: int = 8
+    ffn_size: int = 2048
+    planner_layers: int = 2
+    executor_layers: int = 8
+    planner_length: int = 512
+    max_length: int = 512
+    plan_size: int = 256
+    num_plans: int = 1
+    num_codes: int = 32
+    code_temperature: float = 0.1
+    executor_sees_prompt: bool = True
+    positions: Literal["sinusoidal", "learned", "rotary"] = "learned"
+    feed_forward: Literal["geglu", "swiglu"] = "geglu"
+    tie_head: bool = False
+    dropout: float = 0.1
+    init_std: float = 0.02
+    scan_layers: bool = False
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    variant: ClassVar[str] = "planner_executor"
+
+    def __post_init__(self) -> None:
+        for name in ("plan_size", "num_plans"):
+            value = getattr(self, name)
+            require(value >= 1, f"model.{name}: expected at least 1, got {value}")
+        require(
+            self.num_codes == 0 or self.num_codes >= 2,
+            f"model.num_codes: expected 0 or at least 2, got {self.num_codes}",
+        )
+        require(
+            self.code_temperature > 0,
+            f"model.code_temperature: expected more than 0, got {self.code_temperature}",
+        )
+        for name in ("plan_id", "pad_id"):
+            value = getattr(self, name)
+            require(
+                0 <= value < self.vocab_size,
+                f"model.{name}: {value} is no token of a vocabulary of {self.vocab_size}",
+            )
+        for transformer in (self.planner, self.executor):  # which check their own sizes
+            assert transformer.max_length >= 1
+
+    def _transformer(self, layers: int, length: int, causal: bool) -> TransformerConfig:
+        return TransformerConfig(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_layers=layers,
+            num_heads=self.num_heads,
+            ffn_size=self.ffn_size,
+            max_length=length,
+            positions=self.positions,
+            norm="rms",
+            norm_eps=1e-6,
+            feed_forward=self.feed_forward,
+            bias=False,
+            tie_head=self.tie_head,
+            causal=causal,
+            dropout=self.dropout,
+            init_std=self.init_std,
+            scan_layers=self.scan_layers,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+
+    @property
+    def planner(self) -> TransformerConfig:
+        """The planner's encoder."""
+        return self._transformer(self.planner_layers, self.planner_length, causal=False)
+
+    @property
+    def executor(self) -> TransformerConfig:
+        """The executor."""
+        return self._transformer(
+            self.executor_layers, self.max_length + self.num_plans, causal=True
+        )
+
+
+class Plan(struct.PyTreeNode):
+    """What the planner decided.
+
+    Attributes:
+        vectors: Plan vectors [B, M, E].
+        logits: Logits of the codes [B, M, K]; None where plans are continuous.
+    """
+
+    vectors: Float[Array, "B M E"]
+    logits: Float[Array, "B M K"] | None
+
+
+def weave(
+    values: Shaped[Array, "B S"], split: Int[Array, " B"], count: int, fill: Any
+) -> Shaped[Array, "B T"]:
+    """Puts `count` times `fill` in front of position split[b] of each row."""
+    places = jnp.arange(values.shape[1] + count)
+    before = places < split[:, None]
+    source = jnp.where(before, places, places - count)
+    taken = jnp.take_along_axis(values, jnp.clip(source, 0, values.shape[1] - 1), axis=1)
+    return jnp.where(before | (places >= split[:, None] + count), taken, fill)
+
+
+def prompt_of(
+    tokens: Int[Array, "B S"], split: Int[Array, " B"], length: int, pad_id: int
+) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
+    """The last tokens, `length` at most, before each row's split, padded; and how many they are."""
+    taken = jnp.minimum(split, length)
+    places = (split - taken)[:, None] + jnp.arange(min(length, tokens.shape[1]))
+    prompt = jnp.take_along_axis(tokens, jnp.minimum(places, tokens.shape[1] - 1), axis=1)
+    return jnp.where(places < split[:, None], prompt, pad_id), taken
+
+
+class Planner(nn.Module):
+    """From text to plan vectors."""
+
+    config: PlannerExecutorConfig
+    train: bool = False
+
+    def setup(self) -> None:
+        c = self.config
+        self.encoder = Transformer(c.planner, self.train)
+        self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
+        self.project = nn.Dense(
+            c.num_plans * c.plan_size, kernel_init=nn.initializers.lecun_normal()
+        )
+        if c.num_codes:
+            shape = (c.num_codes, c.plan_size)
+            self.codebook = self.param("codebook", nn.initializers.normal(1.0), shape)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        lengths: Int[Array, " B"],
+        noise: PRNGKeyArray | None = None,
+        temperature: Float[Array, ""] | float = 1.0,
+    ) -> Plan:
+        """Reads and decides.
+
+        Args:
+            tokens: Text, padded at its end.
+            lengths: Its tokens.
+            noise: Key of the Gumbel noise with which codes are tried in training; None takes the
+                likeliest code.
+            temperature: Of the relaxed choice, whose gradient is used.
+        """
+        c = self.config
+        x, _ = self.encoder.hidden(tokens, lengths=lengths)
+        valid = (jnp.arange(tokens.shape[1]) < lengths[:, None])[..., None]
+        pooled = jnp.sum(jnp.where(valid, x.astype(jnp.float32), 0), axis=1)
+        pooled = self.drop(pooled / jnp.maximum(lengths, 1)[:, None])
+        plan = self.project(pooled).reshape(-1, c.num_plans, c.plan_size)
+        if not c.num_codes:
+            return Plan(plan, None)
+
+        def unit(v: Array) -> Array:
+            return v / (jnp.linalg.norm(v, axis=-1, keepdims=True) + 1e-6)
+
+        logits = unit(plan) @ unit(self.codebook).T / c.code_temperature
+        tried = logits
+        if noise is not None:
+            tried = logits + jax.random.gumbel(noise, logits.shape, logits.dtype)
+        soft = jax.nn.softmax(tried / temperature, axis=-1)
+        chosen = jax.nn.one_hot(jnp.argmax(tried, axis=-1), c.num_codes, dtype=soft.dtype)
+        return Plan((chosen + soft - jax.lax.stop_gradient(soft)) @ self.codebook, logits)
+
+
+class PlannerExecutor(nn.Module):
+    """Planner and executor.
+
+    Attributes:
+        config: Sizes.
+        train: Whether activations are dropped; needs an rng named "dropout".
+    """
+
+    config: PlannerExecutorConfig
+    train: bool = False
+
+    def setup(self) -> None:
+        c = self.config
+        self.planner = Planner(c, self.train)
+        self.plan_proj = nn.Dense(c.hidden_size, kernel_init=nn.initializers.lecun_normal())
+        self.executor = Transformer(c.executor, self.train)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        split: Int[Array, " B"],
+        noise: PRNGKeyArray | None = None,
+        temperature: Float[Array, ""] | float = 1.0,
+    ) -> tuple[Float[Array, "B T V"], Plan]:
+        """Plans from what is before `split`, and reads the text with the plan in front of the rest.
+
+        Returns:
+            Logits of the token after each position of `weave(tokens, split, M, plan_id)`, and the
+            plan.
+        """
+        plan = self.plan(tokens, split, noise, temperature)
+        return self.execute(tokens, split, plan.vectors), plan
+
+    def plan(
+        self,
+        tokens: Int[Array, "B S"],
+        split: Int[Array, " B"],
+        noise: PRNGKeyArray | None = None,
+        temperature: Float[Array, ""] | float = 1.0,
+    ) -> Plan:
+        """The plan that follows from what is before `split`; arguments as for `Planner`."""
+        prompt, lengths = prompt_of(tokens, split, self.config.planner_length, self.config.pad_id)
+        return self.planner(prompt, lengths, noise, temperature)
+
+    def execute(
+        self,
+        tokens: Int[Array, "B S"],
+        split: Int[Array, " B"],
+        vectors: Float[Array, "B M E"],
+        shown: Bool[Array, " B"] | None = None,
+    ) -> Float[Array, "B T V"]:
+        """Logits of the token after each position of the woven text.
+
+        Args:
+            tokens: Text.
+            split: Where the plan is put.
+            vectors: The plan.
+            shown: Rows whose plan is shown to the executor; the others have bare PLAN tokens.
+        """
+        c = self.config
+        if not c.executor_sees_prompt:
+            hidden = jnp.arange(tokens.shape[1]) < split[:, None]
+            tokens = jnp.where(hidden, c.pad_id, tokens)
+        woven = weave(tokens, split, c.num_plans, c.plan_id)
+        return self.executor(woven, added=self.added(woven.shape[1], split, vectors, shown))
+
+    def added(
+        self,
+        length: int,
+        split: Int[Array, " B"],
+        vectors: Float[Array, "B M E"],
+        shown: Bool[Array, " B"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """What the plan adds to the embeddings of a woven text of `length` tokens."""
+        projected = self.plan_proj(vectors)
+        if shown is not None:
+            projected = jnp.where(shown[:, None, None], projected, 0)
+        offset = jnp.arange(length) - split[:, None]
+        inside = (offset >= 0) & (offset < self.config.num_plans)
+        index = jnp.clip(offset, 0, self.config.num_plans - 1)[..., None]
+        return jnp.where(inside[..., None], jnp.take_along_axis(projected, index, axis=1), 0)

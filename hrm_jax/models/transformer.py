@@ -1,0 +1,373 @@
+"""A decoder Transformer whose configuration makes it a Transformer RLM, GPT-2 or Llama.
+
+References:
+    Vaswani et al. (https://arxiv.org/abs/1706.03762); Radford et al., Language Models are
+    Unsupervised Multitask Learners (GPT-2, 2019); Touvron et al., LLaMA
+    (https://arxiv.org/abs/2302.13971) and Llama 2 (https://arxiv.org/abs/2307.09288) for grouped
+    heads; Xiong et al. (https://arxiv.org/abs/2002.04745) for norms before the layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from hrm_jax.configs import require
+from hrm_jax.layers.attention import CachedAttention, LayerCache
+from hrm_jax.layers.feed_forward import FeedForward
+from hrm_jax.layers.rotary import rotary_tables
+
+Cache = Any
+"""Keys and values of all layers, a pytree: a tuple with a `LayerCache` for each layer, or one whose
+arrays have the layers as first axis, where the layers are scanned."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and kinds; the defaults are those of the Transformer RLM.
+
+    Attributes:
+        vocab_size: V.
+        hidden_size: D.
+        num_layers: N.
+        num_heads: Query heads H.
+        num_kv_heads: Key and value heads K; 0 takes as many as query heads.
+        head_dim: Size C of a head; 0 takes D / H.
+        ffn_size: Inner width F of the feed-forward layers.
+        max_length: Most positions.
+        positions: How positions are known: "sinusoidal" and "learned" are added to the embeddings,
+            "rotary" turns queries and keys.
+        rope_theta: Base of the rotary wavelengths.
+        norm: "layer" (with bias) or "rms", in front of each layer and at the end.
+        norm_eps: Added to the variance or mean square.
+        feed_forward: Kind of the feed-forward layers, see `FeedForward`.
+        bias: Whether attention and feed-forward layers have biases.
+        tie_head: Whether the head is the transposed embedding.
+        causal: Whether a position sees only itself and those before.
+        dropout: Probability with which activations are dropped in training, after the embeddings
+            and after each layer.
+        init_std: Standard deviation of initial weights; that of the layers whose output is added
+            to the residual stream is divided by √(2N), as in GPT-2.
+        scan_layers: Whether the layers are one `lax.scan`, so that compiling takes as long as for
+            one layer; their parameters then have the layers as first axis (see `stack_layers`).
+        remat: Whether activations inside a layer are computed again in the backward pass.
+        dtype: Computation dtype; parameters are float32.
+    """
+
+    vocab_size: int = 260
+    hidden_size: int = 512
+    num_layers: int = 6
+    num_heads: int = 8
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    ffn_size: int = 2048
+    max_length: int = 8192
+    positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
+    rope_theta: float = 10000.0
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    feed_forward: Literal["relu", "gelu", "geglu", "swiglu"] = "relu"
+    bias: bool = True
+    tie_head: bool = False
+    causal: bool = True
+    dropout: float = 0.1
+    init_std: float = 0.02
+    scan_layers: bool = False
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    variant: ClassVar[str] = "transformer"
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_length"),
+            *("key_heads", "head_size"),
+        ):
+            value = getattr(self, name)
+            require(value >= 1, f"model.{name}: expected at least 1, got {value}")
+        require(
+            self.head_dim > 0 or self.hidden_size % self.num_heads == 0,
+            f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
+        )
+        require(
+            self.num_heads % self.key_heads == 0,
+            f"model.num_kv_heads: {self.key_heads} does not divide num_heads {self.num_heads}",
+        )
+        even = self.head_size if self.positions == "rotary" else self.hidden_size
+        require(
+            self.positions == "learned" or even % 2 == 0,
+            f"model.positions: {self.positions} positions need an even size, got {even}",
+        )
+        require(0 <= self.dropout < 1, f"model.dropout: expected 0 <= x < 1, got {self.dropout}")
+        require(self.init_std > 0, f"model.init_std: expected more than 0, got {self.init_std}")
+
+    @property
+    def key_heads(self) -> int:
+        """K."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def head_size(self) -> int:
+        """C."""
+        return self.head_dim or self.hidden_size // self.num_heads
+
+
+PRESETS: Mapping[str, TransformerConfig] = {
+    "rlm": TransformerConfig(vocab_size=50_000, max_length=8192),
+    "rlm_large": TransformerConfig(
+        vocab_size=50_000, hidden_size=2048, num_layers=24, num_heads=32, ffn_size=8192
+    ),
+    "gpt2": TransformerConfig(
+        vocab_size=50_257,
+        hidden_size=768,
+        num_layers=12,
+        num_heads=12,
+        ffn_size=3072,
+        max_length=1024,
+        positions="learned",
+        feed_forward="gelu",
+        tie_head=True,
+    ),
+    "llama": TransformerConfig(
+        vocab_size=32_000,
+        hidden_size=2048,
+        num_layers=22,
+        num_heads=32,
+        num_kv_heads=4,
+        ffn_size=5632,
+        max_length=2048,
+        positions="rotary",
+        norm="rms",
+        feed_forward="swiglu",
+        bias=False,
+        dropout=0.0,
+    ),
+}
+"""The seed's Transformer RLM and its large example, GPT-2 (124M), and a Llama (TinyLlama, 1.1B).
+Others of a kind are made with `dataclasses.replace`."""
+
+
+def sinusoidal_positions(length: int, size: int) -> Float[np.ndarray, "S D"]:
+    """Sines in the even and cosines in the odd channels (Vaswani et al., §3.5)."""
+    rates = 1.0 / 10000 ** (np.arange(0, size, 2) / size)
+    angles = np.outer(np.arange(length), rates)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, size).astype("f4")
+
+
+def _norm(config: TransformerConfig, name: str) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
+    return kind(epsilon=config.norm_eps, dtype=jnp.dtype(config.dtype), name=name)
+
+
+class Block(nn.Module):
+    """x ← x + Attention(norm(x)); x ← x + FeedForward(norm(x))."""
+
+    config: TransformerConfig
+    train: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        cache: LayerCache | None,
+        mask: Bool[Array, "#B #S T"] | None,
+        rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None,
+        start: Int[Array, " B"] | None,
+    ) -> tuple[Float[Array, "B S D"], LayerCache | None]:
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        out_init = nn.initializers.normal(c.init_std / (2 * c.num_layers) ** 0.5)
+        drop = nn.Dropout(c.dropout, deterministic=not self.train)
+        dtype = jnp.dtype(c.dtype)
+        attention = CachedAttention(
+            c.num_heads, c.key_heads, c.head_size, c.bias, init, out_init, dtype, name="attention"
+        )
+        attended, cache = attention(_norm(c, "attention_norm")(x), mask, rotary, cache, start)
+        x = x + drop(attended)
+        ffn = FeedForward(c.feed_forward, c.ffn_size, c.bias, init, out_init, dtype, name="ffn")
+        return x + drop(ffn(_norm(c, "ffn_norm")(x))), cache
+
+
+class Transformer(nn.Module):
+    """Token embeddings, N blocks, a norm and a head.
+
+    Attributes:
+        config: Sizes and kinds.
+        train: Whether activations are dropped; needs an rng named "dropout".
+    """
+
+    config: TransformerConfig
+    train: bool = False
+
+    def setup(self) -> None:
+        c = self.config
+        init = nn.initializers.normal(c.init_std)
+        dtype = jnp.dtype(c.dtype)
+        self.embed_tokens = nn.Embed(c.vocab_size, c.hidden_size, dtype=dtype, embedding_init=init)
+        if c.positions == "learned":
+            self.embed_positions = nn.Embed(
+                c.max_length, c.hidden_size, dtype=dtype, embedding_init=init
+            )
+        block = nn.remat(Block, prevent_cse=not c.scan_layers) if c.remat else Block
+        self.layers: Any
+        if c.scan_layers:
+            self.layers = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                length=c.num_layers,
+            )(c, self.train)
+        else:
+            self.layers = [block(c, self.train) for _ in range(c.num_layers)]
+        self.final_norm = _norm(c, "final_norm")
+        self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
+        if not c.tie_head:
+            self.lm_head = nn.Dense(c.vocab_size, use_bias=False, dtype=dtype, kernel_init=init)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        added: Float[Array, "B S D"] | None = None,
+    ) -> Float[Array, "B S V"]:
+        """Logits of the token after each position, float32; arguments as for `hidden`."""
+        return self.logits(self.hidden(tokens, lengths=lengths, added=added)[0])
+
+    def hidden(
+        self,
+        tokens: Int[Array, "B S"],
+        *,
+        lengths: Int[Array, " B"] | None = None,
+        added: Float[Array, "B S D"] | None = None,
+        cache: Cache | None = None,
+        start: Int[Array, " B"] | None = None,
+        window: int | None = None,
+    ) -> tuple[Float[Array, "B S D"], Cache | None]:
+        """What the head takes, and the cache with this call's keys and values.
+
+        With a cache, position s of row b is the row's position start[b] + s: it sees what the
+        cache holds at the positions up to its own. Positions behind a row's end (in a chunk that is
+        filled up) do no harm: later calls overwrite them before they see them.
+
+        Args:
+            tokens: Token ids.
+            lengths: Valid positions of each row; later ones are seen by none. None takes all. Not
+                with a cache.
+            added: Added to the token embeddings.
+            cache: From `init_cache` or an earlier call.
+            start: Position of each row's first token; start + S must not exceed the cache.
+            window: With a cache: how many of its first positions are looked at; every
+                start + S must be within. None looks at all.
+
+        Returns:
+            Activations after the last norm, and the cache (None without one).
+        """
+        c = self.config
+        length = tokens.shape[1]
+        x = self.embed_tokens(tokens)
+        if added is not None:
+            x = x + added.astype(x.dtype)
+        offsets = jnp.arange(length)
+        positions = offsets if start is None else start[:, None] + offsets  # [S] or [B, S]
+        if c.positions == "learned":
+            x = x + self.embed_positions(positions)
+        elif c.positions == "sinusoidal":
+            table = jnp.asarray(sinusoidal_positions(c.max_length, c.hidden_size), x.dtype)
+            x = x + table[positions]
+        rotary = None
+        if c.positions == "rotary":
+            tables = rotary_tables(c.max_length, c.head_size, c.rope_theta)
+            rotary = tuple(jnp.asarray(t)[positions] for t in tables)
+        mask = self._mask(length, lengths, cache, positions, window)
+        x, cache = self._blocks(self.drop(x), cache, mask, rotary, start)
+        return self.final_norm(x), cache
+
+    def _mask(
+        self,
+        length: int,
+        lengths: Int[Array, " B"] | None,
+        cache: Cache | None,
+        positions: Int[Array, "*B S"],
+        window: int | None,
+    ) -> Bool[Array, "#B #S T"] | None:
+        if cache is not None:
+            held = window or jax.tree.leaves(cache)[0].shape[-2]
+            return jnp.arange(held) <= positions[:, :, None]
+        keys = jnp.arange(length)
+        mask = (keys <= positions[:, None])[None] if self.config.causal else None
+        if lengths is not None:
+            # A row of length 0 sees its first position, so that no softmax is empty.
+            valid = (keys < jnp.maximum(lengths, 1)[:, None])[:, None]
+            mask = valid if mask is None else mask & valid
+        return mask
+
+    def _blocks(
+        self,
+        x: Float[Array, "B S D"],
+        cache: Cache | None,
+        mask: Bool[Array, "#B #S T"] | None,
+        rotary: Any,
+        start: Int[Array, " B"] | None,
+    ) -> tuple[Float[Array, "B S D"], Cache | None]:
+        if self.config.scan_layers:
+            return self.layers(x, cache, mask, rotary, start)
+        updated = []
+        for i, layer in enumerate(self.layers):
+            x, layer_cache = layer(x, None if cache is None else cache[i], mask, rotary, start)
+            updated.append(layer_cache)
+        return x, None if cache is None else tuple(updated)
+
+    def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """The head: logits in float32."""
+        out = self.embed_tokens.attend(x) if self.config.tie_head else self.lm_head(x)
+        return out.astype(jnp.float32)
+
+
+def init_cache(config: TransformerConfig, batch: int, length: int, dtype: Any = None) -> Cache:
+    """An empty cache.
+
+    Args:
+        config: Of the model.
+        batch: Rows B.
+        length: Positions L that a row can have.
+        dtype: Of the cache; None takes the computation dtype.
+
+    Returns:
+        Arrays [B, K, L, C], or [N, B, K, L, C] where the layers are scanned.
+    """
+    shape: tuple[int, ...] = (batch, config.key_heads, length, config.head_size)
+    dtype = jnp.dtype(dtype or config.dtype)
+    if config.scan_layers:
+        shape = (config.num_layers, *shape)
+        return (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+    return tuple(
+        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)
+    )
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters for `scan_layers=True` from those for False."""
+    count = sum(name.startswith("layers_") for name in params)
+    layers = [params[f"layers_{i}"] for i in range(count)]
+    rest = {k: v for k, v in params.items() if not k.startswith("layers_")}
+    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
+
+
+def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters for `scan_layers=False` from those for True."""
+    count = jax.tree.leaves(params["layers"])[0].shape[0]
+    rest = {k: v for k, v in params.items() if k != "layers"}
+    layers = {
+        f"layers_{i}": jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"])
+        for i in range(count)
+    }
+    return {**rest, **layers}

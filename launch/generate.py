@@ -1,0 +1,47 @@
+"""Continues a text: python launch/generate.py --workdir=runs/spanish_lm --prompt="En un lugar"."""
+
+import argparse
+import sys
+
+import hrm_jax
+from hrm_jax.inference.language import LanguageModel
+from hrm_jax.training.checkpoints import CheckpointError
+
+
+def _checkpoint(text: str) -> str | int:
+    return text if text in ("last", "best") else int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
+    parser.add_argument(
+        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+    )
+    parser.add_argument("--max_new_tokens", type=int, default=200)
+    parser.add_argument("--temperature", type=float, default=0.9, help="0 takes the likeliest")
+    parser.add_argument("--top_k", type=int, default=50, help="so many likeliest tokens; 0: all")
+    parser.add_argument("--top_p", type=float, default=0.95, help="share of probability; 1: all")
+    parser.add_argument("--min_p", type=float, default=0.0, help="least share of the likeliest's")
+    parser.add_argument("--repetition_penalty", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    options = {name: getattr(args, name) for name in (*names, "seed")}
+    try:
+        model = hrm_jax.load(args.workdir, args.checkpoint)
+        if not isinstance(model, LanguageModel):
+            raise ValueError(f"{args.workdir}: a run of puzzles; launch/solve.py answers those")
+        prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
+        for event in model.stream(prompt, **options):
+            print(event.text, end="", flush=True)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
