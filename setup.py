@@ -6,6 +6,14 @@ from setuptools import find_packages, setup
 
 TORCH = ["torch>=2.6"]
 KERAS = ["h5py>=3.10"]
+HF = ["tokenizers>=0.22", "transformers>=4.57"]
+SERVE = [
+    "jinja2>=3.1",
+    "prometheus-client>=0.21",
+    "pydantic>=2.10",
+    "starlette>=0.46",
+    "uvicorn>=0.34",
+]
 NOTEBOOKS = ["ipykernel>=6", "ipywidgets>=8", "nbclient>=0.10", "nbformat>=5.9"]
 
 setup(
@@ -18,7 +26,14 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["hrm_jax", "hrm_jax.*"]),
-    package_data={"hrm_jax": ["py.typed", "viz/page.html", "data/text/spanish/*"]},
+    package_data={
+        "hrm_jax": [
+            "py.typed",
+            "viz/page.html",
+            "inference/chat_page.html",
+            "data/text/spanish/*",
+        ]
+    },
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
@@ -46,14 +61,19 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10,<0.12"],
         "torch": TORCH,
         "keras": KERAS,
+        "hf": HF,
         "wandb": ["wandb>=0.19"],
         "notebooks": NOTEBOOKS,
+        "serve": SERVE,
         "dev": [
+            *HF,
             *KERAS,
             *NOTEBOOKS,
+            *SERVE,
             "beartype>=0.20",
             "import-linter>=2.1",
             "mypy>=1.15",
+            "openai>=1.60",  # a client, to test the server
             "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
             "pytest-cov>=6",

@@ -63,7 +63,7 @@ class _Block(nn.Module):
         super().__init__()
         self.eps = config.rms_norm_eps
         self.self_attn = _Attention(config.hidden_size, config.num_heads)
-        width = swiglu_width(config.hidden_size, config.expansion)
+        width = swiglu_width(config.hidden_size, config.expansion, config.width_multiple)
         self.mlp = _SwiGLU(config.hidden_size, width)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -30,10 +30,10 @@ def get_config(preset: str = "") -> ConfigDict:
     model.update(halt_max_steps=8)
     if preset == "laptop":
         config.expect = "5 minutes on two CPU cores, 94% of held-out moves optimal."
-        config.steps = 2000
+        config.steps = 1400
         config.batch_size = 64
         config.microbatch_size = 16
-        config.eval_every = config.checkpoint_every = 1000
+        config.eval_every = config.checkpoint_every = 700
         config.loss = "softmax"
         config.data.num_train = 50_000
         config.tensorboard = False  # saves the import
@@ -41,8 +41,8 @@ def get_config(preset: str = "") -> ConfigDict:
         # that from one example after the other, is still at 40% by then.
         model.update(name="trm", mlp_t=True, H_cycles=1, L_cycles=2)
         model.update(hidden_size=64, num_heads=2, puzzle_emb_ndim=64, puzzle_emb_len=1)
-        model.update(L_layers=2, halt_max_steps=2, forward_dtype="float32", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=5e-3, warmup_steps=50, lr_min_ratio=0.4)
+        model.update(L_layers=2, halt_max_steps=1, forward_dtype="float32")
+        optimizer.update(name="muon", learning_rate=5e-3, warmup_steps=50, lr_min_ratio=0.2)
         optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
         optimizer.ema = 0.99
     elif preset == "small":

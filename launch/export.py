@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 
 import hrm_jax
+from hrm_jax.inference.language import LanguageModel
 from hrm_jax.interop.export import export
-from hrm_jax.interop.files import FORMATS
+from hrm_jax.interop.language import LANGUAGE_FORMATS, export_language_model
 from hrm_jax.training.checkpoints import CheckpointError
 
 
@@ -25,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="file for the weights")
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=LANGUAGE_FORMATS,
         default="safetensors",
         help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
-        "which any Python with NumPy can unpickle)",
+        "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama",
     )
     parser.add_argument(
         "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
@@ -36,8 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         model = hrm_jax.load(args.workdir, checkpoint=args.checkpoint)
-        for path in export(model.config, model.variables, args.output, args.format):
-            print(path)
+        if isinstance(model, LanguageModel):
+            paths = export_language_model(
+                model.config,
+                model.variables["params"],
+                args.output,
+                args.format,
+                model.tokenizer_name,
+            )
+        elif args.format == "hugging_face":
+            raise ValueError("--format=hugging_face is for language models")
+        else:
+            paths = export(model.config, model.variables, args.output, args.format)
+        print(*paths, sep="\n")
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,7 @@
 """Trains what a config describes: python launch/train.py --config=configs/sudoku.py[:preset]."""
 
 import logging
+import pathlib
 import sys
 
 from absl import app, flags
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int | None:
     logging.getLogger("hrm_jax").setLevel(logging.INFO)
     try:
         config = _CONFIG.value
-        workdir = _WORKDIR.value or f"runs/{config.task}"
+        name = pathlib.Path(config_flags.get_config_filename(_CONFIG)).stem.partition(":")[0]
+        workdir = _WORKDIR.value or f"runs/{name}"
         result = experiment.train(config.to_dict(), workdir)
     except KeyboardInterrupt:
         print("Interrupted before training began; nothing was saved.", file=sys.stderr)

@@ -19,28 +19,23 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
+from hrm_jax.inference.batch import Batch, Request
 from hrm_jax.inference.decoder import Decoder
 from hrm_jax.inference.requests import (
     AnswerText,
     Completion,
     Event,
-    FinishReason,
     Handle,
     QueueFull,
     RequestError,
 )
-from hrm_jax.inference.sampling import Choice, Sampling
-from hrm_jax.inference.slots import MAX_STEPS, Programs, shape_of, window_of
-from hrm_jax.models.transformer import Cache
+from hrm_jax.inference.sampling import Sampling
+from hrm_jax.inference.slots import Programs
 
 __all__ = [
     "Completion",
@@ -52,10 +47,6 @@ __all__ = [
     "Sampling",
     "Stats",
 ]
-
-_SMALLEST_WINDOW = 64
-_ROOM = 64  # new tokens that a batch is given room for when it is moved
-_WORTH_MOVING = 16  # steps to go, for a smaller batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,26 +74,6 @@ class Stats:
     queue_seconds: float
     first_token_seconds: float
     total_seconds: float
-
-
-@dataclasses.dataclass(eq=False)
-class _Request:
-    """A request on its way through the engine; `left` and `position` are those of its row."""
-
-    handle: Handle
-    tokens: list[int]
-    added: np.ndarray | None
-    sampling: Sampling
-    stops: list[int]
-    text: AnswerText
-    left: int
-    read: int = 0  # tokens of the prompt in the cache
-
-    @property
-    def position(self) -> int:
-        return len(self.tokens) - 1 + self.made
-
-    made: int = 0
 
 
 class Engine:
@@ -150,29 +121,25 @@ class Engine:
         self.decoder = decoder
         self.slots = slots
         self.max_length = max_length or limit
-        self._chunk = min(prefill_chunk, self.max_length)
         self._max_queue = max_queue
         self._programs = Programs(decoder.config, decoder.params, decoder.suppressed)
-        self._sizes = _row_sizes(slots)
 
         # The queue, counts and thread are guarded by `_mutex`; the batch belongs to who holds
         # `_stepping`. Nobody waits for `_stepping` while holding `_mutex`.
         self._mutex = threading.Condition()
-        self._queue: collections.deque[_Request] = collections.deque()
+        self._queue: collections.deque[Request] = collections.deque()
         self._ids = itertools.count(1)
         self._thread: threading.Thread | None = None
         self._closing = False
         self._draining = False
         self._woken = False
+        self._running = 0
         self._finished: collections.Counter[str] = collections.Counter()
         self._counts: collections.Counter[str] = collections.Counter()
         self._seconds = {"queue": 0.0, "first": 0.0, "total": 0.0}
 
         self._stepping = threading.RLock()
-        self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
-        self._spare: Cache | None = None  # of the largest batch so far, to be used again
-        self._served: list[_Request | None] = [None] * self._sizes[0]  # one for each row
-        self._entering: tuple[_Request, Cache] | None = None  # whose prompt is being read
+        self._batch = Batch(self._programs, slots, self.max_length, prefill_chunk)
 
     # Callers' side
 
@@ -215,7 +182,7 @@ class Engine:
                 raise RequestError("the engine is closing")
             if len(self._queue) >= self._max_queue:
                 raise QueueFull(f"{len(self._queue)} requests wait already, no more are taken")
-            request = _Request(
+            request = Request(
                 Handle(self, f"request-{next(self._ids)}", len(tokens)),
                 tokens,
                 added,
@@ -267,9 +234,8 @@ class Engine:
     def stats(self) -> Stats:
         """What was done until now."""
         with self._mutex:
-            started = self._counts["started"]
             return Stats(
-                running=started - sum(self._finished.values()) + self._counts["unstarted"],
+                running=self._running,
                 waiting=len(self._queue),
                 finished=dict(self._finished),
                 prompt_tokens=self._counts["prompt"],
@@ -355,8 +321,11 @@ class Engine:
 
     def _wait_until_idle(self) -> bool:
         with self._mutex:
-            self._mutex.wait_for(lambda: self._thread is None or not self._all())
-        return bool(self._all())
+            self._mutex.wait_for(lambda: self._thread is None or not self._busy())
+            return self._busy()
+
+    def _busy(self) -> bool:
+        return self._running > 0 or len(self._queue) > 0
 
     # Rounds
 
@@ -369,191 +338,63 @@ class Engine:
         with self._stepping:
             try:
                 self._drop_cancelled()
-                self._enter()
-                if any(self._served):
-                    self._decode()
+                self._read()
+                if self._batch.served:
+                    for request, events in self._batch.decode(waiting=bool(self._queue)):
+                        self._hand_over(request, events)
             except Exception as error:
                 self._fail(error)
-            return bool(self._all())
+            with self._mutex:
+                return self._busy()
 
-    def _all(self) -> list[_Request]:
+    def _all(self) -> list[Request]:
+        entering = [] if self._batch.entering is None else [self._batch.entering]
         with self._mutex:
-            entering = [self._entering[0]] if self._entering else []
-            return [r for r in self._served if r is not None] + entering + list(self._queue)
+            return [*self._batch.served, *entering, *self._queue]
 
     def _drop_cancelled(self) -> None:
         for request in self._all():
             if request.handle.cancelled:
                 self._end(request, "cancelled", [Event(-1, "", 0.0, (), "cancelled")])
 
-    def _enter(self) -> None:
-        """Reads the next chunk of a prompt, or of a few; those that are read get a row.
+    def _read(self) -> None:
+        """Reads the next chunk of a prompt, or of a few.
 
         A step of a batch that is nearly empty takes as long as one of a full batch, so where many
         could join, they are read sooner.
         """
         with self._mutex:
-            free = self.slots - sum(r is not None for r in self._served)
-            chunks = max(1, min(len(self._queue) + 1, free) // 4)
+            chunks = max(1, min(len(self._queue), self._batch.free) // 4)
         while chunks > 0:
-            if self._entering is None and not self._call_next():
-                return
-            assert self._entering is not None
-            request, cache = self._entering
-            if request.read < len(request.tokens) - 1:
-                cache = self._read(request, cache)
-                self._entering = request, cache
-                chunks -= 1
-            if request.read == len(request.tokens) - 1:
-                self._join(request, cache)
+            if self._batch.entering is None:
+                request = self._next()
+                if request is None:
+                    return
+                self._batch.enter(request)
+            with self._mutex:
+                ahead = list(itertools.islice(self._queue, self.slots))
+            chunks -= self._batch.read(ahead)
 
-    def _call_next(self) -> bool:
+    def _next(self) -> Request | None:
         """Takes the next request from the queue, if there is one and a slot for it."""
-        cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
         with self._mutex:
-            if not self._queue or sum(r is not None for r in self._served) >= self.slots:
-                return False
+            if not self._queue or not self._batch.free:
+                return None
             request = self._queue.popleft()
-            self._entering = request, cache
             request.handle.times.started = now = time.monotonic()
-            self._counts["started"] += 1
-            self._seconds["queue"] += now - request.handle.times.submitted
-        return True
-
-    def _read(self, request: _Request, cache: Cache) -> Cache:
-        """Reads the next chunk of a prompt but its last token, which `decode` reads."""
-        end = len(request.tokens) - 1
-        small = -(-self._chunk // 4)
-        size = small if end - request.read <= 2 * small else self._chunk
-        # A chunk at the end of the model's length begins earlier and reads some tokens again.
-        start = max(0, min(request.read, self.max_length - size))
-        stop = min(end, start + size)
-        tokens = np.zeros(size, np.int32)
-        tokens[: stop - start] = request.tokens[start:stop]
-        added = np.zeros((size, self.decoder.config.hidden_size), np.float32)
-        if request.added is not None:
-            added[: stop - start] = request.added[start:stop]
-        if start + size > window_of(cache):
-            cache = self._programs.widen(cache, 1 << (start + size - 1).bit_length())
-        request.read = stop
-        return self._programs.prefill(cache, tokens, start, added)
-
-    def _join(self, request: _Request, cache: Cache) -> None:
-        """Gives a request whose prompt was read a row."""
-        with self._mutex:
-            ahead = list(itertools.islice(self._queue, self.slots))
-        size, window = len(self._served), self._window()
-        served = sum(r is not None for r in self._served)
-        if served == size:
-            expected = min(self.slots, served + 1 + len(ahead))
-            size = next(s for s in self._sizes if s >= expected)
-        if len(request.tokens) > window or size > len(self._served):
-            # With room for those who come next and for some tokens of each.
-            needs = (len(r.tokens) + min(r.left, _ROOM) for r in [request, *ahead])
-            window = max(window, _window(max(needs)))
-        self._fit(size, window)
-        row = self._served.index(None)
-        last = np.zeros(self.decoder.config.hidden_size, np.float32)
-        if request.added is not None:
-            last = request.added[-1]
-        self._rows = self._programs.join(
-            self._rows, row, cache, request.tokens, request.left, last, request.stops,
-            Choice.of(request.sampling),
-        )  # fmt: skip
-        self._served[row] = request
-        self._entering = None
-        with self._mutex:
+            self._running += 1
             self._counts["prompt"] += len(request.tokens)
+            self._seconds["queue"] += now - request.handle.times.submitted
+        return request
 
-    def _decode(self) -> None:
-        """Takes steps: one while prompts are read or first tokens are due, else several.
-
-        Where others wait for a slot, no more than until one may be free.
-        """
-        served = [r for r in self._served if r is not None]
-        with self._mutex:
-            waiting = bool(self._queue)
-        due = any(r.made == 0 for r in served)
-        if due or self._entering is not None or (waiting and len(served) < self.slots):
-            steps = 1
-        elif waiting:
-            steps = min(MAX_STEPS, min(r.left for r in served))
-        else:
-            steps = min(MAX_STEPS, max(r.left for r in served))
-        self._make_room(served, steps, shrink=not waiting and self._entering is None)
-        alive = np.array([r is not None for r in self._served])
-        alternatives = any(r.sampling.logprobs > 0 for r in served)
-        self._rows, made = self._programs.decode(self._rows, alive, steps, alternatives)
-        made = jax.device_get(made)
-        for row, request in enumerate(self._served):
-            if request is not None:
-                self._take(row, request, made)
-
-    def _make_room(self, served: list[_Request], steps: int, shrink: bool) -> None:
-        """Fits the batch to those served and the positions they may reach."""
-        need = max(r.position + min(steps, r.left) for r in served)
-        size, window = len(self._served), self._window()
-        if need > window:
-            window = _window(max(r.position + min(r.left, _ROOM) for r in served))
-        if shrink and max(r.left for r in served) >= _WORTH_MOVING:
-            smaller = next(s for s in self._sizes if s >= len(served))
-            if smaller < size or _window(need) <= window // 2:
-                size, window = smaller, _window(need)
-        self._fit(size, window)
-
-    def _window(self) -> int:
-        return window_of(self._rows.cache)
-
-    def _fit(self, size: int, window: int) -> None:
-        """Moves what is served into the first rows of a batch of this shape, if it has another."""
-        old = (len(self._served), self._window())
-        if (size, window) == old:
-            return
-        room, self._spare = self._spare, None
-        if room is None or shape_of(room) != (size, window):
-            self._spare = room
-            room = self._programs.empty_cache(size, window)
-        source = [row for row, request in enumerate(self._served) if request is not None]
-        served = [self._served[row] for row in source]
-        free = size - len(source)
-        left = self._rows.cache
-        self._rows = self._programs.fit(self._rows, source + [-1] * free, room)
-        self._served = served + [None] * free
-        # New memory is slow, so that of the largest batch is kept for when many come again.
-        kept = 0 if self._spare is None else math.prod(shape_of(self._spare))
-        if math.prod(old) > max(size * window, kept):
-            self._spare = left
-
-    def _take(self, row: int, request: _Request, made: Any) -> None:
-        """Hands a row's new tokens to its request."""
-        events: list[Event] = []
-        reason: FinishReason | None = None
-        for step in range(MAX_STEPS):
-            token = int(made.token[step, row])
-            if token < 0 or reason is not None:
-                break
-            request.made += 1
-            request.left -= 1
-            text, stopped = "", token in request.stops
-            if not stopped:
-                text, stopped = request.text.feed(token)
-            if stopped:
-                reason = "stop"
-            elif request.left == 0:
-                reason = "length"
-            if reason is not None:
-                rest, stopped = request.text.finish()
-                text, reason = text + rest, "stop" if stopped else reason
-            count = max(request.sampling.logprobs, 0)
-            ids, values = made.top[step, row, :count], made.top_logprob[step, row, :count]
-            top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-            events.append(Event(token, text, float(made.logprob[step, row]), top, reason))
+    def _hand_over(self, request: Request, events: list[Event]) -> None:
         times, now = request.handle.times, time.monotonic()
         with self._mutex:
             self._counts["generated"] += len(events)
             if times.first is None:
                 times.first = now
                 self._seconds["first"] += now - times.submitted
+        reason = events[-1].finish_reason
         if reason is None:
             request.handle.publish(events)
         else:
@@ -561,20 +402,18 @@ class Engine:
 
     def _end(
         self,
-        request: _Request,
+        request: Request,
         reason: str,
         events: list[Event],
         error: BaseException | None = None,
     ) -> None:
         """Takes a request out of wherever it is, and tells it."""
         with self._mutex:
-            if request in self._served:
-                self._served[self._served.index(request)] = None
-            elif self._entering is not None and self._entering[0] is request:
-                self._entering = None
-            else:
+            if request in self._queue:
                 self._queue.remove(request)
-                self._counts["unstarted"] += 1
+            else:
+                self._batch.remove(request)
+                self._running -= 1
             self._finished[reason] += 1
             request.handle.times.ended = now = time.monotonic()
             self._seconds["total"] += now - request.handle.times.submitted
@@ -582,23 +421,7 @@ class Engine:
 
     def _fail(self, error: Exception) -> None:
         """Ends what was being served; those who wait are served with a new batch."""
-        entering = [self._entering[0]] if self._entering else []
-        for request in [r for r in self._served if r is not None] + entering:
-            self._end(request, "error", [], error)
-        self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
-        self._served = [None] * self._sizes[0]
-
-
-def _row_sizes(slots: int) -> list[int]:
-    """Sizes a batch may have: powers of two and the number of slots.
-
-    Not 1: XLA's CPU compiler copies the whole cache for a batch of one row.
-    """
-    sizes = [2**i for i in range(1, slots.bit_length())]
-    return [*(size for size in sizes if size < slots), max(2, slots)]
-
-
-def _window(need: int) -> int:
-    """The smallest room for so many positions: 64, 96, 128, 192, 256, …"""
-    room = max(_SMALLEST_WINDOW, 1 << (need - 1).bit_length())
-    return room * 3 // 4 if room > _SMALLEST_WINDOW and need <= room * 3 // 4 else room
+        for request in self._all():
+            if request.handle.times.started is not None:
+                self._end(request, "error", [], error)
+        self._batch.reset()

@@ -28,12 +28,14 @@ class LanguageModel:
         config: Sizes.
         variables: Weights, {"params": …}.
         tokenizer: Text to tokens and back.
+        tokenizer_name: What `load_tokenizer` takes for it.
         name: What it is called.
     """
 
     config: TransformerConfig | PlannerExecutorConfig
     variables: Mapping[str, Any]
     tokenizer: Tokenizer
+    tokenizer_name: str = "bytes"
     name: str = ""
 
     @functools.cached_property

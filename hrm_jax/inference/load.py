@@ -8,6 +8,7 @@ from typing import Any
 
 from hrm_jax import tasks
 from hrm_jax.data.text.tokenizers import load_tokenizer
+from hrm_jax.inference.language import LanguageModel
 from hrm_jax.tasks.language import LanguageConfig
 from hrm_jax.tasks.puzzle_model import PuzzleModel
 from hrm_jax.training.checkpoints import load_weights
@@ -35,11 +36,9 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     averages = weights.pop("ema", None) or {}
     variables = {name: value for name, value in {**weights, **averages}.items() if value}
     if isinstance(config, LanguageConfig):
-        from hrm_jax.inference.language import LanguageModel
-
-        tokenizer = load_tokenizer(config.data.tokenizer)
+        tokenizer = config.data.tokenizer  # type: ignore[attr-defined]
         name = pathlib.Path(workdir).resolve().name
-        return LanguageModel(config.model, variables, tokenizer, name)
+        return LanguageModel(config.model, variables, load_tokenizer(tokenizer), tokenizer, name)
     return PuzzleModel(
         config.model, variables, puzzle=config.task, max_steps=config.eval_max_steps or None
     )

@@ -87,8 +87,8 @@ def to_reference_config(
     """Writes a configuration as the reference does: the network under `arch`.
 
     Args:
-        config: Sizes. `q_target` and `halt_threshold`, which the references do not know, are only
-            written where they are not what the reference does.
+        config: Sizes. `q_target`, `halt_threshold` and `width_multiple`, which the references do
+            not know, are only written where they are not what the reference does.
         loss_type: One of `LOSS_TYPES`.
         **extra: Further fields of the top level, such as `lr` or `epochs`; plain values.
 
@@ -108,6 +108,8 @@ def to_reference_config(
         del values["q_target"], values["halt_threshold"]
     if isinstance(config, TRMConfig) and config.halt_threshold == 0:
         del values["halt_threshold"]
+    if config.width_multiple == 256:
+        del values["width_multiple"]
     top = {name: values.pop(name) for name in _FROM_DATA}
     loss = {"name": LOSS_NAME, "loss_type": loss_type}
     arch = {"name": reference.arch_name, "loss": loss, **values, **reference.constant}

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from hrm_jax.layers.initializers import lecun_truncated_normal
 
 
-def swiglu_width(hidden_size: int, expansion: float) -> int:
-    """Inner width F: expansion·D·2/3, rounded, then rounded up to a multiple of 256."""
-    return -(-round(expansion * hidden_size * 2 / 3) // 256) * 256
+def swiglu_width(hidden_size: int, expansion: float, multiple: int) -> int:
+    """Inner width F: expansion·D·2/3, rounded, then rounded up to a multiple."""
+    return -(-round(expansion * hidden_size * 2 / 3) // multiple) * multiple
 
 
 class SwiGLU(nn.Module):

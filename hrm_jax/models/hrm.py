@@ -61,7 +61,7 @@ class HRM(RecurrentNetwork):
         level = functools.partial(
             ReasoningModule,
             num_heads=c.num_heads,
-            width=swiglu_width(c.hidden_size, c.expansion),
+            width=swiglu_width(c.hidden_size, c.expansion, c.width_multiple),
             eps=c.rms_norm_eps,
             dtype=c.dtype,
         )

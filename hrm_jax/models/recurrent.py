@@ -32,6 +32,8 @@ class RecurrentConfig:
         hidden_size: Model width D.
         num_heads: Attention heads H.
         expansion: Width of the feed-forward layers over D, before rounding.
+        width_multiple: What widths are rounded up to a multiple of; 256 in the references, whose
+            code cannot load weights of other widths.
         L_layers: Blocks in the module that updates z_L.
         H_cycles, L_cycles: Updates of z_H in a step, and of z_L for each.
         pos_encodings: "rope", "learned" or "none".
@@ -51,6 +53,7 @@ class RecurrentConfig:
     hidden_size: int = 512
     num_heads: int = 8
     expansion: float = 4.0
+    width_multiple: int = 256
     L_layers: int = 4
     H_cycles: int = 2
     L_cycles: int = 2
@@ -65,7 +68,7 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         for name in (
             *("num_puzzle_identifiers", "hidden_size", "num_heads"),
-            *("L_layers", "H_cycles", "L_cycles", "halt_max_steps"),
+            *("L_layers", "H_cycles", "L_cycles", "halt_max_steps", "width_multiple"),
         ):
             value = getattr(self, name)
             require(value >= 1, f"model.{name}: expected at least 1, got {value}")

@@ -70,13 +70,14 @@ class TRM(RecurrentNetwork):
         super().setup()
         c = self.config
         length = c.prefix_len + c.seq_len
+        positions_width = swiglu_width(length, c.expansion, c.width_multiple)
         self.L_level = ReasoningModule(
             c.L_layers,
             num_heads=c.num_heads,
-            width=swiglu_width(c.hidden_size, c.expansion),
+            width=swiglu_width(c.hidden_size, c.expansion, c.width_multiple),
             eps=c.rms_norm_eps,
             dtype=c.dtype,
-            positions_width=swiglu_width(length, c.expansion) if c.mlp_t else 0,
+            positions_width=positions_width if c.mlp_t else 0,
         )
 
     @property
