@@ -36,7 +36,7 @@ PLANNED = {
     "num_codes": 4,
 }
 PLAIN = {**SIZES, "name": "transformer", "num_layers": 1, "norm": "rms", "bias": False}
-FAST = {"name": "muon", "learning_rate": 0.01, "warmup_steps": 5, "weight_decay": 0.0}
+FAST = {"name": "adamw", "learning_rate": 0.02, "warmup_steps": 5, "weight_decay": 0.0}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def abc_file(tmp_path):
 def _text(file, model=PLAIN, **more):
     config = {
         "task": "text",
-        "steps": 40,
+        "steps": 60,
         "batch_size": 8,
         "data": {"train": file, "test": file, "length": 16, "eval_stride": 8},
         "model": model,
@@ -93,17 +93,18 @@ def test_it_learns_the_next_byte_and_not_the_one_after(abc_file, model):
     task = _text(abc_file, model)
     before = task.init(jax.random.key(0))
     state, metrics = _trained(task)
-    first, last = (float(m["bits_per_token"][0] / m["bits_per_token"][1]) for m in metrics[::39])
+    first, last = (
+        float(m["bits_per_token"][0] / m["bits_per_token"][1]) for m in (metrics[0], metrics[-1])
+    )
     assert first > 6
     assert last < 0.5
     frozen, figures = task.evaluate(before), task.evaluate(state)
     assert figures["eval/bits_per_byte"] < 0.5 < 5 < frozen["eval/bits_per_byte"]
-    tokens = jnp.array([[BOS, *b"abcab"]])
+    tokens = jnp.array([[*b"abcabcabcab"]])
     if model is PLAIN:
         logits = task.apply(state.params, tokens)
     else:
-        logits, _ = task.apply(state.params, tokens, jnp.array([6]))
-        logits = logits[:, 1:]  # of the last PLAN
+        logits, _ = task.apply(state.params, tokens, jnp.array([4]))
     assert int(logits[0, -1].argmax()) == ord("c")
 
 
@@ -137,6 +138,7 @@ def test_only_the_plan_can_tell_the_number_and_it_does():
         steps=250,
         plan={"dropout": 0.0},
         batch_size=32,
+        optimizer={**FAST, "name": "muon", "learning_rate": 0.01},
     )
     state, _ = _trained(task)
     pairs = encode_pairs(task.pairs[0], task.tokenizer, *task.lengths(*task.pairs))

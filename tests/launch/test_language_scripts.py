@@ -1,0 +1,164 @@
+"""Language models from the command line: train, resume, generate, evaluate, fine-tune, export."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import hrm_jax
+from hrm_jax import experiment
+from hrm_jax.configs import ConfigError
+from hrm_jax.inference.language import LanguageModel
+from hrm_jax.interop.files import read_state_dict
+from hrm_jax.training.workdir import WorkdirError
+
+SIZES = {
+    "hidden_size": 16,
+    "num_heads": 2,
+    "ffn_size": 32,
+    "feed_forward": "swiglu",
+    "positions": "rotary",
+    "dropout": 0.0,
+    "max_length": 96,
+}
+PLANNED = {
+    **SIZES,
+    "name": "planner_executor",
+    "planner_layers": 1,
+    "executor_layers": 1,
+    "planner_length": 16,
+    "plan_size": 8,
+    "num_codes": 4,
+}
+LLAMA = {**SIZES, "name": "transformer", "num_layers": 1, "norm": "rms", "bias": False}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "abc.txt"
+    path.write_text("uno dos tres " * 100)
+    return str(path)
+
+
+def _config(text, model=PLANNED, **more):
+    return {
+        "task": "text",
+        "steps": 4,
+        "batch_size": 8,
+        "eval_every": 2,
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "tensorboard": False,
+        "data": {"train": text, "test": text, "length": 24, "eval_stride": 12},
+        "model": model,
+        "plan": {"last_temperature": 1.0},  # else it depends on the length of the run
+        "optimizer": {"name": "adamw", "learning_rate": 0.01, "warmup_steps": 1, "ema": 0.5},
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained(text, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "lm"
+    result = experiment.train(_config(text), workdir, progress=False)
+    report = experiment.report(result, workdir)
+    assert re.search(r"bits per byte", report)
+    assert re.search(r"The plan carries (nothing|something)", report)
+    assert report.count("→") == 3
+    return workdir
+
+
+def test_resuming_goes_on_exactly(text, pretrained, tmp_path):
+    experiment.train(_config(text, steps=2), tmp_path, progress=False)
+    experiment.train(_config(text, steps=4), tmp_path, progress=False)
+
+    def figures(folder):
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return {x["step"]: x["eval/bits_per_byte"] for x in lines if "eval/bits_per_byte" in x}
+
+    assert figures(tmp_path)[4] == pytest.approx(figures(pretrained)[4], rel=1e-6)
+
+
+def test_generate(script, pretrained, capsys):
+    def run(*flags):
+        code = script("generate").main([f"--workdir={pretrained}", "--prompt=uno ", *flags])
+        return code, *capsys.readouterr()
+
+    one = run("--max_new_tokens=12", "--seed=1")
+    assert one[0] == 0
+    assert one == run("--max_new_tokens=12", "--seed=1")
+    others = [
+        run("--max_new_tokens=12", "--seed=2"),
+        run("--max_new_tokens=12", "--seed=1", "--temperature=0"),
+        run("--max_new_tokens=5", "--seed=1"),
+        run("--max_new_tokens=12", "--seed=1", "--top_k=2"),
+        run("--max_new_tokens=12", "--seed=1", "--top_p=0.05"),
+        run("--max_new_tokens=12", "--seed=1", "--repetition_penalty=50"),
+    ]
+    assert len({out for _, out, _ in (one, *others)}) >= 5
+    code, _, err = run("--temperature=-1")
+    assert code == 2
+    assert "temperature" in err
+
+
+def test_evaluate(script, pretrained, text, capsys):
+    assert script("evaluate").main([f"--workdir={pretrained}", f"--data={text}"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["eval/bytes"] == 1300
+    assert {"eval/bits_per_byte_shuffled_plan", "eval/bits_per_byte_no_plan"} <= set(figures)
+    assert script("evaluate").main([f"--workdir={pretrained}", "--votes=2"]) == 2
+    assert "votes" in capsys.readouterr().err
+
+
+def test_export_and_back(script, pretrained, text, tmp_path, capsys):
+    output = tmp_path / "model.safetensors"
+    assert script("export").main([f"--workdir={pretrained}", f"--output={output}"]) == 0
+    assert str(output) in capsys.readouterr().out
+    tensors = read_state_dict(output)
+    params = hrm_jax.load(pretrained).variables["params"]
+    table = params["executor"]["embed_tokens"]["embedding"]
+    assert any(t.shape == table.shape and np.array_equal(t, table) for t in tensors.values())
+    folder = tmp_path / "folder"
+    flags = [f"--workdir={pretrained}", f"--output={folder}", "--format=hugging_face"]
+    assert script("export").main(flags) == 2  # a planner–executor is no Llama
+    assert not folder.exists()
+
+
+def test_hugging_face_and_back_again(script, text, tmp_path):
+    workdir, folder = tmp_path / "llama", tmp_path / "folder"
+    experiment.train(_config(text, LLAMA), workdir, progress=False)
+    flags = [f"--workdir={workdir}", f"--output={folder}", "--format=hugging_face"]
+    assert script("export").main(flags) == 0
+    tuned = tmp_path / "tuned"
+    config = _config(text, LLAMA, init_from=str(folder), steps=1)
+    config["optimizer"] = {**config["optimizer"], "learning_rate": 1e-12, "weight_decay": 0.0}
+    experiment.train(config, tuned, progress=False)
+    before, after = (hrm_jax.load(x).variables["params"] for x in (workdir, tuned))
+    np.testing.assert_allclose(
+        before["embed_tokens"]["embedding"], after["embed_tokens"]["embedding"], atol=1e-6
+    )
+
+
+def test_fine_tuning_takes_sizes_and_weights(text, pretrained, tmp_path):
+    config = _config(text, task="pairs", init_from=str(pretrained), steps=1)
+    config["data"] = {"numbers_below": 1000, "num_train": 40, "num_test": 4, "eval_pairs": 4}
+    config["model"] = {"name": "planner_executor", "max_length": 128}
+    workdir = tmp_path / "ft"
+    result = experiment.train(config, workdir, progress=False)
+    assert "eval/exact_match" in result.figures
+    model = hrm_jax.load(workdir)
+    assert isinstance(model, LanguageModel)
+    assert (model.config.hidden_size, model.config.max_length) == (16, 128)
+    assert model.generate("21", max_new_tokens=3, temperature=0.0).prompt_tokens >= 2
+    assert experiment.report(result, workdir).count("→") == 3
+    again = experiment.train({**config, "steps": 2}, workdir, progress=False)  # resumes
+    assert again.step == 2
+
+
+def test_bad_beginnings_are_named(text, tmp_path):
+    with pytest.raises(WorkdirError, match=r"init_from.*nowhere"):
+        experiment.train(_config(text, init_from="nowhere"), tmp_path, progress=False)
+    bad = _config(text, {**PLANNED, "num_codes": 1})
+    with pytest.raises(ConfigError, match=r"num_codes"):
+        experiment.train(bad, tmp_path, progress=False)
