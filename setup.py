@@ -71,12 +71,14 @@ setup(
             *NOTEBOOKS,
             *SERVE,
             "beartype>=0.20",
+            "hypothesis>=6.100",
             "import-linter>=2.1",
             "mypy>=1.15",
             "openai>=1.60",  # a client, to test the server
             "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
             "pytest-cov>=6",
+            "pytest-xdist>=3.6",
             "ruff>=0.11",
             "torch==2.13.0",
             "types-PyYAML>=6",

@@ -31,16 +31,16 @@ def get_config(preset: str = "") -> ConfigDict:
     model.dropout = 0.0
     if preset == "laptop":
         config.expect = "10 minutes on two CPU cores."
-        config.steps = 1500
+        config.steps = 1300
         config.batch_size = 16
-        config.eval_every = config.checkpoint_every = 500
+        config.eval_every = config.checkpoint_every = 650
         config.tensorboard = False  # saves the import
         config.data.update(length=256, eval_stride=128, eval_windows=256)
-        model.update(hidden_size=192, num_heads=6, ffn_size=512, feed_forward="swiglu")
+        model.update(hidden_size=128, num_heads=4, ffn_size=384, feed_forward="swiglu")
         model.update(executor_layers=4, planner_layers=1, num_layers=4)
         model.update(planner_length=128, max_length=256, plan_size=64, positions="rotary")
         model.update(norm="rms", bias=False)
-        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.05)
+        optimizer.update(name="muon", learning_rate=8e-3, warmup_steps=50, lr_min_ratio=0.05)
         optimizer.update(weight_decay=0.01, ema=0.98)
     else:
         config.expect = "some hours on one large GPU (not measured)."

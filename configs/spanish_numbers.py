@@ -30,7 +30,7 @@ def get_config(preset: str = "") -> ConfigDict:
     config.tensorboard = False
     if preset == "laptop":
         config.expect = "5 minutes on two CPU cores."
-        config.steps = 2000
+        config.steps = 1000
         config.batch_size = 64
         config.eval_every = config.checkpoint_every = 500
         model.update(hidden_size=96, num_heads=3, ffn_size=256, feed_forward="swiglu")
