@@ -37,7 +37,7 @@ def get_config(preset: str = "") -> ConfigDict:
         config.tensorboard = False  # saves the import
         config.data.update(length=256, eval_stride=128, eval_windows=256)
         model.update(hidden_size=128, num_heads=4, ffn_size=384, feed_forward="swiglu")
-        model.update(executor_layers=4, planner_layers=1, num_layers=4)
+        model.update(executor_layers=4, planner_layers=1, num_layers=5)
         model.update(planner_length=128, max_length=256, plan_size=64, positions="rotary")
         model.update(norm="rms", bias=False)
         optimizer.update(name="muon", learning_rate=8e-3, warmup_steps=50, lr_min_ratio=0.05)

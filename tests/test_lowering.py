@@ -27,7 +27,8 @@ def task(request, tiny):
     return tasks.build(tasks.parse(tiny(**SIZES[request.param])))
 
 
-def test_training_step(task):
+def _lowered_step(task):
+    """The training step as StableHLO for CUDA."""
     state = jax.eval_shape(task.init, jax.random.key(0))
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), dict(next(task.batches()))
@@ -39,11 +40,36 @@ def test_training_step(task):
         return new.replace(key=jax.random.key_data(new.key)), metrics
 
     lowered = jax.jit(lambda *args: jax.tree.leaves(step(*args))).trace(state, batch)
-    text = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    return lowered.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_training_step(task):
+    text = _lowered_step(task)
     assert "stablehlo.dot_general" in text
     if task.config.model.forward_dtype == "bfloat16":
         assert "xbf16>" in text
     assert "f64" not in text
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["transformer", "planner_executor"])
+def test_language(name, dtype):
+    model = {"name": name, "hidden_size": 32, "num_heads": 2, "ffn_size": 64, "dtype": dtype}
+    layers = (
+        {"num_layers": 2, "scan_layers": True, "remat": True}
+        if name == "transformer"
+        else {"planner_layers": 1, "executor_layers": 1}
+    )
+    data = {"numbers_below": 1000, "num_train": 20, "num_test": 2}
+    config = {"task": "pairs", "data": data, "model": {**model, **layers}, "batch_size": 4}
+    task = tasks.build(tasks.parse(config))
+    text = _lowered_step(task)
+    assert "stablehlo.dot_general" in text
+    assert ("xbf16>" in text) == (dtype == "bfloat16")
+    params = jax.eval_shape(task.init, jax.random.key(0)).params
+    batch, _ = task.held_out(limit=2)
+    answers = jax.export.export(jax.jit(task._answers), platforms=PLATFORMS)(params, batch)
+    assert "stablehlo.while" in answers.mlir_module()
 
 
 def test_solver(task):
