@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int | None:
     logging.getLogger("hrm_jax").setLevel(logging.INFO)
     try:
         config = _CONFIG.value
-        name = pathlib.Path(config_flags.get_config_filename(_CONFIG)).stem.partition(":")[0]
+        name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         workdir = _WORKDIR.value or f"runs/{name}"
         result = experiment.train(config.to_dict(), workdir)
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     averages = weights.pop("ema", None) or {}
     variables = {name: value for name, value in {**weights, **averages}.items() if value}
     if isinstance(config, LanguageConfig):
-        tokenizer = config.data.tokenizer  # type: ignore[attr-defined]
+        tokenizer = config.data.tokenizer
         name = pathlib.Path(workdir).resolve().name
         return LanguageModel(config.model, variables, load_tokenizer(tokenizer), tokenizer, name)
     return PuzzleModel(
