@@ -31,10 +31,10 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     if preset == "laptop":
         config.expect = "5 minutes on two CPU cores, 91.2% of held-out paths shortest."
-        config.steps = 3000
+        config.steps = 2650
         config.batch_size = 32
         config.microbatch_size = 16
-        config.eval_every = config.checkpoint_every = 1500
+        config.eval_every = config.checkpoint_every = 1325
         config.loss = "softmax"
         config.data.update(size=9, min_path=8, unique=True, walls=(0.5, 0.6), num_train=10_000)
         config.tensorboard = False  # saves the import

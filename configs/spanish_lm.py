@@ -6,11 +6,13 @@ Without data of your own it learns from the novels that come with the package; o
 
     --config.data.train=folder,more.txt.gz --config.data.test=held_out.txt
 
-`--config.model.name=transformer` trains a plain decoder of the executor's sizes.
+`--config.model.name=transformer` trains a plain decoder of the same size. The plan of a text that
+the executor sees anyway saves it nothing, and the run says so; `configs/spanish_numbers.py` needs it.
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
-`laptop`  two CPU cores.
+`laptop`  1.2M parameters, 5.3 MB of text in 404 s on two CPU cores: 1.953 bits per byte on the two
+          held-out works (seed 0; xz -9 needs 2.64, an n-gram with 5 bytes of context 2.16).
 `paper`   the original's sizes, 43.1M parameters.
 """
 
@@ -30,7 +32,7 @@ def get_config(preset: str = "") -> ConfigDict:
     model, optimizer = config.model, config.optimizer
     model.dropout = 0.0
     if preset == "laptop":
-        config.expect = "10 minutes on two CPU cores."
+        config.expect = "7 minutes on two CPU cores, 1.95 bits per byte of held-out prose."
         config.steps = 1300
         config.batch_size = 16
         config.eval_every = config.checkpoint_every = 650
