@@ -3,7 +3,9 @@ r"""Teaches a pretrained language model to answer: prompt⟨TAB⟩target lines, 
     python launch/train.py --config=configs/spanish_ft.py[:laptop|:paper] \
         --config.init_from=runs/spanish_lm --config.data.train=train.tsv --config.data.test=test.tsv
 
-Sizes are those of the model it starts from. Without data it learns the number words of
+Sizes are those of the model it starts from. Rows are as long as the longest pair; where a few are
+much longer than the others, --config.data.prompt_length=512 --config.data.too_long=drop leaves them
+out. Without data it learns the number words of
 `configs/spanish_numbers.py`, but with a prompt that the executor sees.
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
@@ -25,7 +27,7 @@ def get_config(preset: str = "") -> ConfigDict:
     preset, why = choose_preset(preset, PRESETS)
     config = ConfigDict(tasks.defaults("pairs"))
     config.preset = why
-    config.model.update(max_length=4096, dropout=0.0)
+    config.model.update(max_length=8192, dropout=0.0)
     optimizer = config.optimizer
     optimizer.update(weight_decay=0.01, b2=0.98, clip_norm=1.0)
     if preset == "laptop":
