@@ -7,7 +7,8 @@ Without data of your own it learns from the novels that come with the package; o
     --config.data.train=folder,more.txt.gz --config.data.test=held_out.txt
 
 `--config.model.name=transformer` trains a plain decoder of the same size. The plan of a text that
-the executor sees anyway saves it nothing, and the run says so; `configs/spanish_numbers.py` needs it.
+the executor sees anyway saves it nothing, and the run says so; `configs/spanish_numbers.py` cannot
+do without.
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
