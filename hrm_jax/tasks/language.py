@@ -120,6 +120,13 @@ class LanguageTask(abc.ABC):
                 f"model.vocab_size is {config.model.vocab_size}, but data.tokenizer has "
                 f"{self.tokenizer.vocab_size} tokens"
             )
+        plan_id = getattr(config.model, "plan_id", -1)
+        ordinary = self.tokenizer.vocab_size - isinstance(self.tokenizer, ByteTokenizer)  # PLAN
+        if 0 <= plan_id < ordinary:
+            raise ConfigError(
+                f"model.plan_id is {plan_id}, a token of data.tokenizer with another meaning; "
+                f"expected {ordinary} or more, and a model.vocab_size above it"
+            )
         self._variables = variables
         self._trainer = SupervisedTrainer(
             config.optimizer, config.steps, self._loss, config.microbatch_size

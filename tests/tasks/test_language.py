@@ -207,6 +207,7 @@ def test_microbatches_give_the_same_step(abc_file):
     [
         ({"data": {"train": "nowhere.txt", "length": 16, "eval_stride": 8}}, DataError, "nowhere"),
         ({"model": {**PLAIN, "vocab_size": 100}}, ConfigError, "model.vocab_size"),
+        ({"model": {**PLANNED, "plan_id": 97}}, ConfigError, "model.plan_id"),
         ({"model": {**PLAIN, "max_length": 8}}, ConfigError, "data.length"),
         ({"data": {"eval_stride": 600}}, ConfigError, "data.eval_stride"),
     ],
