@@ -1,4 +1,4 @@
-"""Training batches and held-out parts of documents, and of pairs (from `pairs.py`)."""
+"""Training batches and held-out parts of documents."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import Batch, Draws
 from hrm_jax.data.text.documents import Documents
-from hrm_jax.data.text.pairs import EncodedPairs, PairBatches, Pairs, encode_pairs, read_pairs
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
-
-__all__ = [
-    "EncodedPairs",
-    "PairBatches",
-    "Pairs",
-    "TextWindows",
-    "encode_document",
-    "encode_pairs",
-    "eval_windows",
-    "read_pairs",
-    "split_documents",
-]
 
 Tokens = npt.NDArray[np.int32]
 

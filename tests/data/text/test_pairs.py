@@ -8,7 +8,7 @@ import pytest
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import batch_iterator
-from hrm_jax.data.text.corpus import PairBatches, Pairs, encode_pairs, read_pairs
+from hrm_jax.data.text.pairs import PairBatches, Pairs, encode_pairs, read_pairs
 from hrm_jax.data.text.tokenizers import EOS, PAD, ByteTokenizer
 
 TOKENIZER = ByteTokenizer()
