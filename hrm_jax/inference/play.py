@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from hrm_jax.data.domino.game import END_NAMES, FIRST, LEFT, RIGHT, Game, Move, Tile, legal_moves
 from hrm_jax.data.domino.players import ModelPlayer
+from hrm_jax.data.domino.text import move_text
 from hrm_jax.data.errors import DataError
 
 _DOMINO_HELP = """\
@@ -244,5 +247,4 @@ def _tile(tile: Tile) -> str:
 
 
 def _move_words(move: Move) -> str:
-    where = "first" if move.end == FIRST else f"at the {END_NAMES[move.end]} end"
-    return f"{move.a}|{move.b} {where}"
+    return move_text(np.array([move.a + 1, move.b + 1, move.end]))

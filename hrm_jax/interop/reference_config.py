@@ -104,6 +104,7 @@ def to_reference_config(
     )
     reference = _REFERENCES[type(config)]
     values = dataclasses.asdict(config)
+    del values["attention"]  # how it is computed, not what
     if config.q_target == "second_forward":
         del values["q_target"], values["halt_threshold"]
     if isinstance(config, TRMConfig) and config.halt_threshold == 0:

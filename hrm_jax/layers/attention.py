@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.kernels.attention import attention
+from hrm_jax.kernels.attention import Engine, attention, masked_attention
 from hrm_jax.layers.initializers import lecun_truncated_normal
 from hrm_jax.layers.rotary import apply_rotary
 
@@ -25,10 +25,12 @@ class SelfAttention(nn.Module):
     Attributes:
         num_heads: H; the head size is C = D / H.
         dtype: Computation dtype; parameters are float32.
+        engine: As `impl` of `hrm_jax.kernels.attention.attention`.
     """
 
     num_heads: int
     dtype: Dtype = jnp.float32
+    engine: Engine = "auto"
 
     @nn.compact
     def __call__(
@@ -48,8 +50,7 @@ class SelfAttention(nn.Module):
         q, k, v = (qkv[:, :, i] for i in range(3))  # each [B, S, H, C]
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-        mixed = jnp.swapaxes(attention(q, k, v), 1, 2).reshape(batch, length, hidden)
+        mixed = attention(q, k, v, impl=self.engine).reshape(batch, length, hidden)
         return nn.Dense(
             hidden,
             use_bias=False,
@@ -60,43 +61,49 @@ class SelfAttention(nn.Module):
 
 
 class CachedAttention(nn.Module):
-    """Self-attention with grouped heads, a mask, and keys and values of earlier calls.
+    """Self-attention with grouped heads, and keys and values of earlier calls.
 
     Attributes:
         num_heads: Query heads H.
         num_kv_heads: Key and value heads K; divides H.
         head_dim: Size C of a head.
         bias: Whether the layers have biases.
+        causal: Whether, without a cache, a position sees only those up to itself.
         kernel_init, out_init: Initialisers of q, k, v and of the output layer.
         dtype: Computation dtype; parameters are float32.
+        engine: Of attention without a cache: `impl` of `hrm_jax.kernels.attention.attention`.
     """
 
     num_heads: int
     num_kv_heads: int
     head_dim: int
     bias: bool
+    causal: bool
     kernel_init: Initializer
     out_init: Initializer
     dtype: Dtype = jnp.float32
+    engine: Engine = "auto"
 
     @nn.compact
     def __call__(
         self,
         x: Float[Array, "B S D"],
-        mask: Bool[Array, "#B #S T"] | None,
         rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None = None,
+        lengths: Int[Array, " B"] | None = None,
         cache: LayerCache | None = None,
         start: Int[Array, " B"] | None = None,
+        mask: Bool[Array, "B S T"] | None = None,
     ) -> tuple[Float[Array, "B S D"], LayerCache | None]:
         """Attends to the positions given, and to those in the cache.
 
         Args:
             x: Activations.
-            mask: Which keys a query sees; T is S, or as many positions of the cache, from its
-                first on, as are to be looked at.
             rotary: Cosines and sines for q and k at their positions.
-            cache: Keys and values, or None.
+            lengths: Without a cache: valid positions of each row; None takes all.
+            cache: Keys and values, or None. With it go the two that follow.
             start: Place in the cache of each row's first position; no row may run over its end.
+            mask: Which positions of the cache a query sees; T is how many of them, from the first
+                on, are to be looked at.
 
         Returns:
             Activations, and the cache with this call's keys and values in it.
@@ -118,13 +125,15 @@ class CachedAttention(nn.Module):
         v = project(self.num_kv_heads, "v_proj")
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-        if cache is not None:
+        if cache is None:
+            mixed = attention(q, k, v, causal=self.causal, lengths=lengths, impl=self.engine)
+        else:
             assert start is not None
+            assert mask is not None
+            q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
             cache = (_write(cache[0], k, start), _write(cache[1], v, start))
-            looked_at = length if mask is None else mask.shape[-1]
-            k, v = (x[:, :, :looked_at].astype(q.dtype) for x in cache)
-        mixed = jnp.swapaxes(attention(q, k, v, mask), 1, 2)
+            k, v = (x[:, :, : mask.shape[-1]].astype(q.dtype) for x in cache)
+            mixed = jnp.swapaxes(masked_attention(q, k, v, mask), 1, 2)
         out = nn.Dense(
             hidden,
             use_bias=self.bias,

@@ -7,6 +7,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from hrm_jax.kernels.attention import Engine
 from hrm_jax.layers.attention import RotaryTables, SelfAttention
 from hrm_jax.layers.feed_forward import SwiGLU
 from hrm_jax.layers.norm import rms_norm
@@ -24,6 +25,7 @@ class PostNormBlock(nn.Module):
         eps: Added to the mean square in both norms.
         dtype: Computation dtype; parameters are float32.
         positions_width: Inner width of the layer over positions; 0 takes attention.
+        engine: As `impl` of `hrm_jax.kernels.attention.attention`.
 
     References:
         Jolicoeur-Martineau (https://arxiv.org/abs/2510.04871), §4.5, for the layer over positions.
@@ -34,12 +36,13 @@ class PostNormBlock(nn.Module):
     eps: float = 1e-5
     dtype: Dtype = jnp.float32
     positions_width: int = 0
+    engine: Engine = "auto"
 
     def setup(self) -> None:
         if self.positions_width:
             self.mlp_t = SwiGLU(self.positions_width, self.dtype)
         else:
-            self.self_attn = SelfAttention(self.num_heads, self.dtype)
+            self.self_attn = SelfAttention(self.num_heads, self.dtype, self.engine)
         self.mlp = SwiGLU(self.width, self.dtype)
 
     def __call__(
@@ -59,7 +62,7 @@ class ReasoningModule(nn.Module):
 
     Attributes:
         num_layers: Number N of blocks.
-        num_heads, width, eps, dtype, positions_width: As in `PostNormBlock`.
+        num_heads, width, eps, dtype, positions_width, engine: As in `PostNormBlock`.
     """
 
     num_layers: int
@@ -68,10 +71,13 @@ class ReasoningModule(nn.Module):
     eps: float = 1e-5
     dtype: Dtype = jnp.float32
     positions_width: int = 0
+    engine: Engine = "auto"
 
     def setup(self) -> None:
         self.layers = [
-            PostNormBlock(self.num_heads, self.width, self.eps, self.dtype, self.positions_width)
+            PostNormBlock(
+                self.num_heads, self.width, self.eps, self.dtype, self.positions_width, self.engine
+            )
             for _ in range(self.num_layers)
         ]
 

@@ -64,6 +64,7 @@ class HRM(RecurrentNetwork):
             width=swiglu_width(c.hidden_size, c.expansion, c.width_multiple),
             eps=c.rms_norm_eps,
             dtype=c.dtype,
+            engine=c.attention,
         )
         self.H_level = level(c.H_layers)
         self.L_level = level(c.L_layers)

@@ -26,6 +26,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from hrm_jax.configs import require
+from hrm_jax.kernels.attention import Engine
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 
 
@@ -52,7 +53,7 @@ class PlannerExecutorConfig:
         feed_forward: Kind of the gated feed-forward layers.
         tie_head: Whether the head is the executor's transposed embedding.
         dropout: As in `TransformerConfig`, and on the pooled vector of the planner.
-        init_std, scan_layers, remat, dtype: As in `TransformerConfig`.
+        init_std, scan_layers, remat, dtype, attention: As in `TransformerConfig`.
     """
 
     vocab_size: int = 260
@@ -78,6 +79,7 @@ class PlannerExecutorConfig:
     scan_layers: bool = False
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Engine = "auto"
 
     variant: ClassVar[str] = "planner_executor"
 
@@ -122,6 +124,7 @@ class PlannerExecutorConfig:
             scan_layers=self.scan_layers,
             remat=self.remat,
             dtype=self.dtype,
+            attention=self.attention,
         )
 
     @property

@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hrm_jax.configs import require
+from hrm_jax.kernels.attention import Engine
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal
 from hrm_jax.layers.rotary import rotary_tables
 
@@ -44,6 +45,7 @@ class RecurrentConfig:
         halt_threshold: Where there is no q_continue, rows halt where q_halt exceeds it. 0 is an
             even chance to be right; 2 is 88%.
         forward_dtype: Computation dtype, "bfloat16" or "float32"; parameters are float32.
+        attention: What computes attention: `impl` of `hrm_jax.kernels.attention.attention`.
     """
 
     seq_len: int = 0
@@ -64,6 +66,7 @@ class RecurrentConfig:
     halt_exploration_prob: float = 0.1
     halt_threshold: float = 0.0
     forward_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    attention: Engine = "auto"
 
     def __post_init__(self) -> None:
         for name in (

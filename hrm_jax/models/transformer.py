@@ -20,6 +20,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.configs import require
+from hrm_jax.kernels.attention import Engine
 from hrm_jax.layers.attention import CachedAttention, LayerCache
 from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.layers.rotary import rotary_tables
@@ -59,6 +60,8 @@ class TransformerConfig:
             one layer; their parameters then have the layers as first axis (see `stack_layers`).
         remat: Whether activations inside a layer are computed again in the backward pass.
         dtype: Computation dtype; parameters are float32.
+        attention: What computes attention without a cache: `impl` of
+            `hrm_jax.kernels.attention.attention`.
     """
 
     vocab_size: int = 260
@@ -82,6 +85,7 @@ class TransformerConfig:
     scan_layers: bool = False
     remat: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Engine = "auto"
 
     variant: ClassVar[str] = "transformer"
 
@@ -177,9 +181,10 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B S D"],
         cache: LayerCache | None,
-        mask: Bool[Array, "#B #S T"] | None,
         rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None,
+        lengths: Int[Array, " B"] | None,
         start: Int[Array, " B"] | None,
+        mask: Bool[Array, "B S T"] | None,
     ) -> tuple[Float[Array, "B S D"], LayerCache | None]:
         c = self.config
         init = nn.initializers.normal(c.init_std)
@@ -187,9 +192,19 @@ class Block(nn.Module):
         drop = nn.Dropout(c.dropout, deterministic=not self.train)
         dtype = jnp.dtype(c.dtype)
         attention = CachedAttention(
-            c.num_heads, c.key_heads, c.head_size, c.bias, init, out_init, dtype, name="attention"
+            num_heads=c.num_heads,
+            num_kv_heads=c.key_heads,
+            head_dim=c.head_size,
+            bias=c.bias,
+            causal=c.causal,
+            kernel_init=init,
+            out_init=out_init,
+            dtype=dtype,
+            engine=c.attention,
+            name="attention",
         )
-        attended, cache = attention(_norm(c, "attention_norm")(x), mask, rotary, cache, start)
+        normed = _norm(c, "attention_norm")(x)
+        attended, cache = attention(normed, rotary, lengths, cache, start, mask)
         x = x + drop(attended)
         ffn = FeedForward(c.feed_forward, c.ffn_size, c.bias, init, out_init, dtype, name="ffn")
         return x + drop(ffn(_norm(c, "ffn_norm")(x))), cache
@@ -222,7 +237,7 @@ class Transformer(nn.Module):
                 block,
                 variable_axes={"params": 0},
                 split_rngs={"params": True, "dropout": True},
-                in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+                in_axes=(0, *(nn.broadcast,) * 4),
                 length=c.num_layers,
             )(c, self.train)
         else:
@@ -287,42 +302,21 @@ class Transformer(nn.Module):
         if c.positions == "rotary":
             tables = rotary_tables(c.max_length, c.head_size, c.rope_theta)
             rotary = tuple(jnp.asarray(t)[positions] for t in tables)
-        mask = self._mask(length, lengths, cache, positions, window)
-        x, cache = self._blocks(self.drop(x), cache, mask, rotary, start)
-        return self.final_norm(x), cache
-
-    def _mask(
-        self,
-        length: int,
-        lengths: Int[Array, " B"] | None,
-        cache: Cache | None,
-        positions: Int[Array, "*B S"],
-        window: int | None,
-    ) -> Bool[Array, "#B #S T"] | None:
+        mask = None
         if cache is not None:
             held = window or jax.tree.leaves(cache)[0].shape[-2]
-            return jnp.arange(held) <= positions[:, :, None]
-        keys = jnp.arange(length)
-        mask = (keys <= positions[:, None])[None] if self.config.causal else None
-        if lengths is not None:
-            # A row of length 0 sees its first position, so that no softmax is empty.
-            valid = (keys < jnp.maximum(lengths, 1)[:, None])[:, None]
-            mask = valid if mask is None else mask & valid
-        return mask
+            mask = jnp.arange(held) <= positions[:, :, None]
+        x, cache = self._blocks(self.drop(x), cache, rotary, lengths, start, mask)
+        return self.final_norm(x), cache
 
     def _blocks(
-        self,
-        x: Float[Array, "B S D"],
-        cache: Cache | None,
-        mask: Bool[Array, "#B #S T"] | None,
-        rotary: Any,
-        start: Int[Array, " B"] | None,
+        self, x: Float[Array, "B S D"], cache: Cache | None, *rest: Any
     ) -> tuple[Float[Array, "B S D"], Cache | None]:
         if self.config.scan_layers:
-            return self.layers(x, cache, mask, rotary, start)
+            return self.layers(x, cache, *rest)
         updated = []
         for i, layer in enumerate(self.layers):
-            x, layer_cache = layer(x, None if cache is None else cache[i], mask, rotary, start)
+            x, layer_cache = layer(x, None if cache is None else cache[i], *rest)
             updated.append(layer_cache)
         return x, None if cache is None else tuple(updated)
 

@@ -78,6 +78,7 @@ class TRM(RecurrentNetwork):
             eps=c.rms_norm_eps,
             dtype=c.dtype,
             positions_width=positions_width if c.mlp_t else 0,
+            engine=c.attention,
         )
 
     @property
