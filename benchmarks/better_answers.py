@@ -17,6 +17,8 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from report import Table, add_save_flag
+
 from hrm_jax.inference.evaluate import evaluate
 from hrm_jax.training.workdir import read_config
 
@@ -65,13 +67,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    puzzles = args.data or "each run's own test puzzles"
+    table = Table("better_answers", "What more thinking is worth", COLUMNS, [f"On {puzzles}."])
     for workdir in args.workdir:
         hints = read_config(workdir)["data"].get("hints", 0)
         name = pathlib.Path(workdir).name + (f" (hints {hints:g})" if hints else "")
         for what, prefix, figures in rows_of(workdir, args.data, vars(args)):
-            cells = (
+            table.add(
                 name,
                 what,
                 f"{figures[f'{prefix}/exact_accuracy']:.2%}",
@@ -79,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{figures[f'{prefix}/steps']:.1f}",
                 f"{figures['eval/puzzles']:,}",
             )
-            print(f"| {' | '.join(cells)} |", flush=True)
+    table.save(args.save)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from report import Table, add_save_flag
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
 from hrm_jax.data.pipeline import PuzzleBatches
+
+COLUMNS = ("", "step ms", "wait µs", "wait %")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,6 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=200)
+    add_save_flag(parser)
     args = parser.parse_args(argv)
     model = {
         "hidden_size": 64,
@@ -45,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     step = jit(task.step).lower(state, source[0]).compile()
     on_the_spot: Iterator[Any] = (source[i] for i in range(10**9))
 
-    print(f"{'':24}{'step ms':>10}{'wait µs':>10}{'wait %':>10}")
+    note = f"{args.steps} steps of {args.batch} puzzles, each waited for."
+    table = Table("data_pipeline", "Waiting for data", COLUMNS, [note])
     for name, iterator in (("prefetched", task.batches()), ("on the spot", on_the_spot)):
         waited = 0.0
         state, metrics = step(state, next(iterator))
@@ -58,10 +63,9 @@ def main(argv: list[str] | None = None) -> None:
             state, metrics = step(state, batch)
             jax.block_until_ready(metrics)
         total = time.perf_counter() - start
-        print(
-            f"{name:24}{total / args.steps * 1e3:10.2f}{waited / args.steps * 1e6:10.0f}"
-            f"{waited / total * 100:10.2f}"
-        )
+        each, wait = total / args.steps, waited / args.steps
+        table.add(name, f"{each * 1e3:.2f}", f"{wait * 1e6:.0f}", f"{wait / each * 100:.2f}")
+    table.save(args.save)
 
 
 if __name__ == "__main__":

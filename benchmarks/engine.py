@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from report import Table, add_save_flag
 
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
@@ -141,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--alone", action="store_true", help="without transformers")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
     run_in_main_thread()
 
@@ -160,11 +162,11 @@ def main(argv: list[str] | None = None) -> None:
     engine = Engine(Decoder(config, params, ByteTokenizer()), slots=args.slots)
     other = None if args.alone else theirs(config, params, args.threads)
     count = sum(x.size for x in jax.tree.leaves(params))
-    device = jax.devices()[0].device_kind
-    print(f"{device}, JAX {jax.__version__}, {config.dtype}, {count:,} parameters, ", end="")
-    print(f"prompts up to {args.prompt}, answers up to {args.answer} tokens, medians of ", end="")
-    print(f"{args.rounds}")
-    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    note = (
+        f"{jax.devices()[0].device_kind}, {config.dtype}, {count:,} parameters, prompts up to "
+        f"{args.prompt}, answers up to {args.answer} tokens, medians of {args.rounds}."
+    )
+    table = Table("engine", "Inference engine", COLUMNS, [note])
 
     for number in args.requests or (1, 8, 32):
         requests = mixed(number, args.prompt, args.answer)
@@ -184,8 +186,8 @@ def main(argv: list[str] | None = None) -> None:
         for name, some in measured.items():
             rate, cpu = median(some, lambda r: r.seconds), median(some, lambda r: r.cpu)
             first = np.array([f for r in some for f in r.first])
-            cells = (
-                str(number),
+            table.add(
+                number,
                 name,
                 f"{wanted / rate:.0f}",
                 f"{median(base, lambda r: r.seconds) / rate:.2f}",
@@ -193,9 +195,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"{median(base, lambda r: r.cpu) / cpu:.2f}",
                 f"{np.median(first) * 1e3:.0f} ms",
                 f"{np.percentile(first, 95) * 1e3:.0f} ms",
-                str(compiled) if name == "hrm_jax" else "",
+                compiled if name == "hrm_jax" else "",
             )
-            print(f"| {' | '.join(cells)} |", flush=True)
+    table.save(args.save)
 
 
 if __name__ == "__main__":

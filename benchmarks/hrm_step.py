@@ -2,11 +2,16 @@
 
     python benchmarks/hrm_step.py --hidden=128 --layers=2 --batch=128 --max_steps=8
     python benchmarks/hrm_step.py --hidden=512 --layers=4 --batch=16 --max_steps=16
+    python benchmarks/hrm_step.py --preset=paper                    # one large GPU
 
 For each size: time of a full training step (second forward, gradients, optimizer, puzzle table,
 augmentation), rows/s, achieved GFLOP/s (matrix products only, counted below), the rate that the
-same products reach on their own in the same process, and the fraction of it; then evaluation in
-puzzles/s, with all steps (`fixed`) and with halting. Measurements are interleaved, medians quoted.
+same products reach on their own in the same process, and the fraction of it; the fraction of the
+rate of one large product (model FLOP utilisation, against what this device reaches and not what
+its data sheet says); the memory of the compiled step; then evaluation in puzzles/s, with all steps
+(`fixed`) and with halting. Measurements are interleaved, medians quoted.
+--chunk runs several optimizer steps in one program, so that starting programs can be told from
+running them; --profile writes a trace of a few steps for TensorBoard or Perfetto.
 With --torch (float32, CPU), the same step and evaluation in PyTorch with `torch.compile`
 (`torch_hrm.py`), in a process of its own, are measured in turn with ours, with the ratios.
 
@@ -28,6 +33,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from report import Table, add_save_flag
 
 from hrm_jax.compilation import compile_step, jit, run_in_main_thread
 from hrm_jax.inference.evaluate import held_out
@@ -38,6 +44,8 @@ from hrm_jax.models import act, hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.act_training import ACTTrainer
+
+COLUMNS = ("", "value", "unit")
 
 
 def products(config: HRMConfig, rows: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -80,15 +88,15 @@ def ready(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
 
 def bare(config: HRMConfig, rows: int, repeats: int = 8) -> Callable[[], Any]:
     """All products of a block, nothing else, `repeats` times, each time on other left operands."""
-    key = jax.random.key(0)
+    key, dtype = jax.random.key(0), config.dtype
     operands = [
-        (jax.random.normal(key, (repeats, *left)), jax.random.normal(key, right))
+        (jax.random.normal(key, (repeats, *left), dtype), jax.random.normal(key, right, dtype))
         for left, right in products(config, rows)
     ]
 
     def run(operands: Any) -> Any:
         lefts, rights = [a for a, _ in operands], [b for _, b in operands]
-        made = [jnp.zeros((*a.shape[1:-1], b.shape[-1])) for a, b in operands]
+        made = [jnp.zeros((*a.shape[1:-1], b.shape[-1]), dtype) for a, b in operands]
 
         def body(_: Any, some: Any) -> Any:
             return [a @ b for a, b in zip(some, rights, strict=True)], None
@@ -96,6 +104,12 @@ def bare(config: HRMConfig, rows: int, repeats: int = 8) -> Callable[[], Any]:
         return jax.lax.scan(body, made, lefts)[0]
 
     return ready(run, operands)
+
+
+def one_product(size: int, dtype: Any) -> Callable[[], Any]:
+    """One product of [size, size] matrices."""
+    square = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    return ready(lambda a, b: a @ b, square, square)
 
 
 def median_times(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -138,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--preset", choices=("paper",), help="the paper's sizes, batch 768, bf16")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--heads", type=int, help="default: hidden / 32")
     parser.add_argument("--layers", type=int, default=2, help="of each module")
@@ -148,6 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--max_steps", type=int, default=8)
     parser.add_argument("--size", type=int, default=9, help="board: 4, 6 or 9")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--attention", choices=("auto", "xla", "pallas", "cudnn"), default="auto")
     parser.add_argument("--q_target", choices=("second_forward", "none"), default="second_forward")
     parser.add_argument("--puzzles", type=int, default=256, help="puzzles in evaluation")
     parser.add_argument("--slots", type=int, help="default: the microbatch")
@@ -155,7 +171,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--torch", action="store_true", help="also time HRM in PyTorch")
     parser.add_argument("--workdir", help="measure a trained run's model instead")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=1, help="optimizer steps in one program")
+    parser.add_argument("--product", type=int, help="default: 1024 on a CPU, else 8192")
+    parser.add_argument("--profile", metavar="FOLDER", help="write a trace of a few steps there")
+    add_save_flag(parser, "hrm_step")
     args = parser.parse_args(argv)
+    if args.preset:
+        parser.set_defaults(
+            hidden=512, heads=8, layers=4, batch=768, max_steps=16, dtype="bfloat16", puzzles=3072
+        )
+        args = parser.parse_args(argv)
     run_in_main_thread()  # as launch/train.py
 
     cells = args.size**2
@@ -170,6 +195,7 @@ def main(argv: list[str] | None = None) -> None:
         halt_max_steps=args.max_steps,
         q_target=args.q_target,
         forward_dtype=args.dtype,
+        attention=args.attention,
     )
     key = jax.random.key(0)
     inputs = np.asarray(jax.random.randint(key, (args.puzzles, cells), 1, args.size + 2))
@@ -208,7 +234,16 @@ def main(argv: list[str] | None = None) -> None:
         return ready(solve, variables, inputs)
 
     step_key = jax.random.key(1)
-    program = compile_step(jit(trainer.step, donate_argnums=0), state, batch, step_key)
+
+    def steps_of(state: Any, batch: Any, key: Any) -> Any:
+        def body(state: Any, _: Any) -> Any:
+            return trainer.step(state, batch, key)
+
+        return jax.lax.scan(body, state, length=args.chunk)
+
+    step = trainer.step if args.chunk == 1 else steps_of
+    program = compile_step(jit(step, donate_argnums=0), state, batch, step_key)
+    memory = program.memory_analysis()
     current = [state]
 
     def train() -> None:
@@ -220,6 +255,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = {
         "train": train,
         "bare": bare(config, micro),
+        "product": one_product(args.product or (1024 if cpu else 8192), config.dtype),
         "fixed": evaluation("fixed", full),
         "halting": evaluation("q", full) if args.workdir else evaluation("fixed", after),
     }
@@ -227,26 +263,37 @@ def main(argv: list[str] | None = None) -> None:
         runs |= torch_runs(config, variables, batch, inputs)
     steps = float(runs["halting"]().steps.mean())
     seconds = median_times(runs, args.rounds)
+    seconds["train"] /= args.chunk
+    if args.profile:
+        with jax.profiler.trace(args.profile):
+            for _ in range(3):
+                train()
 
     train_rate = blocks(config, True) * block_flops(config, args.batch) / seconds["train"] / 1e9
     bare_rate = 8 * block_flops(config, micro) / seconds["bare"] / 1e9
+    product_rate = 2.0 * (args.product or (1024 if cpu else 8192)) ** 3 / seconds["product"] / 1e9
     parameters = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    device = jax.devices()[0].device_kind
     facts = dataclasses.asdict(config)
     shown = ("hidden_size", "num_heads", "H_layers", "L_layers", "halt_max_steps", "q_target")
-    print(f"{device}, JAX {jax.__version__}, {config.forward_dtype}, {parameters:,} parameters, ")
-    print(", ".join(f"{k} {facts[k]}" for k in shown), end="")
-    print(f", batch {args.batch}, microbatch {micro}, sequence {config.seq_len}, slots {slots}")
+    note = f"{config.forward_dtype}, {parameters:,} parameters, "
+    note += ", ".join(f"{k} {facts[k]}" for k in (*shown, "attention"))
+    note += f", batch {args.batch}, microbatch {micro}, sequence {config.seq_len}, slots {slots}"
+    title = f"HRM training step and evaluation, D {config.hidden_size}, batch {args.batch}"
+    table = Table("hrm_step", title, COLUMNS, notes=[note])
     fixed, halting = len(inputs) / seconds["fixed"], len(inputs) / seconds["halting"]
-    note = "trained weights" if args.workdir else "set by --halt_after"
+    weights = "trained weights" if args.workdir else "set by --halt_after"
     rows = [
         ("training step", seconds["train"] * 1e3, "ms"),
         ("training", args.batch / seconds["train"], "rows/s"),
         ("training, products only", train_rate, "GFLOP/s"),
         ("bare products, same shapes", bare_rate, "GFLOP/s"),
         ("fraction of bare products", train_rate / bare_rate * 100, "%"),
+        ("one large product", product_rate, "GFLOP/s"),
+        ("model FLOP utilisation of it", train_rate / product_rate * 100, "%"),
+        ("memory: state and batch", memory.argument_size_in_bytes / 2**20, "MiB"),
+        ("memory: scratch of the step", memory.temp_size_in_bytes / 2**20, "MiB"),
         (f"evaluation, fixed {config.halt_max_steps} steps", fixed, "puzzles/s"),
-        (f"evaluation, halting after {steps:.2f} ({note})", halting, "puzzles/s"),
+        (f"evaluation, halting after {steps:.2f} ({weights})", halting, "puzzles/s"),
     ]
     if args.torch:
         rate = len(inputs) / seconds["torch evaluation"]
@@ -259,7 +306,8 @@ def main(argv: list[str] | None = None) -> None:
             ("our evaluation over PyTorch's, halting", halting / rate, "x"),
         ]
     for name, value, unit in rows:
-        print(f"  {name:58} {value:10.2f} {unit}")
+        table.add(name, f"{value:,.2f}", unit)
+    table.save(args.save)
 
 
 if __name__ == "__main__":

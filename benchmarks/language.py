@@ -10,6 +10,8 @@ the text has them. The n-gram is counted on the first --count_bytes of --count.
 import argparse
 import sys
 
+from report import Table, add_save_flag
+
 from hrm_jax.data.text.baselines import ByteNGrams, packers
 from hrm_jax.data.text.reader import read_documents
 from hrm_jax.inference.evaluate import evaluate
@@ -25,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--order", type=int, default=5, help="bytes of context of the n-gram")
     parser.add_argument("--limit", type=int, help="only so many windows of the text")
     parser.add_argument("runs", nargs="*", metavar="name=workdir")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
     text = read_documents(args.data).tokens.tobytes()
     rows = list(packers(text).items())
@@ -43,9 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         ]
         if "eval/code_perplexity" in figures:
             rows.append(("  codes in use (perplexity)", figures["eval/code_perplexity"]))
-    print(f"{len(text):,} bytes of {args.data}\n\n| | bits per byte |\n|---|---|")
+    note = f"{len(text):,} bytes of {args.data}."
+    table = Table("language", "Bits per byte of language models", ("", "bits per byte"), [note])
     for name, value in rows:
-        print(f"| {name} | {value:.3f} |")
+        table.add(name, f"{value:.3f}")
+    table.save(args.save)
     return 0
 
 

@@ -7,15 +7,15 @@ the table of --width columns is nearly all there is; its optimizer keeps an aver
 as the presets do. The step is the one that the training loop compiles. For each number of
 identifiers, in a process of its own:
 
-table       size of the table, float32
-arguments   what the compiled step is given: the state, the table among it, and a batch
-in place    how much of that it returns in the same memory (donated)
-scratch     what it needs besides while it runs (`memory_analysis` of the compiled program)
-peak        the process' greatest resident memory, Python and XLA included
-step        median time of a step
+table                   size of the table, float32
+state and batch         what the compiled step is given, the table among it
+of it updated in place  how much of that it returns in the same memory (donated)
+scratch of the step     what it needs besides while it runs (`memory_analysis` of the program)
+peak of the process     its greatest resident memory, Python and XLA included
+step ms                 median time of a step
 
-"replicated" keeps the table on one device. "divided" (`shard_tables`) spreads its columns over
---devices devices, here parts of the same CPU, for which sizes are those of one device.
+Sizes are MiB on one device. The table is on one device or, with `shard_tables`, its columns are
+spread over --devices devices, here parts of the same CPU; the peak is that of all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
+from report import Table, add_save_flag
 
 from hrm_jax.compilation import compile_step, jit
 from hrm_jax.models import hrm
@@ -38,9 +38,13 @@ from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.act_training import ACTTrainer
 from hrm_jax.tasks.base import State
-from hrm_jax.training.sharding import place_batch, state_shardings
+from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
 
 MIB = 2**20
+COLUMNS = (
+    *("identifiers", "table", "state and batch", "of it updated in place", "scratch of the step"),
+    *("peak of the process", "step ms"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,7 @@ def measure(identifiers: int, width: int, devices: int, steps: int) -> Figures:
         empty = jax.tree.map(jnp.zeros_like, batches[0])
         return trainer.init(key, hrm.init(model, key), empty)
 
-    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh(devices=jax.devices()[:devices])
     shapes = jax.eval_shape(init, keys[0])
     shardings = state_shardings(shapes, mesh, rows, shard_tables=devices > 1)
     state = jit(init, out_shardings=shardings)(keys[0])
@@ -115,22 +119,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--devices", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
+    add_save_flag(parser)
     args = parser.parse_args(argv)
 
-    columns = ("table", "arguments", "in place", "scratch", "peak", "step ms")
-    print(f"{'':24}" + "".join(f"{name:>11}" for name in columns) + "   (MiB)")
+    note = f"A training step with a puzzle table of {args.width} columns, MiB on one device."
+    table = Table("puzzle_table", "A million puzzle identifiers", COLUMNS, [note])
     context = multiprocessing.get_context("spawn")
     for number in map(int, args.identifiers.split(",")):
-        for name, devices in (("replicated", 1), ("divided", args.devices)):
+        for spread, devices in (
+            ("", 1),
+            (f", `shard_tables`, {args.devices} devices", args.devices),
+        ):
             with context.Pool(1) as pool:
                 found = pool.apply(_in_new_process, (number, args.width, devices, args.steps))
             sizes = (found.table, found.arguments, found.in_place, found.scratch, found.peak)
-            print(
-                f"{number:>12,} {name:11}"
-                + "".join(f"{size / MIB:11.1f}" for size in sizes)
-                + f"{found.seconds * 1e3:11.2f}",
-                flush=True,
-            )
+            cells = [f"{size / MIB:,.1f}" for size in sizes]
+            table.add(f"{number:,}{spread}", *cells, f"{found.seconds * 1e3:.2f}")
+    table.save(args.save)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,9 @@ def get_config(preset: str = "") -> ConfigDict:
     optimizer.update(weight_decay=0.01, b2=0.98, clip_norm=1.0)
     if preset == "laptop":
         config.expect = "some minutes on two CPU cores."
-        config.steps = 600
+        config.steps = 1500
         config.batch_size = 16
-        config.eval_every = config.checkpoint_every = 300
+        config.eval_every = config.checkpoint_every = 750
         config.data.eval_pairs = 256
         config.tensorboard = False  # saves the import
         optimizer.update(name="muon", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.05)

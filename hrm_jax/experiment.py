@@ -29,6 +29,8 @@ from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.evaluation import solve_puzzles
 from hrm_jax.tasks.language import LanguageConfig, LanguageTask
 from hrm_jax.training.loop import RunResult, run
+from hrm_jax.training.processes import first_before_others, is_first
+from hrm_jax.training.sharding import for_evaluation
 from hrm_jax.training.workdir import WorkdirError, read_config
 from hrm_jax.viz import maze_boards, sudoku_boards
 from hrm_jax.viz.contact_sheet import contact_sheet
@@ -106,11 +108,12 @@ def _describe(config: RunConfig, task: Any) -> None:
     device = jax.devices()[0]
     log.info("Preset: %s.", config.preset or "none")
     log.info(
-        "%s parameters; %s steps of %d %s on %d × %s.",
+        "%s parameters; %s steps of %d %s on %s%d × %s.",
         f"{count:,}",
         f"{config.steps:,}",
         config.batch_size,
         {"text": "windows", "pairs": "pairs"}.get(config.task, "puzzles"),
+        f"{jax.process_count()} processes with " if jax.process_count() > 1 else "",
         jax.device_count(),
         device.device_kind,
     )
@@ -150,10 +153,12 @@ def train(
         parsed = _with_sizes(parsed, sizes)
     elif not resumes:
         variables = _initial_variables(parsed)
-    task = tasks.build(parsed, folder / "data", variables)
+    with first_before_others("data"):  # which it may have to make
+        task = tasks.build(parsed, folder / "data", variables)
     _describe(parsed, task)
     result = run(task, folder, progress=progress)
-    plot_run(folder / "metrics.jsonl", folder / "plots")
+    if is_first():
+        plot_run(folder / "metrics.jsonl", folder / "plots")
     return result
 
 
@@ -208,7 +213,8 @@ def _show(task: Any, result: RunResult, folder: pathlib.Path) -> tuple[str, str]
 def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     """What to tell the user at the end of a run: figures, examples, what to do next.
 
-    Of puzzles it draws `plots/contact_sheet.png`, and of a Sudoku `plots/reasoning.gif`.
+    Of puzzles it draws `plots/contact_sheet.png`, and of a Sudoku `plots/reasoning.gif`. All
+    processes of a run call it; those that are not the first have nothing to tell.
 
     Args:
         result: From `train`.
@@ -217,6 +223,9 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     folder = pathlib.Path(workdir)
     figures = result.figures
     task: Any = result.task
+    result = dataclasses.replace(result, state=for_evaluation(result.state))
+    if not is_first():
+        return ""
     if isinstance(task, LanguageTask):
         return language_report(task, result.state, figures, folder)
     lines = []

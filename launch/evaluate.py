@@ -7,10 +7,7 @@ import sys
 from hrm_jax.files import write_json
 from hrm_jax.inference.evaluate import evaluate
 from hrm_jax.training.checkpoints import CheckpointError
-
-
-def _checkpoint(text: str) -> str | int:
-    return text if text in ("last", "best") else int(text)
+from hrm_jax.training.workdir import checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
         "--data", help="CSV file or data set folder; default: the run's test puzzles"
     )
     parser.add_argument(
-        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")

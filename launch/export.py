@@ -11,12 +11,7 @@ from hrm_jax.inference.language import LanguageModel
 from hrm_jax.interop.export import export
 from hrm_jax.interop.language import LANGUAGE_FORMATS, export_language_model
 from hrm_jax.training.checkpoints import CheckpointError
-
-
-def _checkpoint(text: str) -> str | int:
-    if text in ("last", "best"):
-        return text
-    return int(text)
+from hrm_jax.training.workdir import checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama",
     )
     parser.add_argument(
-        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     args = parser.parse_args(argv)
     try:

@@ -6,10 +6,7 @@ import sys
 import hrm_jax
 from hrm_jax.inference.language import LanguageModel
 from hrm_jax.training.checkpoints import CheckpointError
-
-
-def _checkpoint(text: str) -> str | int:
-    return text if text in ("last", "best") else int(text)
+from hrm_jax.training.workdir import checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="folder of a language model's run")
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
-        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--max_new_tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.9, help="0 takes the likeliest")

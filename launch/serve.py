@@ -10,17 +10,14 @@ import sys
 import hrm_jax
 from hrm_jax.inference.language import LanguageModel
 from hrm_jax.training.checkpoints import CheckpointError
-
-
-def _checkpoint(text: str) -> str | int:
-    return text if text in ("last", "best") else int(text)
+from hrm_jax.training.workdir import checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", required=True, help="folder of a language model's run")
     parser.add_argument(
-        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--host", default="127.0.0.1", help="others than this need an API key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")

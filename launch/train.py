@@ -1,20 +1,37 @@
-"""Trains what a config describes: python launch/train.py --config=configs/sudoku.py[:preset]."""
+"""Trains what a config describes: python launch/train.py --config=configs/sudoku.py[:preset].
+
+On several machines the same command is started on each with --multihost, and with --coordinator,
+--num_processes and --process_id too where neither SLURM nor Kubernetes tells them.
+"""
 
 import logging
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from hrm_jax import experiment
 from hrm_jax.compilation import run_in_main_thread
+from hrm_jax.configs import ConfigError
+from hrm_jax.training import processes
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.loop import NonFiniteError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
 flags.mark_flag_as_required("config")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Whether several processes train together.")
+flags.DEFINE_string("coordinator", None, "host:port of process 0, the port free.")
+flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+flags.DEFINE_integer("process_id", None, "Which of them this one is.")
+flags.DEFINE_integer(
+    "heartbeat_timeout", 100, "Seconds after which a process that is not heard of counts as dead."
+)
+_EARLY = flags.FlagValues()  # parsed before the others: a config file may ask JAX for its devices
+for _name in ("multihost", "coordinator", "num_processes", "process_id", "heartbeat_timeout"):
+    _EARLY[_name] = flags.FLAGS[_name]
 _STOPPED = {
     "early_stopping": "no improvement (config.early_stopping)",
     "max_iterations": "all evaluations are done (config.control.max_iterations)",
@@ -26,7 +43,7 @@ def main(argv: list[str]) -> int | None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are set by --config.x=y")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
-    logging.getLogger("hrm_jax").setLevel(logging.INFO)
+    logging.getLogger("hrm_jax").setLevel(logging.INFO if processes.is_first() else logging.WARNING)
     try:
         config = _CONFIG.value
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
@@ -35,23 +52,44 @@ def main(argv: list[str]) -> int | None:
     except KeyboardInterrupt:
         print("Interrupted before training began; nothing was saved.", file=sys.stderr)
         return 130
-    except (ValueError, ImportError, OSError, CheckpointError, NonFiniteError) as error:
+    except (ValueError, ImportError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return processes.leave(2) if _MULTIHOST.value else 2
+    except (OSError, CheckpointError, jax.errors.JaxRuntimeError) as error:
+        if not _MULTIHOST.value:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        print(f"error: {error}\nHas another process died? {processes.AGAIN}", file=sys.stderr)
+        return processes.leave()
+    lines = []
     if result.reason == "interrupted":
-        print(f"Saved step {result.step}. To go on, run the same command again:")
-        print(f"  python {' '.join(sys.argv)}")
-        return 128 + result.signal
-    if result.reason != "finished":
-        print(f"Stopped early at step {result.step}: {_STOPPED[result.reason]}.")
-    print(experiment.report(result, workdir))
-    return None
+        lines.append(f"Saved step {result.step}. To go on, run the same command again:")
+        lines.append(f"  python {' '.join(sys.argv)}")
+    else:
+        if result.reason != "finished":
+            lines.append(f"Stopped early at step {result.step}: {_STOPPED[result.reason]}.")
+        lines.append(experiment.report(result, workdir))
+    if processes.is_first():
+        print(*lines, sep="\n")
+    return 128 + result.signal if result.reason == "interrupted" else None
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line instead of a traceback for a bad preset, field or value."""
     try:
+        _EARLY(argv, known_only=True)
+        if _EARLY.multihost:
+            processes.start(
+                _EARLY.coordinator,
+                _EARLY.num_processes,
+                _EARLY.process_id,
+                heartbeat_seconds=_EARLY.heartbeat_timeout,
+            )
         return flags.FLAGS(argv)
+    except (ConfigError, RuntimeError) as error:
+        message = str(error)
     except flags.Error as error:
         flag, *trace = str(error).strip().splitlines()  # what a config file raises has its trace
         message = (

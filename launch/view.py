@@ -9,13 +9,10 @@ from tqdm import tqdm
 import hrm_jax
 from hrm_jax.inference.browse import examples, loss_of_run, trace_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.workdir import checkpoint
 from hrm_jax.viz.page import MAX_EXAMPLES, Steps, write_page
 
 _WITH_MODEL = 200  # puzzles by default, if a model thinks about each
-
-
-def _checkpoint(text: str) -> str | int:
-    return text if text in ("last", "best") else int(text)
 
 
 def _write(args: argparse.Namespace) -> pathlib.Path:
@@ -75,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         "--num", type=int, help=f"the first so many; default {_WITH_MODEL}, or all without a run"
     )
     parser.add_argument(
-        "--checkpoint", type=_checkpoint, default="last", help="last, best or a step"
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--max_steps", type=int, help="ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")

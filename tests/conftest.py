@@ -11,9 +11,13 @@ import pytest
 
 DEVICES = 4
 os.environ["JAX_PLATFORMS"] = os.environ.get("HRM_JAX_TEST_PLATFORM", "cpu")
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
-)
+# Small programs that are compiled once and run a few times: compiling is most of the work.
+_FAST_COMPILING = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = " ".join([
+    os.environ.get("XLA_FLAGS", ""),
+    f"--xla_force_host_platform_device_count={DEVICES}",
+    _FAST_COMPILING if os.environ["JAX_PLATFORMS"] == "cpu" else "",
+])  # fmt: skip
 
 # Many tests compile the same small programs, some of them in processes of their own.
 _COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)

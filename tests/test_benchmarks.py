@@ -1,11 +1,12 @@
 """The benchmark programs run, and their figures are numbers that make sense; never how fast."""
 
 import importlib.util
+import json
 import pathlib
-import re
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -30,21 +31,28 @@ def _main(name):
     return _module(name).main
 
 
+def _rows(printed):
+    """Cells of the table that was printed, its header left out."""
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
 def test_hrm_step(capsys):
     sizes = {"hidden": 32, "heads": 2, "layers": 1, "batch": 4, "microbatch": 2, "max_steps": 3}
     sizes |= {"size": 4, "puzzles": 6, "rounds": 1}
     _main("hrm_step")([f"--{name}={value}" for name, value in sizes.items()])
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert len(lines) == 7
-    for line in lines:
-        assert float(re.search(r"([\d.]+) \S+$", line)[1]) > 0
+    rows = _rows(capsys.readouterr().out)
+    assert rows[0][0] == "training step"
+    assert len(rows) == len({name for name, *_ in rows}) >= 7
+    for _, value, unit in rows:
+        assert float(value.replace(",", "")) > 0
+        assert unit
 
 
 def test_better_answers(capsys, trained):
     flags = ["--votes=2", "--last=2", "--max_steps=4", "--limit=4", "--slots=4"]
     _main("better_answers")([f"--workdir={trained}", *flags])
-    _, _, *rows = capsys.readouterr().out.splitlines()
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    cells = _rows(capsys.readouterr().out)
     assert [row[1] for row in cells] == [
         "plain",
         "2 votes",
@@ -67,9 +75,47 @@ def test_better_answers(capsys, trained):
 
 def test_data_pipeline(capsys):
     _main("data_pipeline")(["--batch=16", "--steps=2"])
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[-4] for row in rows] == ["prefetched", "spot"]
+    rows = _rows(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["prefetched", "on the spot"]
     assert all(0 < float(row[-1]) < 100 for row in rows)
+
+
+def test_language(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Las armas y las letras. " * 50)
+    _main("language")([f"--data={text}", f"--count={text}"])
+    rows = {name: float(bits) for name, bits in _rows(capsys.readouterr().out)}
+    ngram = rows.pop("5 bytes of context, Witten-Bell, counted on 1,200 bytes")
+    assert 0 < ngram < 1  # it has seen the text
+    assert len(rows) == 3
+
+
+def test_seeds(capsys, trained, tmp_path, monkeypatch):
+    """The launcher's place is taken by one that leaves the figures of a finished run."""
+    program = tmp_path / "launch" / "train.py"
+    program.parent.mkdir()
+    program.write_text(f"""
+import json, shutil, sys
+flags = dict(flag.split("=") for flag in sys.argv[1:])
+shutil.copy({str(trained / "metrics.jsonl")!r}, flags.pop("--workdir"))
+with open({str(tmp_path / "flags")!r}, "a") as file:
+    print(json.dumps(flags), file=file)
+""")
+    seeds = _module("seeds")
+    monkeypatch.setattr(seeds, "ROOT", tmp_path)
+    figures = "--figures=eval/puzzles,eval/exact_accuracy_by_step,eval/none"
+    seeds.main(["--config=x.py:laptop", "--seeds=3,4", figures, "--", "--config.steps=4"])
+    rows = _rows(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["3", "4"]
+    for _, seconds, puzzles, by_step, none in rows:
+        assert float(seconds.removesuffix(" s")) > 0
+        assert (puzzles, none) == ("8", "—")
+        assert all(0 <= float(share) <= 1 for share in by_step.split(", "))
+    given = [json.loads(line) for line in (tmp_path / "flags").read_text().splitlines()]
+    assert given == [
+        {"--config": "x.py:laptop", "--config.seed": seed, "--config.steps": "4"}
+        for seed in ("3", "4")
+    ]
 
 
 def test_puzzle_table():
@@ -83,9 +129,8 @@ def test_puzzle_table():
 
 
 @pytest.mark.parametrize("positions", ["rope", "learned"])
-def test_the_pytorch_baseline_computes_the_same_training_step(positions, monkeypatch):
+def test_the_pytorch_baseline_computes_the_same_training_step(positions):
     torch = pytest.importorskip("torch")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     from torch_hrm import TorchTrainer
 
     config = HRMConfig(
@@ -133,3 +178,67 @@ def test_the_pytorch_baseline_computes_the_same_training_step(positions, monkeyp
     after = theirs.model.state_dict()
     for name, value in references(state.variables()).items():
         np.testing.assert_allclose(after[name].detach(), value, atol=1e-5, err_msg=name)
+
+
+def test_attention(capsys):
+    sizes = "--lengths 20 150 --batch=2 --heads=2 --head_size=16 --dtype=float32 --causal"
+    _main("attention")([*sizes.split(), "--calls=2", "--rounds=1", "--product=64"])
+    printed = capsys.readouterr().out
+    rows = _rows(printed.split("not run:")[0])
+    engines = {(row[0], row[1], row[2], row[3]) for row in rows}
+    passes = ("forward", "forward and backward")
+    assert engines >= {
+        (length, causal, engine, which)
+        for length in ("20", "150")
+        for causal in ("no", "yes")
+        for engine in ("xla", "pallas", "jax.nn")
+        for which in passes
+    }
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[4:5])
+    assert "not run: cudnn, S 20: impl='cudnn': expected bfloat16" in printed
+    assert "S ≤ 32, C 16, float32': '" in printed
+
+
+TINY_CONFIG = """
+from ml_collections import ConfigDict
+
+from hrm_jax import tasks
+
+
+def get_config(preset):
+    config = ConfigDict(tasks.defaults("sudoku"))
+    config.data.update(size=4, num_train=8, num_test=4)
+    config.model.update(hidden_size=32, num_heads=2, H_layers=1, L_layers=1, puzzle_emb_ndim=32)
+    config.model.forward_dtype = "float32"
+    return config
+"""
+
+
+def test_scaling(capsys, tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY_CONFIG)
+    config = f"{path}:laptop,model.name=hrm,model.halt_max_steps=2"
+    _main("scaling")([f"--config={config}", "--devices", "1", "2", "--rows=2"])
+    weak_and_strong, estimate = capsys.readouterr().out.split("Estimate")
+    rows = _rows(weak_and_strong)
+    assert [row[1:4] for row in rows] == [
+        ["weak", "1", "2"], ["weak", "2", "2"], ["strong", "1", "2"], ["strong", "2", "1"],
+    ]  # fmt: skip
+    share = [float(row[5].rstrip("%")) for row in rows]
+    assert share[0] == share[2] == 100
+    assert share[1] == pytest.approx(100, abs=3)
+    assert share[3] == pytest.approx(50, abs=3)
+    assert rows[0][7] == "—"
+    assert "all-reduce" in rows[1][7]
+    assert rows[1][6] == rows[3][6]  # sums of gradients: as large for any number of rows
+    assert [row[3] for row in _rows(estimate)] == ["8", "256"]
+
+
+def test_scaling_counts_products_in_loops():
+    flops = _module("scaling").product_flops
+
+    def function(x):
+        return jax.lax.fori_loop(0, 5, lambda _, y: jnp.tanh(x @ y), x) @ x
+
+    program = jax.jit(function).lower(jnp.ones((8, 8))).compile()
+    assert flops(program) == 6 * 2 * 8**3

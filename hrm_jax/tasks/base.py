@@ -102,6 +102,31 @@ class ControlConfig:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices of all processes are arranged. It may change when a run goes on.
+
+    Attributes:
+        data: Devices along which batches are divided and weights are copied; 0 takes the rest.
+        fsdp: Devices along which batches are divided, and parameters, their average and the
+            optimizer's state too; 0 takes the rest.
+        smallest: Arrays of fewer elements than this are copied and not divided.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    smallest: int = 65536
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "smallest"):
+            value = getattr(self, name)
+            require(value >= 0, f"config.mesh.{name}: expected 0 or more, got {value}")
+        require(
+            bool(self.data or self.fsdp),
+            "config.mesh: data and fsdp are both 0, but only one can take the rest",
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Fields that the config of every task has.
@@ -116,6 +141,7 @@ class RunConfig:
         microbatch_size: Rows whose gradient is computed at a time, over all devices; gradients
             are accumulated over the batch. 0 takes the whole batch at once. On a CPU small values
             are faster, since activations then stay in the cache.
+        mesh: How the devices are arranged.
         shard_tables: Whether the embedding tables are divided over the devices, for tables that
             are large: each device then holds some columns of every row.
         log_every, eval_every, checkpoint_every: Steps between log lines, evaluations, checkpoints.
@@ -136,6 +162,7 @@ class RunConfig:
     steps: int = 1000
     batch_size: int = 64
     microbatch_size: int = 0
+    mesh: MeshConfig = MeshConfig()
     shard_tables: bool = False
     log_every: int = 50
     eval_every: int = 500

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from hrm_jax.tasks.base import State
+from hrm_jax.training.processes import agreed, any_of, is_first
 
 log = logging.getLogger("hrm_jax")
 
@@ -34,9 +35,12 @@ def _sums(leaves: list[jax.Array]) -> list[jax.Array]:
             x = jax.random.key_data(x)
         x = x.astype(jnp.uint8) if x.dtype == bool else x
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-        bits = bits.astype(jnp.uint32).reshape(-1)
-        odd = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1
-        return jnp.sum(bits * odd, dtype=jnp.uint32)
+        place, stride = jnp.zeros((), jnp.uint32), 1  # in the flat array, which is never made whole
+        for axis in reversed(range(bits.ndim)):
+            along = jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+            place = place + along * jnp.uint32(stride % 2**32)
+            stride *= bits.shape[axis]
+        return jnp.sum(bits.astype(jnp.uint32) * (2 * place + 1), dtype=jnp.uint32)
 
     return [one(x) for x in leaves]
 
@@ -173,18 +177,19 @@ class Checkpoints:
                 checkpoint, is at fault.
         """
         weights, rest = split_state(template)
-        steps = sorted(self._last.all_steps(), reverse=True)
+        steps = agreed(sorted(self._last.all_steps(), reverse=True))
         for step in steps:
+            failure: Exception | None = None
             try:
                 found = self._last.restore(
                     step,
                     args=ocp.args.Composite(
                         weights=ocp.args.StandardRestore(weights),
                         rest=ocp.args.StandardRestore(rest),
-                        data=grain.checkpoint.CheckpointRestore(iterator),
                         progress=ocp.args.JsonRestore(),
                     ),
                 )
+                self._restore_data(step, iterator)
                 progress = dict(found["progress"])
                 sums = progress.pop("checksums")
                 for part in ("weights", "rest"):
@@ -193,19 +198,35 @@ class Checkpoints:
                     if _text_sum(value) != sums[part]:
                         raise ValueError(f"the stored {part} do not match their checksum")
             except Exception as error:  # Orbax, tensorstore and Grain raise all kinds
-                if _passing(error):
-                    raise CheckpointError(
-                        f"{self._last.directory / str(step)}: could not be read now: {error}"
-                    ) from error
-                self._set_aside(step, error)
-                continue
-            return template.replace(**found["weights"], **found["rest"]), progress
+                failure = error
+            damage = 0 if failure is None else 2 if _passing(failure) else 1
+            worst = any_of(damage)  # of all processes, which go on together
+            if worst == 0:
+                return template.replace(**found["weights"], **found["rest"]), progress
+            failure = failure or RuntimeError("in another process")
+            if worst == 2:
+                raise CheckpointError(
+                    f"{self._last.directory / str(step)}: could not be read now: {failure}"
+                ) from failure
+            self._set_aside(step, failure)
         if steps:
             raise CheckpointError(
                 f"{self._last.directory}: none of the checkpoints {sorted(steps)} can be read; "
                 f"they were moved to {self._workdir / 'damaged'}. Start again in another workdir."
             )
         return None
+
+    def _restore_data(self, step: int, iterator: Any) -> None:
+        """Puts the iterator where any of the processes that saved it had theirs: all are alike.
+
+        Grain itself would refuse a checkpoint of another number of processes.
+        """
+        folder = pathlib.Path(self._last.directory) / str(step) / "data"
+        files = sorted(folder.glob("process_*-of-*.json"))
+        if not files:
+            raise ValueError(f"{folder}: there is no position of the data")
+        iterator.set_state(json.loads(files[0].read_text(encoding="utf-8")))
+        iterator.start_prefetch()
 
     def _set_aside(self, step: int, error: Exception) -> None:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -214,10 +235,12 @@ class Checkpoints:
             step,
             reason[:200],
         )
-        target = self._workdir / "damaged" / str(step)
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(exist_ok=True)
-        shutil.move(pathlib.Path(self._last.directory) / str(step), target)
+        if is_first():
+            target = self._workdir / "damaged" / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            shutil.move(pathlib.Path(self._last.directory) / str(step), target)
+        agreed(None)  # no process looks before it has been moved
         self._last.reload()
 
     def wait(self) -> None:
@@ -253,6 +276,14 @@ def _verify(tree: Any, expected: list[int]) -> None:
         raise ValueError("the stored arrays do not match their checksums")
 
 
+def _on_one_device(checkpoint: pathlib.Path) -> Any:
+    """Shapes and dtypes of stored weights, for a device of this process: others may be gone."""
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.metadata(checkpoint / "weights").item_metadata.tree
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), stored)
+
+
 def load_weights(
     workdir: str | os.PathLike[str], which: str | int = "last"
 ) -> tuple[dict[str, Any], int]:
@@ -281,7 +312,8 @@ def load_weights(
             found = manager.restore(
                 int(step),
                 args=ocp.args.Composite(
-                    weights=ocp.args.StandardRestore(), progress=ocp.args.JsonRestore()
+                    weights=ocp.args.StandardRestore(_on_one_device(folder / str(step))),
+                    progress=ocp.args.JsonRestore(),
                 ),
             )
             _verify(found["weights"], found["progress"]["checksums"]["weights"])

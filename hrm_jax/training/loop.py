@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from hrm_jax.compilation import compile_step, hoist_constants, jit
@@ -22,7 +23,14 @@ from hrm_jax.configs import ConfigError
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.training.checkpoints import Checkpoints
 from hrm_jax.training.metrics import MetricWriter, averages, read_metrics
-from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
+from hrm_jax.training.processes import SharedSignal, agreed, is_first
+from hrm_jax.training.sharding import (
+    for_evaluation,
+    make_mesh,
+    place_batch,
+    state_shardings,
+    with_whole_parameters,
+)
 from hrm_jax.training.stopping import Stopping, StopReason
 from hrm_jax.training.workdir import prepare
 
@@ -84,10 +92,12 @@ class _Run:
     """One run in progress; `run` below says what its pieces do."""
 
     def __init__(self, task: Task, workdir: pathlib.Path, progress: bool) -> None:
-        self.task, self.workdir, self.progress = task, workdir, progress
+        self.task, self.workdir, self.progress = task, workdir, progress and is_first()
         self.config: RunConfig = task.config
+        self.mesh = make_mesh(self.config.mesh)
         prepare(workdir, self.config, task.identity)
-        self.mesh = make_mesh()
+        self.signal = SharedSignal(self.mesh)
+        self.signalled = 0
         self.iterator = task.batches()
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints)
         self.stopping = Stopping(self.config)
@@ -104,8 +114,9 @@ class _Run:
         """The newest whole checkpoint, or else a fresh state."""
         key = jax.random.key(self.config.seed)
         shapes = jax.eval_shape(self.task.init, key)
+        config = self.config
         shardings = state_shardings(
-            shapes, self.mesh, self.config.batch_size, self.config.shard_tables
+            shapes, self.mesh, config.batch_size, config.shard_tables, config.mesh.smallest
         )
         template = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -127,8 +138,14 @@ class _Run:
         batch = place_batch(next(self.iterator), self.mesh)
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         start = time.perf_counter()
-        step = jit(self.task.step, donate_argnums=0, out_shardings=(shardings, None))
-        compiled = compile_step(step, self.state, batch)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        step = jit(
+            with_whole_parameters(self.task.step, self.mesh),
+            donate_argnums=0,
+            out_shardings=(shardings, everywhere),
+        )
+        with jax.set_mesh(self.mesh):  # kernels divide their rows over it
+            compiled = compile_step(step, self.state, batch)
         log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
         return compiled, batch
 
@@ -154,7 +171,9 @@ class _Run:
     def evaluate(self) -> None:
         """Writes held-out figures and keeps the weights if they are the best so far."""
         start = time.perf_counter()
-        self.figures = self.task.evaluate(self.state)
+        alone = jax.process_count() == 1  # several evaluate each on devices of its own
+        with jax.set_mesh(self.mesh) if alone else contextlib.nullcontext():
+            self.figures = agreed(self.task.evaluate(for_evaluation(self.state)))
         seconds = {"eval/seconds": time.perf_counter() - start}
         self.writer.write(self.step, {**self.figures, **seconds})
         if self.stopping.update(self.figures):
@@ -205,13 +224,14 @@ class _Run:
                 if config.control.max_tokens or self.step % config.log_every == 0:
                     self.count_tokens()
 
-                if config.profile and self.step - first == 3:
+                if config.profile and self.step - first == 3 and is_first():
                     jax.profiler.start_trace(str(self.workdir / "profile"))
                     self.profiling = True
                 if self.step - first == 3 + _PROFILED_STEPS:
                     self.stop_profile()
 
-                interrupted, done = bool(caught), self.step >= config.steps
+                self.signalled = self.signal.after_step(caught[0] if caught else 0)
+                interrupted, done = bool(self.signalled), self.step >= config.steps
                 reason = "finished" if done else self.stopping.reason
                 if self.step % config.log_every == 0 or reason or interrupted:
                     self.check(metrics, self.step)
@@ -283,5 +303,5 @@ def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -
         figures=this.figures,
         state=this.state,
         task=task,
-        signal=caught[0] if caught else 0,
+        signal=this.signalled,
     )

@@ -12,6 +12,7 @@ import jax
 
 from hrm_jax.files import write_text
 from hrm_jax.tasks.base import Metrics
+from hrm_jax.training.processes import is_first
 
 
 def averages(metrics: Sequence[Metrics], prefix: str) -> dict[str, float]:
@@ -58,7 +59,7 @@ class MetricWriter:
         self._file = None
         self._tensorboard = None
         self._wandb = None
-        if jax.process_index() != 0:
+        if not is_first():
             return
         folder = pathlib.Path(workdir)
         path = folder / "metrics.jsonl"

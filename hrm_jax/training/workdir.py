@@ -12,6 +12,7 @@ from hrm_jax.configs import ConfigError, from_mapping, to_mapping
 from hrm_jax.data.identity import Identity
 from hrm_jax.files import read_json, write_json, write_text
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.training.processes import is_first, require_same
 
 # Fields that may differ when a run goes on: they change no step that has been made.
 _FREE = (
@@ -35,7 +36,7 @@ _FREE = (
         "eval_slots",
         "eval_max_steps",
     ),
-    *("init_from", "reset_puzzle_table", "shard_tables"),
+    *("init_from", "reset_puzzle_table", "shard_tables", "mesh", "model.attention"),
 )
 _FREE_DATA = ("path", "train_csv", "test_csv")  # the identity tells whether the puzzles differ
 
@@ -75,6 +76,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identity) -> None:
     """Makes a new workdir, or checks that the run in an existing one is the same.
 
+    All processes of a run call it, and the first one writes.
+
     Args:
         workdir: The run's folder.
         config: The configuration.
@@ -83,6 +86,7 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
     Raises:
         WorkdirError: The folder holds a run of another configuration or of other data; the
             message names the fields that differ.
+        ConfigError: Another process has another configuration or other data.
         OSError: The folder cannot be written.
     """
     folder = pathlib.Path(workdir)
@@ -97,9 +101,17 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
                 + "\n  ".join(wrong)
                 + "\nTake another --workdir, or the same configuration and data."
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "identity.json", identity.to_json() + "\n")
-    write_json(folder / "config.json", now)
+    require_same("configuration", now)
+    require_same("data", identity.to_json())
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "identity.json", identity.to_json() + "\n")
+        write_json(folder / "config.json", now)
+
+
+def checkpoint(text: str) -> str | int:
+    """A checkpoint as it is named on a command line: "last", "best" or a step."""
+    return text if text in ("last", "best") else int(text)
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.sharding import AxisType, Mesh
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
@@ -29,6 +28,7 @@ from hrm_jax.training import loop
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.loop import NonFiniteError
 from hrm_jax.training.metrics import read_metrics
+from hrm_jax.training.sharding import make_mesh
 
 
 def _task(config, workdir, kind=SudokuTask):
@@ -180,8 +180,9 @@ def on_devices(monkeypatch):
     """Makes the loop use only so many devices."""
 
     def use(number):
-        mesh = Mesh(np.array(jax.devices()[:number]), ("data",), axis_types=(AxisType.Auto,))
-        monkeypatch.setattr(loop, "make_mesh", lambda: mesh)
+        monkeypatch.setattr(
+            loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:number])
+        )
 
     return use
 

@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import signal
 
-import grain.checkpoint
+import orbax.checkpoint as ocp
 import pytest
 
 from hrm_jax import tasks
@@ -226,7 +226,7 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_put_aside(tiny, start, tmp_
         raise PermissionError(errno.EACCES, "Permission denied")
 
     with monkeypatch.context() as patched:
-        patched.setattr(grain.checkpoint, "CheckpointRestore", denied)
+        patched.setattr(ocp.args, "StandardRestore", denied)
         with pytest.raises(CheckpointError, match="could not be read now"):
             start(tiny(steps=4), tmp_path / "run")
     assert not (tmp_path / "run" / "damaged").exists()

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from hrm_jax import tasks
 from hrm_jax.configs import ConfigError
@@ -13,7 +13,7 @@ from hrm_jax.data.sudoku.generator import generate
 from hrm_jax.inference.load import load
 from hrm_jax.tasks.evaluation import evaluate_puzzles
 from hrm_jax.training import loop
-from hrm_jax.training.sharding import place_batch, state_shardings
+from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
 
 PUZZLES = 37  # no number of devices divides the rows of the table
 
@@ -61,8 +61,9 @@ def on_devices(monkeypatch):
     """Makes the loop use only so many devices."""
 
     def use(number):
-        mesh = Mesh(np.array(jax.devices()[:number]), ("data",), axis_types=(AxisType.Auto,))
-        monkeypatch.setattr(loop, "make_mesh", lambda: mesh)
+        monkeypatch.setattr(
+            loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:number])
+        )
 
     return use
 
@@ -74,7 +75,7 @@ def _table(result):
 def test_a_divided_table_learns_the_same(replicated, config, tmp_path, start):
     result = start(config(shard_tables=True), tmp_path)
     table, expected = _table(result), _table(replicated[1])
-    assert table.sharding.spec == PartitionSpec(None, "data")
+    assert table.sharding.spec == PartitionSpec(None, ("data", "fsdp"))
     assert [x.data.shape for x in table.addressable_shards] == [(PUZZLES + 1, 8)] * 4
     assert expected.sharding.is_fully_replicated
     assert np.count_nonzero(np.any(np.asarray(expected) != 0, axis=1)) > 8
@@ -117,7 +118,7 @@ def test_a_divided_table_answers_the_same(replicated, config, tmp_path):
 def test_no_device_holds_the_whole_table(config, tmp_path):
     """Neither rows nor gradients of more than the batch are made in the step."""
     task = tasks.build(tasks.parse(config(shard_tables=True)), tmp_path)
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = make_mesh()
     key = jax.random.key(0)
     shapes = jax.eval_shape(task.init, key)
     shardings = state_shardings(shapes, mesh, 8, shard_tables=True)

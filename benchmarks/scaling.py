@@ -1,0 +1,222 @@
+"""What a training step computes and moves on each of several devices, from the compiled program.
+
+    python benchmarks/scaling.py --save
+    python benchmarks/scaling.py --config=configs/sudoku.py:paper,model.name=trm --fsdp=2
+
+Nothing is run and no time is measured: for 1, 2, 4 and 8 simulated devices the step that the
+training loop would run is compiled, and its text says how many floating-point operations its
+products of matrices take on one device (loops counted as often as they turn) and how many bytes the
+collectives move from it. "Weak" keeps the rows of a device, "strong" those of all together.
+
+A second table is an estimate, not a measurement, for 8 and 256 GPUs: operations and bytes of the
+compiled step against the rates that --tflops and --bandwidth name. With b rows on a device and none
+of the communication hidden behind the computation, a step takes b·t + c: t for the operations of a
+row, c for the collectives, which do not depend on b (they sum gradients). Below b = c/t rows on a
+device communication takes longer than computation.
+"""
+
+from __future__ import annotations
+
+import os
+
+_DEVICES = 8
+os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={_DEVICES}")
+
+import argparse  # noqa: E402
+import collections  # noqa: E402
+import dataclasses  # noqa: E402
+import importlib.util  # noqa: E402
+import math  # noqa: E402
+import re  # noqa: E402
+from typing import Any  # noqa: E402
+
+import jax  # noqa: E402
+from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
+from report import Table, add_save_flag  # noqa: E402
+
+from hrm_jax import tasks  # noqa: E402
+from hrm_jax.compilation import jit  # noqa: E402
+from hrm_jax.tasks.base import MeshConfig  # noqa: E402
+from hrm_jax.training.collectives import Collective, collectives, instructions  # noqa: E402
+from hrm_jax.training.sharding import (  # noqa: E402
+    make_mesh,
+    state_shardings,
+    with_whole_parameters,
+)
+
+CONFIGS = (
+    "configs/sudoku.py:paper",
+    "configs/sudoku.py:paper,model.name=trm,model.L_layers=2",
+    "configs/spanish_lm.py:paper",
+    "configs/spanish_lm.py:paper,model.name=transformer",
+)
+COLUMNS = (
+    *("config", "scaling", "devices", "rows of a device", "GFLOP of a device", "of one device's"),
+    *("MB moved by a device", "collectives"),
+)
+ESTIMATE = (
+    *("config", "parameters", "GFLOP of a row", "GPUs", "MB moved by a device", "collectives, ms"),
+    *("rows of a device where they take as long as computation", "with the config's batch"),
+)
+_DOT = re.compile(
+    r"^\s*(?:ROOT )?%?\S+ = \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
+    r".*?lhs_contracting_dims=\{([\d,]*)\}"
+)
+_DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = \w+\[([\d,]*)\]")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(",") if n]
+
+
+def product_flops(program: Any) -> float:
+    """Floating-point operations of the products of matrices in one run, on one device."""
+    shapes: dict[str, list[int]] = {}
+    total = 0.0
+    found = list(instructions(program))
+    for line, _, _ in found:
+        defined = _DEFINED.match(line)
+        if defined:
+            shapes[defined[1]] = _numbers(defined[2])
+    for line, times, _ in found:
+        dot = _DOT.match(line)
+        if dot:
+            summed = math.prod(shapes[dot[2]][axis] for axis in _numbers(dot[3]))
+            total += 2.0 * math.prod(_numbers(dot[1])) * summed * times
+    return total
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A compiled step: operations and collectives of one device, parameters of all."""
+
+    flops: float
+    collectives: list[Collective]
+    parameters: int
+
+
+def parse(text: str, rows: int, mesh: MeshConfig) -> Any:
+    """The configuration "file.py:preset,field=value,…" with so many rows in all."""
+    source, *fields = text.split(",")
+    path, _, preset = source.partition(":")
+    spec = importlib.util.spec_from_file_location("config", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    for field in fields:
+        name, _, value = field.partition("=")
+        group, _, last = name.rpartition(".")
+        place = config[group] if group else config
+        place[last] = type(place[last])(value)
+    values = config.to_dict()
+    batch = values["batch_size"]
+    values |= {"batch_size": rows, "microbatch_size": 0, "mesh": dataclasses.asdict(mesh)}
+    return tasks.parse(values), batch
+
+
+def compiled(task: Any, devices: int) -> Step:
+    """The step that the training loop runs on so many devices."""
+    config = task.config
+    mesh = make_mesh(config.mesh, jax.devices()[:devices])
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shardings = state_shardings(
+        shapes, mesh, config.batch_size, config.shard_tables, config.mesh.smallest
+    )
+
+    def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    by_row = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    batch = {k: placed(v, by_row) for k, v in next(task.batches()).items()}
+    step = jit(
+        with_whole_parameters(task.step, mesh),
+        donate_argnums=0,
+        out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
+    )
+    program = step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
+    parameters = sum(x.size for x in jax.tree.leaves(shapes.params))
+    return Step(product_flops(program), collectives(program), parameters)
+
+
+def _kinds(found: list[Collective]) -> str:
+    moved: collections.Counter[str] = collections.Counter()
+    for one in found:
+        moved[one.kind] += one.moved_bytes
+    return ", ".join(f"{k} {v / 1e6:.3g} MB" for k, v in moved.most_common() if v) or "—"
+
+
+def moved_bytes(found: list[Collective], devices: int) -> int:
+    """Bytes that a device sends where so many devices do the same."""
+    return sum(dataclasses.replace(one, group=devices).moved_bytes for one in found)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", action="append", metavar="FILE:PRESET[,FIELD=VALUE…]")
+    parser.add_argument("--rows", type=int, default=8, help="of all devices (strong), of 1 (weak)")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--fsdp", type=int, default=1, help="devices that share the parameters")
+    parser.add_argument(
+        "--tflops", type=float, default=400, help="sustained by a GPU (an assumption)"
+    )
+    parser.add_argument(
+        "--bandwidth", type=float, nargs=2, default=[450, 50], metavar="GB/s",
+        help="of a GPU within 8 (NVLink 4, one direction) and among 256 (400 Gb/s network)",
+    )  # fmt: skip
+    add_save_flag(parser, "scaling")
+    args = parser.parse_args(argv)
+    table = Table(
+        "scaling", "Operations and bytes of a training step on several devices", COLUMNS,
+        notes=[f"Simulated devices, {args.fsdp} of them along fsdp. Nothing was timed."],
+    )  # fmt: skip
+    largest = max(args.devices)
+    steps = {}
+    for name in args.config or CONFIGS:
+        made: dict[tuple[int, int], Step] = {}
+        for kind, devices in [(k, n) for k in ("weak", "strong") for n in sorted(args.devices)]:
+            total = args.rows * devices if kind == "weak" else args.rows
+            mesh = MeshConfig(fsdp=math.gcd(args.fsdp, devices))
+            config, batch = parse(name, total, mesh)
+            if (devices, total) not in made:
+                made[devices, total] = compiled(tasks.build(config), devices)
+            step = made[devices, total]
+            alone = made[min(args.devices), args.rows]
+            table.add(
+                f"`{name}`", kind, devices, f"{total / devices:g}", f"{step.flops / 1e9:,.2f}",
+                f"{step.flops / alone.flops:.1%}",
+                f"{moved_bytes(step.collectives, devices) / 1e6:,.1f}",
+                _kinds(step.collectives),
+            )  # fmt: skip
+        steps[name] = (made[largest, args.rows * largest], batch)
+    table.save(args.save)
+
+    print()
+    estimate = Table(
+        "scaling_estimate", "Estimate: where communication overtakes computation", ESTIMATE,
+        notes=[
+            f"Arithmetic, not a measurement: {args.tflops:g} TFLOP/s of a GPU, "
+            f"{args.bandwidth[0]:g} GB/s among 8 and {args.bandwidth[1]:g} GB/s among 256, nothing "
+            "of the communication hidden. The last column is the share of a step that computes."
+        ],
+    )  # fmt: skip
+    for name, (step, batch) in steps.items():
+        for devices, bandwidth in zip((8, 256), args.bandwidth, strict=True):
+            row = step.flops / args.rows / (args.tflops * 1e12)
+            moved = moved_bytes(step.collectives, devices)
+            waiting = moved / (bandwidth * 1e9)
+            of_device = batch / devices
+            share = of_device * row / (of_device * row + waiting)
+            estimate.add(
+                f"`{name}`", f"{step.parameters:,}", f"{step.flops / args.rows / 1e9:,.2f}",
+                devices, f"{moved / 1e6:,.1f}", f"{waiting * 1e3:.2f}", f"{waiting / row:.1f}",
+                f"{share:.0%} at {of_device:g} rows",
+            )  # fmt: skip
+    estimate.save(None if args.save is None else f"{args.save or 'scaling'}_estimate")
+
+
+if __name__ == "__main__":
+    main()
