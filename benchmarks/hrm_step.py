@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
         "--microbatch", type=int, help="default: on a CPU 8, or 16 from D 512 on; else the batch"
     )
     parser.add_argument("--max_steps", type=int, default=8)
-    parser.add_argument("--size", type=int, default=9, help="board: 4, 6 or 9")
+    parser.add_argument("--size", type=int, default=9, help="side of the board; 30 as in ARC")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--attention", choices=("auto", "xla", "pallas", "cudnn"), default="auto")
     parser.add_argument("--q_target", choices=("second_forward", "none"), default="second_forward")

@@ -45,10 +45,7 @@ leave their tables (`--save`). Every section names the command that gives its fi
 is compared was measured in turn in one process.
 """
 
-_ON_A_GPU = (
-    "The programs are ready for a GPU, and `HRM_JAX_TEST_PLATFORM=cuda python -m pytest tests/gpu` "
-    "checks first that results there are right."
-)
+_ON_A_GPU = "All that wants a GPU, tests first, is one command there: `bash benchmarks/gpu.sh`."
 
 
 class Wanted(NamedTuple):

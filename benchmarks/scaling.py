@@ -46,7 +46,7 @@ from hrm_jax.training.sharding import (  # noqa: E402
 
 CONFIGS = (
     "configs/sudoku.py:paper",
-    "configs/sudoku.py:paper,model.name=trm,model.L_layers=2",
+    "configs/sudoku.py:paper,model.name=trm,model.L_layers=2,model.H_cycles=3,model.L_cycles=6",
     "configs/spanish_lm.py:paper",
     "configs/spanish_lm.py:paper,model.name=transformer",
 )
@@ -58,6 +58,12 @@ ESTIMATE = (
     *("config", "parameters", "GFLOP of a row", "GPUs", "MB moved by a device", "collectives, ms"),
     *("rows of a device where they take as long as computation", "with the config's batch"),
 )
+WHY = """What is sent: the gradients are summed over all devices (all-reduce: their bytes,
+2(n-1)/n times), with them a few numbers to count with. Every device keeps the whole puzzle table
+and gets the rows that the others have changed (all-gather). Along fsdp each device also gets the
+parts of the parameters that it does not hold, once a step (all-gather), and keeps its part of the
+summed gradients (all-reduce and slice on a CPU). Activations and carries never leave their device.
+With microbatches the gradients are summed once for each; here there are none."""
 _DOT = re.compile(
     r"^\s*(?:ROOT )?%?\S+ = \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
     r".*?lhs_contracting_dims=\{([\d,]*)\}"
@@ -171,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     table = Table(
         "scaling", "Operations and bytes of a training step on several devices", COLUMNS,
-        notes=[f"Simulated devices, {args.fsdp} of them along fsdp. Nothing was timed."],
+        notes=[f"Simulated devices, {args.fsdp} of them along fsdp. Nothing was timed.", WHY],
     )  # fmt: skip
     largest = max(args.devices)
     steps = {}

