@@ -63,6 +63,8 @@ WHY = """What is sent: the gradients are summed over all devices (all-reduce: th
 and gets the rows that the others have changed (all-gather). Along fsdp each device also gets the
 parts of the parameters that it does not hold, once a step (all-gather), and keeps its part of the
 summed gradients (all-reduce and slice on a CPU). Activations and carries never leave their device.
+The CPU's compiler sums the gradient of a shared weight once for each time it is used with gradient,
+7 times in TRM; XLA's GPU compiler has a pass that adds first, which could not be tried here.
 With microbatches the gradients are summed once for each; here there are none."""
 _DOT = re.compile(
     r"^\s*(?:ROOT )?%?\S+ = \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
