@@ -108,7 +108,7 @@ with open({str(tmp_path / "flags")!r}, "a") as file:
     rows = _rows(capsys.readouterr().out)
     assert [row[0] for row in rows] == ["3", "4"]
     for _, seconds, puzzles, by_step, none in rows:
-        assert float(seconds.removesuffix(" s")) > 0
+        assert float(seconds.removesuffix(" s")) >= 0  # the stand-in is quick
         assert (puzzles, none) == ("8", "—")
         assert all(0 <= float(share) <= 1 for share in by_step.split(", "))
     given = [json.loads(line) for line in (tmp_path / "flags").read_text().splitlines()]
