@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=20, help="in one program")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--product", type=int, default=8192, help="size of the bare product")
-    add_save_flag(parser, "attention")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
 
     dtype = jnp.dtype(args.dtype)

@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--chunk", type=int, default=1, help="optimizer steps in one program")
     parser.add_argument("--product", type=int, help="default: 1024 on a CPU, else 8192")
     parser.add_argument("--profile", metavar="FOLDER", help="write a trace of a few steps there")
-    add_save_flag(parser, "hrm_step")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
     if args.preset:
         parser.set_defaults(

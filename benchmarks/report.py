@@ -318,13 +318,13 @@ def _name(text: str) -> str:
     return text
 
 
-def add_save_flag(parser: argparse.ArgumentParser, name: str = "") -> None:
-    """Adds `--save[=name]`: None without it, `name` where it stands alone."""
+def add_save_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--save[=name]`: None without it, "" where it stands alone."""
     parser.add_argument(
         "--save",
         nargs="?",
         type=_name,
-        const=name,
+        const="",
         metavar="NAME",
         help="keep the table in benchmarks/results, under a name of its own if given",
     )

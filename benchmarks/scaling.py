@@ -23,7 +23,9 @@ _DEVICES = 8
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count={_DEVICES}")
 
 import argparse  # noqa: E402
+import ast  # noqa: E402
 import collections  # noqa: E402
+import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import importlib.util  # noqa: E402
 import math  # noqa: E402
@@ -115,9 +117,9 @@ def parse(text: str, rows: int, mesh: MeshConfig) -> Any:
     config = module.get_config(preset)
     for field in fields:
         name, _, value = field.partition("=")
-        group, _, last = name.rpartition(".")
-        place = config[group] if group else config
-        place[last] = type(place[last])(value)
+        with contextlib.suppress(ValueError, SyntaxError):  # else it is a string
+            value = ast.literal_eval(value)
+        config.update_from_flattened_dict({name: value})
     values = config.to_dict()
     batch = values["batch_size"]
     values |= {"batch_size": rows, "microbatch_size": 0, "mesh": dataclasses.asdict(mesh)}
@@ -175,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
         "--bandwidth", type=float, nargs=2, default=[450, 50], metavar="GB/s",
         help="of a GPU within 8 (NVLink 4, one direction) and among 256 (400 Gb/s network)",
     )  # fmt: skip
-    add_save_flag(parser, "scaling")
+    add_save_flag(parser)
     args = parser.parse_args(argv)
     table = Table(
         "scaling", "Operations and bytes of a training step on several devices", COLUMNS,

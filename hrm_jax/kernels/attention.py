@@ -78,6 +78,8 @@ def attention(
     if impl == "cudnn":
         if q.dtype not in (jnp.bfloat16, jnp.float16):
             raise ValueError(f"impl='cudnn': expected bfloat16 or float16, got {q.dtype}")
+        if jax.default_backend() != "gpu":
+            raise ValueError(f"impl='cudnn': needs an NVIDIA GPU, not {jax.default_backend()}")
         return jax.nn.dot_product_attention(
             q, k, v, is_causal=causal, implementation="cudnn",
             key_value_seq_lengths=None if lengths is None else jnp.maximum(lengths, 1),
@@ -102,15 +104,9 @@ def _by_row(
     if mesh.empty or mesh.size == 1:
         return engine(q, k, v, lengths, causal)
     rows = PartitionSpec(mesh.axis_names if q.shape[0] % mesh.size == 0 else None)
-    if lengths is None:
-        divided = jax.shard_map(
-            lambda q, k, v: engine(q, k, v, None, causal),
-            mesh=mesh, in_specs=(rows,) * 3, out_specs=rows, check_vma=False,
-        )  # fmt: skip
-        return divided(q, k, v)
     divided = jax.shard_map(
-        lambda *args: engine(*args, causal),
-        mesh=mesh, in_specs=(rows,) * 4, out_specs=rows, check_vma=False,
+        lambda q, k, v, lengths: engine(q, k, v, lengths, causal),
+        mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False,
     )  # fmt: skip
     return divided(q, k, v, lengths)
 

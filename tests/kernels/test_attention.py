@@ -206,9 +206,11 @@ def test_auto_takes_what_was_measured(monkeypatch):
         ({"k": (2, 8, 4, 24), "causal": True}, "7 queries and 8 keys"),
         ({"impl": "pallas"}, "head size 24"),
         ({"impl": "cudnn"}, "expected bfloat16 or float16, got float32"),
+        ({"impl": "cudnn", "dtype": jnp.bfloat16}, "impl='cudnn': needs an NVIDIA GPU, not cpu"),
     ],
 )
 def test_refused(change, message):
-    q, k = jnp.ones((2, 7, 4, 24)), jnp.ones(change.pop("k", (2, 7, 4, 24)))
+    dtype = change.pop("dtype", jnp.float32)
+    q, k = jnp.ones((2, 7, 4, 24), dtype), jnp.ones(change.pop("k", (2, 7, 4, 24)), dtype)
     with pytest.raises(ValueError, match=message):
         attention(q, k, k, **change)
