@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from report import Table, add_save_flag
 
 from hrm_jax.kernels.attention import attention, kind_of
-from hrm_jax.kernels.pallas_attention import SHORT, Tiles, pallas_attention
+from hrm_jax.kernels.pallas_attention import Tiles, held_whole, pallas_attention
 
 COLUMNS = ("S", "causal", "engine", "pass", "µs", "TFLOP/s", "of the roofline", "over cudnn")
 
@@ -52,9 +52,10 @@ def engines(causal: bool) -> dict[str, Engine]:
     return {**found, "tokamax": functools.partial(tokamax.dot_product_attention, is_causal=causal)}
 
 
-def tunings(length: int, causal: bool) -> Iterator[tuple[str, Engine]]:
+def tunings(length: int, size: int, dtype: jnp.dtype, causal: bool) -> Iterator[tuple[str, Engine]]:
     """The kernels under every sensible setting."""
-    if length <= SHORT:
+    short = held_whole(length, size, dtype)
+    if short:
         choices = [
             Tiles(warps=warps, back_warps=back, stages=stages)
             for warps, back, stages in itertools.product((2, 4, 8), (4, 8, 16), (1, 2))
@@ -67,7 +68,7 @@ def tunings(length: int, causal: bool) -> Iterator[tuple[str, Engine]]:
             )
         ]
     for tiles in choices:
-        name = f"{tiles.rows}×{tiles.columns}, " if length > SHORT else ""
+        name = "" if short else f"{tiles.rows}×{tiles.columns}, "
         name += f"{tiles.warps}/{tiles.back_warps} warps, {tiles.stages} stages"
         yield name, lambda q, k, v, t=tiles: pallas_attention(q, k, v, None, causal, tiles=t)
 
@@ -154,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         operands = tuple(jax.random.normal(key, shape, dtype) for key in keys)
         chosen = {n: e for n, e in engines(causal).items() if n in (args.engines or [n])}
         if args.tune:
-            chosen |= dict(tunings(length, causal))
+            chosen |= dict(tunings(length, args.head_size, dtype, causal))
         programs = {}
         for name, engine in chosen.items():
             for kind, function in (("forward", engine), ("both", with_gradients(engine))):

@@ -1,10 +1,12 @@
 """What a training step computes and moves on each of several devices, from the compiled program.
 
     python benchmarks/scaling.py --save
+    python benchmarks/scaling.py --compiler=gpu --save=scaling_gpu
     python benchmarks/scaling.py --config=configs/sudoku.py:paper,model.name=trm --fsdp=2
 
 Nothing is run and no time is measured: for 1, 2, 4 and 8 simulated devices the step that the
-training loop would run is compiled, and its text says how many floating-point operations its
+training loop would run is compiled, for this machine's processor or for H200s (which need not be
+there, see `hrm_jax/gpu_compiler.py`), and its text says how many floating-point operations its
 products of matrices take on one device (loops counted as often as they turn) and how many bytes the
 collectives move from it. "Weak" keeps the rows of a device, "strong" those of all together.
 
@@ -29,17 +31,17 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import importlib.util  # noqa: E402
 import math  # noqa: E402
-import re  # noqa: E402
 from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 from report import Table, add_save_flag  # noqa: E402
 
-from hrm_jax import tasks  # noqa: E402
+from hrm_jax import gpu_compiler, tasks  # noqa: E402
 from hrm_jax.compilation import jit  # noqa: E402
 from hrm_jax.tasks.base import MeshConfig  # noqa: E402
-from hrm_jax.training.collectives import Collective, collectives, instructions  # noqa: E402
+from hrm_jax.training.collectives import Collective, collectives  # noqa: E402
+from hrm_jax.training.costs import product_flops  # noqa: E402
 from hrm_jax.training.sharding import (  # noqa: E402
     make_mesh,
     state_shardings,
@@ -64,36 +66,13 @@ WHY = """What is sent: the gradients are summed over all devices (all-reduce: th
 2(n-1)/n times), with them a few numbers to count with. Every device keeps the whole puzzle table
 and gets the rows that the others have changed (all-gather). Along fsdp each device also gets the
 parts of the parameters that it does not hold, once a step (all-gather), and keeps its part of the
-summed gradients (all-reduce and slice on a CPU). Activations and carries never leave their device.
-The CPU's compiler sums the gradient of a shared weight once for each time it is used with gradient,
-7 times in TRM; XLA's GPU compiler has a pass that adds first, which could not be tried here.
-With microbatches the gradients are summed once for each; here there are none."""
-_DOT = re.compile(
-    r"^\s*(?:ROOT )?%?\S+ = \w+\[([\d,]*)\]\S* dot\((?:\w+\[[\d,]*\]\S* )?%?([\w.\-]+),"
-    r".*?lhs_contracting_dims=\{([\d,]*)\}"
-)
-_DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = \w+\[([\d,]*)\]")
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(n) for n in text.split(",") if n]
-
-
-def product_flops(program: Any) -> float:
-    """Floating-point operations of the products of matrices in one run, on one device."""
-    shapes: dict[str, list[int]] = {}
-    total = 0.0
-    found = list(instructions(program))
-    for line, _, _ in found:
-        defined = _DEFINED.match(line)
-        if defined:
-            shapes[defined[1]] = _numbers(defined[2])
-    for line, times, _ in found:
-        dot = _DOT.match(line)
-        if dot:
-            summed = math.prod(shapes[dot[2]][axis] for axis in _numbers(dot[3]))
-            total += 2.0 * math.prod(_numbers(dot[1])) * summed * times
-    return total
+summed gradients (a GPU: reduce-scatter; a CPU: all-reduce and slice). Activations and carries never
+leave their device. """
+OF_CPU = """The CPU's compiler sums the gradient of a shared weight once for each time it is used
+with gradient, 7 times in TRM, and in float32; the GPU's adds first, and in bfloat16. With
+microbatches the gradients are summed once for each; here there are none."""
+OF_GPU = """XLA's GPU compiler adds up the gradients of a shared weight (TRM) before it sums them
+over the devices, and sums in the dtype of the product that gives them, bfloat16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,10 +105,10 @@ def parse(text: str, rows: int, mesh: MeshConfig) -> Any:
     return tasks.parse(values), batch
 
 
-def compiled(task: Any, devices: int) -> Step:
-    """The step that the training loop runs on so many devices."""
+def compiled(task: Any, devices: list[jax.Device]) -> Any:
+    """The program of the step that the training loop runs on these devices."""
     config = task.config
-    mesh = make_mesh(config.mesh, jax.devices()[:devices])
+    mesh = make_mesh(config.mesh, devices)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     shardings = state_shardings(
         shapes, mesh, config.batch_size, config.shard_tables, config.mesh.smallest
@@ -140,14 +119,13 @@ def compiled(task: Any, devices: int) -> Step:
 
     by_row = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     batch = {k: placed(v, by_row) for k, v in next(task.batches()).items()}
-    step = jit(
+    here = devices[0] in jax.devices()
+    step = (jit if here else jax.jit)(
         with_whole_parameters(task.step, mesh),
         donate_argnums=0,
         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
     )
-    program = step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
-    parameters = sum(x.size for x in jax.tree.leaves(shapes.params))
-    return Step(product_flops(program), collectives(program), parameters)
+    return step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
 
 
 def _kinds(found: list[Collective]) -> str:
@@ -169,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--config", action="append", metavar="FILE:PRESET[,FIELD=VALUE…]")
     parser.add_argument("--rows", type=int, default=8, help="of all devices (strong), of 1 (weak)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--compiler", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--fsdp", type=int, default=1, help="devices that share the parameters")
     parser.add_argument(
         "--tflops", type=float, default=400, help="sustained by a GPU (an assumption)"
@@ -179,11 +158,17 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     add_save_flag(parser)
     args = parser.parse_args(argv)
+    gpu = args.compiler == "gpu"
     table = Table(
         "scaling", "Operations and bytes of a training step on several devices", COLUMNS,
-        notes=[f"Simulated devices, {args.fsdp} of them along fsdp. Nothing was timed.", WHY],
+        notes=[
+            f"Compiled for {gpu_compiler.KIND if gpu else 'CPU'} devices, "
+            f"{args.fsdp} of them along fsdp. Nothing was timed.",
+            WHY + (OF_GPU if gpu else OF_CPU),
+        ],
     )  # fmt: skip
     largest = max(args.devices)
+    available = gpu_compiler.devices(largest) if gpu else jax.devices()
     steps = {}
     for name in args.config or CONFIGS:
         made: dict[tuple[int, int], Step] = {}
@@ -192,7 +177,13 @@ def main(argv: list[str] | None = None) -> None:
             mesh = MeshConfig(fsdp=math.gcd(args.fsdp, devices))
             config, batch = parse(name, total, mesh)
             if (devices, total) not in made:
-                made[devices, total] = compiled(tasks.build(config), devices)
+                task = tasks.build(config)
+                program = compiled(task, available[:devices])
+                shapes = jax.eval_shape(task.init, jax.random.key(0))
+                parameters = sum(x.size for x in jax.tree.leaves(shapes.params))
+                made[devices, total] = Step(
+                    product_flops(program), collectives(program), parameters
+                )
             step = made[devices, total]
             alone = made[min(args.devices), args.rows]
             table.add(

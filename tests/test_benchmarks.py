@@ -6,7 +6,6 @@ import pathlib
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -232,13 +231,3 @@ def test_scaling(capsys, tmp_path):
     assert "all-reduce" in rows[1][7]
     assert rows[1][6] == rows[3][6]  # sums of gradients: as large for any number of rows
     assert [row[3] for row in _rows(estimate)] == ["8", "256"]
-
-
-def test_scaling_counts_products_in_loops():
-    flops = _module("scaling").product_flops
-
-    def function(x):
-        return jax.lax.fori_loop(0, 5, lambda _, y: jnp.tanh(x @ y), x) @ x
-
-    program = jax.jit(function).lower(jnp.ones((8, 8))).compile()
-    assert flops(program) == 6 * 2 * 8**3

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hrm_jax import tasks
+from hrm_jax import gpu_compiler, tasks
 from hrm_jax.models import act
 
 PLATFORMS = ["cuda"]
@@ -21,6 +21,12 @@ SIZES = {
     "bfloat16": {"model__forward_dtype": "bfloat16", "optimizer__name": "adam_atan2"},
     "kernels": {"model__forward_dtype": "bfloat16", "model__attention": "pallas"},
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def h200():
+    with gpu_compiler.target():
+        yield
 
 
 @pytest.fixture(scope="module", params=SIZES)

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.kernels.pallas_attention import HEAD_SIZES, pallas_attention
+from hrm_jax.kernels.pallas_attention import (
+    HEAD_SIZES,
+    held_whole,
+    pallas_attention,
+    pallas_self_attention,
+)
+from hrm_jax.kernels.rotary import RotaryTables, apply_rotary
 
 Engine = Literal["auto", "xla", "pallas", "cudnn"]
 
@@ -66,15 +72,13 @@ def attention(
         raise ValueError(f"{key_heads} key heads do not divide {heads} query heads")
     if causal and queries != keys:
         raise ValueError(f"causal attention: {queries} queries and {keys} keys, expected as many")
-    if impl == "auto":
-        impl = "xla"
-        if jax.default_backend() == "gpu":
-            kind = kind_of(jax.devices()[0].device_kind, max(queries, keys), size, q.dtype)
-            impl = MEASURED.get(kind, "xla")  # type: ignore[assignment]
+    impl = _measured(impl, max(queries, keys), size, q.dtype)
     if impl == "pallas":
         if size not in HEAD_SIZES:
             raise ValueError(f"impl='pallas': head size {size}, expected one of {HEAD_SIZES}")
-        return _by_row(pallas_attention, q, k, v, lengths, causal)
+        return _by_row(
+            lambda *x: pallas_attention(x[0], x[1], x[2], x[3], causal), q, k, v, lengths
+        )
     if impl == "cudnn":
         if q.dtype not in (jnp.bfloat16, jnp.float16):
             raise ValueError(f"impl='cudnn': expected bfloat16 or float16, got {q.dtype}")
@@ -95,20 +99,53 @@ def attention(
     return jnp.swapaxes(masked_attention(q, k, v, mask), 1, 2)
 
 
-def _by_row(
-    engine: Any, q: Array, k: Array, v: Array, lengths: Array | None, causal: bool
-) -> Array:
+def self_attention(
+    qkv: Float[Array, "B S 3 H C"], rotary: RotaryTables | None = None, *, impl: Engine = "auto"
+) -> Float[Array, "B S H C"]:
+    """Attention of all positions to all, from queries, keys and values that stand side by side.
+
+    The same as `attention` of the three, q and k turned by `apply_rotary` before. The kernels do
+    that themselves where a sequence is short: turning and dividing cost as many bytes as attention.
+
+    Args:
+        qkv: Queries, keys and values, any float dtype.
+        rotary: Cosines and sines of `rotary_tables` [S, C] each; None turns nothing.
+        impl: As for `attention`.
+
+    Returns:
+        Attended values in the dtype of `qkv`.
+
+    Raises:
+        ValueError: As for `attention`.
+    """
+    length, size = qkv.shape[1], qkv.shape[-1]
+    impl = _measured(impl, length, size, qkv.dtype)
+    if impl == "pallas" and size in (32, 64, 128) and held_whole(length, size, qkv.dtype):
+        return _by_row(lambda x: pallas_self_attention(x, rotary), qkv)
+    q, k, v = (qkv[:, :, i] for i in range(3))
+    if rotary is not None:
+        q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+    return attention(q, k, v, impl=impl)
+
+
+def _measured(impl: Engine, length: int, size: int, dtype: jnp.dtype) -> Engine:
+    """The engine that "auto" means here."""
+    if impl != "auto" or jax.default_backend() != "gpu":
+        return "xla" if impl == "auto" else impl
+    kind = kind_of(jax.devices()[0].device_kind, length, size, dtype)
+    return MEASURED.get(kind, "xla")  # type: ignore[return-value]
+
+
+def _by_row(engine: Any, *arrays: Array | None) -> Array:
     """Each device of the mesh in use (`jax.set_mesh`) takes its rows: kernels are not divided by
     the compiler. Rows that the devices cannot share equally are worked on by all."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return engine(q, k, v, lengths, causal)
-    rows = PartitionSpec(mesh.axis_names if q.shape[0] % mesh.size == 0 else None)
-    divided = jax.shard_map(
-        lambda q, k, v, lengths: engine(q, k, v, lengths, causal),
-        mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False,
-    )  # fmt: skip
-    return divided(q, k, v, lengths)
+        return engine(*arrays)
+    count = arrays[0].shape[0]  # type: ignore[union-attr]
+    rows = PartitionSpec(mesh.axis_names if count % mesh.size == 0 else None)
+    divided = jax.shard_map(engine, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
+    return divided(*arrays)
 
 
 def masked_attention(

@@ -7,7 +7,7 @@ tiles with an online softmax, and the backward pass through two kernels, one for
 and one for those of k and v.
 
 All sums are float32. Lengths that are no multiple of a tile are masked where they are loaded and
-stored. Triton needs tiles that are powers of two, so head sizes are 16, 32, 64, 128 or 256.
+stored. Triton needs tiles that are powers of two, so head sizes are 16, 32, 64 or 128.
 
 This is the only file that knows Pallas, and it asks for Triton explicitly (a bare `pallas_call` is
 lowered to Mosaic). JAX 0.11 deprecates Pallas' Triton backend. On the way to Mosaic GPU the four
@@ -33,39 +33,53 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
-SHORT = 128
-"""Positions up to which a program holds a whole matrix of scores."""
+from hrm_jax.kernels.rotary import RotaryTables
 
-HEAD_SIZES = (16, 32, 64, 128, 256)
+SHORT = 128
+"""Positions up to which a program can hold a whole matrix of scores, see `held_whole`."""
+
+HEAD_SIZES = (16, 32, 64, 128)
 
 _LOG2E = math.log2(math.e)
 _MASKED = -1e30  # finite: a tile without a visible key must not give NaN
 
 
-def _dot(a: Array, b: Array, transposed: str = "") -> Array:
-    """The product of two tiles in float32, with a or b transposed; no rounding to TF32."""
-    return triton.dot(
-        a,
-        b,
-        trans_a="a" in transposed,
-        trans_b="b" in transposed,
-        precision=jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None,
-    )
+Dot = Callable[..., Array]
 
 
-def _load(ref: Any, start: Any, size: int, *head: Any) -> Array:
+def _dot(compiled: bool) -> Dot:
+    """The product of two tiles in float32, with "a" or "b" of them transposed.
+
+    Float32 tiles are multiplied on tensor cores as three products of TF32 (error about 1e-6): exact
+    products would be thousands of scalar instructions, which take ptxas half a minute and spill.
+    """
+    three = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    precision = three if compiled else jax.lax.Precision.HIGHEST
+
+    def dot(a: Array, b: Array, transposed: str = "") -> Array:
+        exact = precision if a.dtype == jnp.float32 else None
+        return triton.dot(a, b, "a" in transposed, "b" in transposed, precision=exact)
+
+    return dot
+
+
+def _load(ref: Any, start: Any, size: int, *head: Any, columns: Any = slice(None)) -> Array:
     """`size` rows [size, C] of a ref [S, *, C] from `start` on, zeros behind its end."""
-    inside = start + jnp.arange(size) < ref.shape[0]
-    mask = jnp.broadcast_to(inside[:, None], (size, ref.shape[-1]))
-    return triton.load(ref.at[(pl.ds(start, size), *head, slice(None))], mask=mask, other=0.0)
+    at, mask = _rows(ref, start, size, head, columns)
+    return triton.load(at, mask=mask, other=0.0)
 
 
-def _store(ref: Any, start: Any, values: Array, *head: Any) -> None:
+def _store(ref: Any, start: Any, values: Array, *head: Any, columns: Any = slice(None)) -> None:
     """Stores rows from `start` on, those that are inside the ref."""
-    inside = start + jnp.arange(values.shape[0]) < ref.shape[0]
-    mask = jnp.broadcast_to(inside[:, None], values.shape)
-    at = ref.at[(pl.ds(start, values.shape[0]), *head, slice(None))]
+    at, mask = _rows(ref, start, values.shape[0], head, columns)
     triton.store(at, values.astype(ref.dtype), mask=mask)
+
+
+def _rows(ref: Any, start: Any, size: int, head: Any, columns: Any) -> tuple[Any, Array]:
+    """Where rows are, and which of them are inside the ref."""
+    at = ref.at[(pl.ds(start, size), *(jnp.int32(index) for index in head), columns)]
+    inside = start + jnp.arange(size) < ref.shape[0]
+    return at, jnp.broadcast_to(inside[:, None], at.shape)
 
 
 def _load_numbers(ref: Any, start: Any, size: int, *head: Any) -> Array:
@@ -85,34 +99,50 @@ def _valid(lengths: list[Any], keys: int) -> Any:
     return lengths[0][0] if lengths else keys
 
 
-def _short_weights(q: Array, k: Array, valid: Any, causal: bool) -> Array:
-    """The softmax of all scores of a head [Sq, Sk], float32."""
-    rows, columns = jnp.arange(q.shape[0]), jnp.arange(k.shape[0])
-    scores = _dot(q, k, "b") * (q.shape[1] ** -0.5 * _LOG2E)
+def _short_weights(
+    dot: Dot, q: list[Array], k: list[Array], valid: Any, causal: bool
+) -> tuple[Array, float]:
+    """The softmax of all scores of a head [Sq, Sk], float32, and what scores are scaled by.
+
+    Args:
+        q, k: Queries and keys, in as many parts along C as they were turned in.
+    """
+    scale = sum(part.shape[1] for part in q) ** -0.5
+    scores = sum(dot(a, b, "b") for a, b in zip(q, k, strict=True)) * (scale * _LOG2E)
+    rows, columns = jnp.arange(scores.shape[0]), jnp.arange(scores.shape[1])
     scores = jnp.where(_visible(rows, columns, valid, causal), scores, _MASKED)
     weights = jnp.exp2(scores - jnp.max(scores, axis=1)[:, None])
-    return weights / jnp.sum(weights, axis=1)[:, None]
+    return weights / jnp.sum(weights, axis=1)[:, None], scale
+
+
+def _score_gradients(
+    dot: Dot, weights: Array, scale: float, v: Array, do: Array, dtype: Any
+) -> Array:
+    """The gradient of the scores, scaled, from the weights and the output's gradient."""
+    dweights = dot(do, v, "b")
+    mean = jnp.sum(weights * dweights, axis=1)
+    return (weights * (dweights - mean[:, None]) * scale).astype(dtype)
 
 
 def _short_forward(
-    q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any, sizes: tuple[int, int], causal: bool
-) -> None:
+    q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any,
+    dot: Dot, sizes: tuple[int, int], causal: bool,
+) -> None:  # fmt: skip
     *lengths, o_ref = refs
     rows, columns = sizes
     q, k = _load(q_ref, 0, rows), _load(k_ref, 0, columns)
-    weights = _short_weights(q, k, _valid(lengths, k_ref.shape[0]), causal)
+    weights, _ = _short_weights(dot, [q], [k], _valid(lengths, k_ref.shape[0]), causal)
     v = _load(v_ref, 0, columns)
-    _store(o_ref, 0, _dot(weights.astype(v.dtype), v))
+    _store(o_ref, 0, dot(weights.astype(v.dtype), v))
 
 
 def _short_backward(
     q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, *refs: Any,
-    sizes: tuple[int, int], causal: bool,
+    dot: Dot, sizes: tuple[int, int], causal: bool,
 ) -> None:  # fmt: skip
     """All query heads of a key head, one after the other; q and do are [S, G, C] here."""
     *lengths, dq_ref, dk_ref, dv_ref = refs
     (_, groups, head), (rows, columns) = q_ref.shape, sizes
-    scale = head**-0.5
     k, v = _load(k_ref, 0, columns), _load(v_ref, 0, columns)
     valid = _valid(lengths, k_ref.shape[0])
 
@@ -120,13 +150,11 @@ def _short_backward(
         dk, dv = sums
         q = _load(q_ref, 0, rows, group)
         do = _load(do_ref, 0, rows, group)
-        weights = _short_weights(q, k, valid, causal)
-        dv = dv + _dot(weights.astype(do.dtype), do, "a")
-        dweights = _dot(do, v, "b")
-        mean = jnp.sum(weights * dweights, axis=1)
-        dscores = (weights * (dweights - mean[:, None]) * scale).astype(q.dtype)
-        _store(dq_ref, 0, _dot(dscores, k), group)
-        return dk + _dot(dscores, q, "a"), dv
+        weights, scale = _short_weights(dot, [q], [k], valid, causal)
+        dv = dv + dot(weights.astype(do.dtype), do, "a")
+        dscores = _score_gradients(dot, weights, scale, v, do, q.dtype)
+        _store(dq_ref, 0, dot(dscores, k), group)
+        return dk + dot(dscores, q, "a"), dv
 
     zeros = jnp.zeros((columns, head), jnp.float32)
     dk, dv = body(jnp.int32(0), (zeros, zeros))
@@ -136,6 +164,64 @@ def _short_backward(
     _store(dv_ref, 0, dv)
 
 
+def _turn(
+    left: Array, right: Array, tables: tuple[Array, Array], back: bool = False
+) -> tuple[Array, Array]:
+    """Both halves of queries or keys, turned by their position's angle, or back; float32."""
+    cos, sin = tables
+    sin = -sin if back else sin
+    return left * cos - right * sin, right * cos + left * sin
+
+
+def _load_turned(
+    qkv_ref: Any, which: int, rows: int, tables: tuple[Array, Array] | None
+) -> list[Array]:
+    """Queries (0) or keys (1) of all positions, whole or, where they are turned, as two halves."""
+    if tables is None:
+        return [_load(qkv_ref, 0, rows, which)]
+    half = qkv_ref.shape[-1] // 2
+    left, right = (
+        _load(qkv_ref, 0, rows, which, columns=pl.ds(start, half)) for start in (0, half)
+    )
+    turned = _turn(left.astype(jnp.float32), right.astype(jnp.float32), tables)
+    return [part.astype(left.dtype) for part in turned]
+
+
+def _load_tables(refs: tuple[Any, ...], rows: int) -> tuple[Array, Array] | None:
+    return (_load(refs[0], 0, rows), _load(refs[1], 0, rows)) if refs else None
+
+
+def _self_forward(qkv_ref: Any, *refs: Any, dot: Dot, rows: int) -> None:
+    """One head of self-attention; refs are [S, 3, C], cosines and sines [S, C/2] or none, o."""
+    *angles, o_ref = refs
+    tables = _load_tables(tuple(angles), rows)
+    q, k = (_load_turned(qkv_ref, which, rows, tables) for which in (0, 1))
+    weights, _ = _short_weights(dot, q, k, qkv_ref.shape[0], False)
+    v = _load(qkv_ref, 0, rows, 2)
+    _store(o_ref, 0, dot(weights.astype(v.dtype), v))
+
+
+def _self_backward(qkv_ref: Any, do_ref: Any, *refs: Any, dot: Dot, rows: int) -> None:
+    """Gradient of q, k and v [S, 3, C] of one head, q and k before they were turned."""
+    *angles, dqkv_ref = refs
+    tables = _load_tables(tuple(angles), rows)
+    q, k = (_load_turned(qkv_ref, which, rows, tables) for which in (0, 1))
+    v, do = _load(qkv_ref, 0, rows, 2), _load(do_ref, 0, rows)
+    weights, scale = _short_weights(dot, q, k, qkv_ref.shape[0], False)
+    _store(dqkv_ref, 0, dot(weights.astype(do.dtype), do, "a"), 2)
+    dscores = _score_gradients(dot, weights, scale, v, do, v.dtype)
+    dq, dk = [dot(dscores, part) for part in k], [dot(dscores, part, "a") for part in q]
+    for which, parts in enumerate((dq, dk)):
+        if tables is None:
+            _store(dqkv_ref, 0, parts[0], which)
+            continue
+        half = dqkv_ref.shape[-1] // 2
+        for start, part in zip(
+            (0, half), _turn(parts[0], parts[1], tables, back=True), strict=True
+        ):
+            _store(dqkv_ref, 0, part, which, columns=pl.ds(start, half))
+
+
 def _tiles_seen(start: Any, rows: int, columns: int, valid: Any, causal: bool) -> Any:
     """How many tiles of keys the queries from `start` on need."""
     last = jnp.minimum(valid, start + rows) if causal else valid
@@ -143,8 +229,9 @@ def _tiles_seen(start: Any, rows: int, columns: int, valid: Any, causal: bool) -
 
 
 def _tiled_forward(
-    q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any, sizes: tuple[int, int], causal: bool
-) -> None:
+    q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any,
+    dot: Dot, sizes: tuple[int, int], causal: bool,
+) -> None:  # fmt: skip
     *lengths, o_ref, total_ref = refs
     queries, keys, (rows, columns) = q_ref.shape[0], k_ref.shape[0], sizes
     start = jax.lax.rem(pl.program_id(0), pl.cdiv(queries, rows)) * rows
@@ -158,12 +245,12 @@ def _tiled_forward(
         at = tile * columns
         k, v = _load(k_ref, at, columns), _load(v_ref, at, columns)
         shown = _visible(places, at + jnp.arange(columns), valid, causal)
-        scores = jnp.where(shown, _dot(q, k, "b") * scale, _MASKED)
+        scores = jnp.where(shown, dot(q, k, "b") * scale, _MASKED)
         new_top = jnp.maximum(top, jnp.max(scores, axis=1))
         weights = jnp.exp2(scores - new_top[:, None])
         shrink = jnp.exp2(top - new_top)
         total = total * shrink + jnp.sum(weights, axis=1)
-        mixed = mixed * shrink[:, None] + _dot(weights.astype(v.dtype), v)
+        mixed = mixed * shrink[:, None] + dot(weights.astype(v.dtype), v)
         return mixed, new_top, total
 
     mixed, top, total = jax.lax.fori_loop(
@@ -181,18 +268,18 @@ def _tiled_forward(
 
 
 def _tile_gradients(
-    q: Array, k: Array, v: Array, do: Array, total: Array, mean: Array, shown: Array
+    dot: Dot, q: Array, k: Array, v: Array, do: Array, total: Array, mean: Array, shown: Array
 ) -> tuple[Array, Array]:
     """Weights of a tile, and the gradient of its scores (before scaling) as its operands' dtype."""
-    scores = _dot(q, k, "b") * (q.shape[1] ** -0.5 * _LOG2E)
+    scores = dot(q, k, "b") * (q.shape[1] ** -0.5 * _LOG2E)
     weights = jnp.where(shown, jnp.exp2(scores - total[:, None]), 0.0)
-    dscores = weights * (_dot(do, v, "b") - mean[:, None]) * q.shape[1] ** -0.5
+    dscores = weights * (dot(do, v, "b") - mean[:, None]) * q.shape[1] ** -0.5
     return weights, dscores.astype(q.dtype)
 
 
 def _tiled_backward_q(
     q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, total_ref: Any, mean_ref: Any, *refs: Any,
-    sizes: tuple[int, int], causal: bool,
+    dot: Dot, sizes: tuple[int, int], causal: bool,
 ) -> None:  # fmt: skip
     *lengths, dq_ref = refs
     queries, keys, (rows, columns) = q_ref.shape[0], k_ref.shape[0], sizes
@@ -207,7 +294,7 @@ def _tiled_backward_q(
         at = tile * columns
         k, v = _load(k_ref, at, columns), _load(v_ref, at, columns)
         shown = _visible(places, at + jnp.arange(columns), valid, causal)
-        return dq + _dot(_tile_gradients(q, k, v, do, total, mean, shown)[1], k)
+        return dq + dot(_tile_gradients(dot, q, k, v, do, total, mean, shown)[1], k)
 
     tiles = _tiles_seen(start, rows, columns, valid, causal)
     zeros = jnp.zeros((rows, q.shape[1]), jnp.float32)
@@ -216,7 +303,7 @@ def _tiled_backward_q(
 
 def _tiled_backward_kv(
     q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, total_ref: Any, mean_ref: Any, *refs: Any,
-    sizes: tuple[int, int], causal: bool,
+    dot: Dot, sizes: tuple[int, int], causal: bool,
 ) -> None:  # fmt: skip
     """All query heads of a key head; q and do are [S, G, C] here, total and mean [G, S]."""
     *lengths, dk_ref, dv_ref = refs
@@ -237,12 +324,13 @@ def _tiled_backward_kv(
         total = _load_numbers(total_ref, at, rows, group)
         mean = _load_numbers(mean_ref, at, rows, group)
         shown = _visible(at + jnp.arange(rows), places, valid, causal)
-        weights, dscores = _tile_gradients(q, k, v, do, total, mean, shown)
-        dv = dv + _dot(weights.astype(do.dtype), do, "a")
-        return dk + _dot(dscores, q, "a"), dv
+        weights, dscores = _tile_gradients(dot, q, k, v, do, total, mean, shown)
+        dv = dv + dot(weights.astype(do.dtype), do, "a")
+        return dk + dot(dscores, q, "a"), dv
 
     zeros = jnp.zeros((columns, head), jnp.float32)
-    count = jnp.where(start < valid, (pl.cdiv(queries, rows) - first) * groups, 0)
+    # No `jnp.where` here: of two constants, JAX 0.10's Triton lowering makes booleans.
+    count = (start < valid).astype(jnp.int32) * ((pl.cdiv(queries, rows) - first) * groups)
     dk, dv = jax.lax.fori_loop(0, count, body, (zeros, zeros))
     _store(dk_ref, start, dk)
     _store(dv_ref, start, dv)
@@ -251,6 +339,9 @@ def _tiled_backward_kv(
 @dataclasses.dataclass(frozen=True)
 class Tiles:
     """Tile sizes and Triton's settings; the defaults are starting points, not measurements.
+
+    They are such that an H200 has the registers for them, as `kernel_resources` of
+    hrm_jax/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
 
     Attributes:
         rows, columns: Queries and keys of a tile in the forward pass, powers of two from 16 on.
@@ -268,8 +359,23 @@ class Tiles:
     stages: int = 2
 
 
+TILES_32 = Tiles(rows=64, columns=32, back_rows=32, back_columns=32)
+"""For float32, whose products take three times the registers."""
+
+
 def _power_of_two(length: int) -> int:
     return max(16, pl.next_power_of_2(length))
+
+
+def held_whole(length: int, size: int, dtype: Any) -> bool:
+    """Whether a program holds the scores of a head of so many positions, and all else it needs.
+
+    Longer float32 ones, compiled for an H200, want more shared memory than a program can have.
+    """
+    rows = _power_of_two(length)
+    if jnp.dtype(dtype).itemsize > 2:
+        return rows <= SHORT // 2 and rows * size <= 2048
+    return rows <= SHORT
 
 
 class _Part(NamedTuple):
@@ -294,7 +400,7 @@ def _call(
 
     Args:
         body: Of (refs of operands, ref of the row's length where there are lengths, refs of
-            outputs).
+            outputs) and how to multiply tiles.
         name: For profiles.
         grid: Tiles, heads, rows.
         operands, outputs: What goes in and out.
@@ -316,7 +422,7 @@ def _call(
 
     def call(interpret: bool) -> Any:
         return pl.pallas_call(
-            body,
+            functools.partial(body, dot=_dot(compiled=not interpret)),
             grid=(tiles * heads * batch,),
             in_specs=[spec(part) for part in operands],
             out_specs=[spec(part) for part in outputs],
@@ -366,7 +472,7 @@ def _forward(
     total = jax.ShapeDtypeStruct((batch, heads, queries), jnp.float32)
     outputs = [out, _Part(total, (None, None, queries), lambda row, head: (row, head, 0))]
     grid = (pl.cdiv(queries, tiles.rows), heads, batch)
-    warps = tiles.warps or (8 if size > 64 else 4)
+    warps = tiles.warps or (8 if size > 64 or tiles.rows > 64 else 4)
     o, total = _call(body, "attention_tiled", grid, operands, outputs, lengths, warps, tiles.stages)
     return o, (q, k, v, lengths, o, total)
 
@@ -429,7 +535,7 @@ def pallas_attention(
     causal: bool,
     *,
     short: bool | None = None,
-    tiles: Tiles = Tiles(),
+    tiles: Tiles | None = None,
 ) -> Float[Array, "B S H C"]:
     """softmax(q kᵀ / √C) v by the kernels of this file, on one device.
 
@@ -437,12 +543,76 @@ def pallas_attention(
         q, k, v: Queries, keys and values; C is one of `HEAD_SIZES`, K divides H.
         lengths: Valid keys of each row, at least one of which is always seen; None takes all.
         causal: Whether query s sees keys up to s only; then S = T.
-        short: Whether scores are held whole; None does up to `SHORT` queries and keys.
-        tiles: Sizes of what a program works on.
+        short: Whether scores are held whole; None does where `held_whole` says so.
+        tiles: Sizes of what a program works on; None takes those of the dtype.
 
     Returns:
         Attended values in the dtype of `q`.
     """
     if short is None:
-        short = max(q.shape[1], k.shape[1]) <= SHORT
+        short = held_whole(max(q.shape[1], k.shape[1]), q.shape[-1], q.dtype)
+    if tiles is None:
+        tiles = TILES_32 if q.dtype.itemsize > 2 else Tiles()
     return _attend(q, k, v, lengths, causal, short, tiles)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attend_self(qkv: Array, angles: tuple[Array, ...], tiles: Tiles) -> Array:
+    return _self_call(_self_forward, "attention_self", qkv, angles, None, tiles)
+
+
+def _self_saved(
+    qkv: Array, angles: tuple[Array, ...], tiles: Tiles
+) -> tuple[Array, tuple[Any, ...]]:
+    return _attend_self(qkv, angles, tiles), (qkv, angles)
+
+
+def _self_gradient(tiles: Tiles, saved: tuple[Any, ...], do: Array) -> tuple[Any, ...]:
+    qkv, angles = saved
+    dqkv = _self_call(_self_backward, "attention_self_back", qkv, angles, do, tiles)
+    return dqkv, jax.tree.map(jnp.zeros_like, angles)
+
+
+_attend_self.defvjp(_self_saved, _self_gradient)
+
+
+def _self_call(
+    body: Any, name: str, qkv: Array, angles: tuple[Array, ...], do: Array | None, tiles: Tiles
+) -> Array:
+    batch, length, _, heads, size = qkv.shape
+    whole = _Part(qkv, (None, length, 3, None, size), lambda row, head: (row, 0, 0, head, 0))
+    output = jax.ShapeDtypeStruct((batch, length, heads, size), qkv.dtype)
+    single = _Part(output, (None, length, None, size), _own)
+    tables = [_Part(table, table.shape, lambda row, head: (0, 0)) for table in angles]
+    operands = [whole, *([] if do is None else [single._replace(array=do)]), *tables]
+    rows = _power_of_two(length)
+    warps = (tiles.warps if do is None else tiles.back_warps) or (8 if rows > 64 else 4)
+    outputs = [single if do is None else whole]
+    body = functools.partial(body, rows=rows)
+    [out] = _call(body, name, (1, heads, batch), operands, outputs, None, warps, tiles.stages)
+    return out
+
+
+def pallas_self_attention(
+    qkv: Float[Array, "B S 3 H C"],
+    rotary: RotaryTables | None,
+    *,
+    tiles: Tiles = Tiles(),
+) -> Float[Array, "B S H C"]:
+    """Attention of all positions to all, on one device, where `held_whole` allows it.
+
+    Queries, keys and values are read where one product has left them, q and k are turned on the
+    way, and the gradient is written as one array: no copy of any of them is made around the kernel.
+
+    Args:
+        qkv: Queries, keys and values before rotation; C is one of `HEAD_SIZES`, with rotation at
+            least 32.
+        rotary: Cosines and sines of `rotary_tables`, their halves alike; None turns nothing.
+        tiles: Warps and stages.
+
+    Returns:
+        Attended values in the dtype of `qkv`.
+    """
+    half = qkv.shape[-1] // 2
+    angles = () if rotary is None else tuple(jnp.asarray(x, jnp.float32)[:, :half] for x in rotary)
+    return _attend_self(qkv, angles, tiles)

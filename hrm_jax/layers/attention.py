@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.kernels.attention import Engine, attention, masked_attention
+from hrm_jax.kernels.attention import Engine, attention, masked_attention, self_attention
+from hrm_jax.kernels.rotary import RotaryTables, apply_rotary
 from hrm_jax.layers.initializers import lecun_truncated_normal
-from hrm_jax.layers.rotary import apply_rotary
-
-RotaryTables = tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]
 
 LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
 """Keys and values of one layer, with room for L positions."""
@@ -47,10 +44,7 @@ class SelfAttention(nn.Module):
             name="qkv_proj",
         )(x)
         qkv = qkv.reshape(batch, length, 3, self.num_heads, head_dim)
-        q, k, v = (qkv[:, :, i] for i in range(3))  # each [B, S, H, C]
-        if rotary is not None:
-            q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
-        mixed = attention(q, k, v, impl=self.engine).reshape(batch, length, hidden)
+        mixed = self_attention(qkv, rotary, impl=self.engine).reshape(batch, length, hidden)
         return nn.Dense(
             hidden,
             use_bias=False,

@@ -8,7 +8,8 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 from hrm_jax.kernels.attention import Engine
-from hrm_jax.layers.attention import RotaryTables, SelfAttention
+from hrm_jax.kernels.rotary import RotaryTables
+from hrm_jax.layers.attention import SelfAttention
 from hrm_jax.layers.feed_forward import SwiGLU
 from hrm_jax.layers.norm import rms_norm
 

@@ -19,6 +19,58 @@ def swiglu_width(hidden_size: int, expansion: float, multiple: int) -> int:
     return -(-round(expansion * hidden_size * 2 / 3) // multiple) * multiple
 
 
+@jax.custom_vjp
+def gated_silu(gate_up: Float[Array, "*B W"]) -> Float[Array, "*B F"]:
+    """silu(g) · u of g and u side by side, as one product has left them.
+
+    Its gradient is written without autodiff's two padded halves: on a GPU in one pass over memory
+    instead of five, on a CPU with fewer exponentials.
+    """
+    gate, up = jnp.split(gate_up, 2, axis=-1)
+    return jax.nn.silu(gate) * up
+
+
+def _gradient_by_halves(
+    gate_up: Float[Array, "*B W"], outer: Float[Array, "*B F"]
+) -> Float[Array, "*B W"]:
+    gate, up = jnp.split(gate_up, 2, axis=-1)
+    share = jax.nn.sigmoid(gate)
+    silu = gate * share
+    d_gate, d_up = outer * up * (share + silu * (1 - share)), outer * silu
+    return jnp.concatenate([d_gate, d_up], axis=-1)
+
+
+def _gradient_in_one_pass(
+    gate_up: Float[Array, "*B W"], outer: Float[Array, "*B F"]
+) -> Float[Array, "*B W"]:
+    """The same as one expression of the whole, where XLA's GPU compiler would write three arrays.
+
+    It twice computes what both halves need, which a GPU has time for and a CPU has not.
+    """
+    halves = gate_up.reshape(*gate_up.shape[:-1], 2, -1)
+    others, of_gate = jnp.flip(halves, axis=-2), jnp.arange(2)[:, None] == 0
+    gate, up = jnp.where(of_gate, halves, others), jnp.where(of_gate, others, halves)
+    share = jax.nn.sigmoid(gate)
+    silu = gate * share
+    factor = jnp.where(of_gate, up * (share + silu * (1 - share)), silu)
+    return (outer[..., None, :] * factor).reshape(gate_up.shape)
+
+
+def _gated_silu_gradient(
+    gate_up: Float[Array, "*B W"], gradient: Float[Array, "*B F"]
+) -> tuple[Float[Array, "*B W"]]:
+    found = jax.lax.platform_dependent(
+        gate_up.astype(jnp.float32),
+        gradient.astype(jnp.float32),
+        cuda=_gradient_in_one_pass,
+        default=_gradient_by_halves,
+    )
+    return (found.astype(gate_up.dtype),)
+
+
+gated_silu.defvjp(lambda gate_up: (gated_silu(gate_up), gate_up), _gated_silu_gradient)
+
+
 class SwiGLU(nn.Module):
     """W_down(silu(g) · u) with [g; u] = W_gate_up x, no bias.
 
@@ -42,14 +94,13 @@ class SwiGLU(nn.Module):
             kernel_init=lecun_truncated_normal,
             name="gate_up_proj",
         )
-        gate, up = jnp.split(dense(x), 2, axis=-1)
         return nn.Dense(
             x.shape[-1],
             use_bias=False,
             dtype=self.dtype,
             kernel_init=lecun_truncated_normal,
             name="down_proj",
-        )(jax.nn.silu(gate) * up)
+        )(gated_silu(dense(x)))
 
 
 class FeedForward(nn.Module):

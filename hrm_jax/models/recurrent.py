@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hrm_jax.configs import require
 from hrm_jax.kernels.attention import Engine
+from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal
-from hrm_jax.layers.rotary import rotary_tables
 
 Variables = Mapping[str, Any]
 

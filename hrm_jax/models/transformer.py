@@ -21,9 +21,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.configs import require
 from hrm_jax.kernels.attention import Engine
+from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.attention import CachedAttention, LayerCache
 from hrm_jax.layers.feed_forward import FeedForward
-from hrm_jax.layers.rotary import rotary_tables
 
 Cache = Any
 """Keys and values of all layers, a pytree: a tuple with a `LayerCache` for each layer, or one whose

@@ -6,8 +6,10 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
+
+from hrm_jax.training import hlo
 
 Kind = Literal[
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",
@@ -16,16 +18,8 @@ Kind = Literal[
 
 _KINDS = "|".join(get_args(Kind))
 _COLLECTIVE = re.compile(rf"= (\(.*?\)|\S+) (?:ragged-)?({_KINDS})(-start)?\(")
-_ARRAY = re.compile(r"\b(pred|[a-z]+\d+[a-z\d]*)\[([\d,]*)\]")
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_CALLED = re.compile(
-    r"\b(body|condition|to_apply|calls|true_computation|false_computation|branch_computations|"
-    r"called_computations)=(\{[^}]*\}|%?[\w.\-]+)"
-)
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _LISTED = re.compile(r"replica_groups=(?:\{\{([\d,]*)\}|\[(\d+),(\d+)\]<=)")
 _BY_AXES = re.compile(r"replica_groups=mesh\[(.*?)\].*?\{(.*?)\}")
-_OP_NAME = re.compile(r'op_name="([^"]*)"')
 _DEVICES = re.compile(r"\b(?:num_partitions|replica_count)=(\d+)")
 
 
@@ -81,47 +75,27 @@ def collectives(program: Any) -> list[Collective]:
     Raises:
         ValueError: The text is not that of a compiled program.
     """
-    text = program if isinstance(program, str) else program.as_text()
+    text = hlo.text_of(program)
     devices = math.prod(int(n) for n in _DEVICES.findall(text.split("\n", 1)[0]))
     found = []
-    for line, times, exact in instructions(text):
+    for line, times, exact in hlo.instructions(text):
         match = _COLLECTIVE.search(line)
         group = _group(line, devices) if match else 1
         if match is None or group == 1:
             continue
-        arrays = _results(match[1], match[2], bool(match[3]))
-        source = _OP_NAME.search(line)
+        results = _results(match[1], match[2], bool(match[3]))
         found.append(
             Collective(
                 kind=match[2],  # type: ignore[arg-type]
-                shapes=tuple(f"{kind}[{axes}]" for kind, axes in arrays),
-                result_bytes=sum(_bytes(kind, axes) for kind, axes in arrays),
+                shapes=tuple(f"{kind}[{axes}]" for kind, axes in results),
+                result_bytes=sum(hlo.array_bytes(kind, axes) for kind, axes in results),
                 group=group,
                 times=times,
                 exact=exact,
-                source=source[1] if source else "",
+                source=hlo.source(line),
             )
         )
     return found
-
-
-def instructions(program: Any) -> Iterator[tuple[str, int, bool]]:
-    """The lines of a compiled program that are run, in the order of its text.
-
-    Args:
-        program: As for `collectives`.
-
-    Yields:
-        An instruction, how often a run of the program comes to it, and whether that is known.
-
-    Raises:
-        ValueError: The text is not that of a compiled program.
-    """
-    text = program if isinstance(program, str) else program.as_text()
-    computations = _computations(text)
-    for name, (times, exact) in _runs(computations).items():
-        for line in computations[name] if times else ():
-            yield line, times, exact
 
 
 def table(found: Iterable[Collective]) -> str:
@@ -142,52 +116,13 @@ def table(found: Iterable[Collective]) -> str:
     return "\n".join(lines)
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-    """Lines of each computation by its name; those that are called stand before their callers."""
-    found: dict[str, list[str]] = {}
-    lines: list[str] | None = None
-    for line in text.splitlines():
-        head = _HEAD.match(line)
-        if head:
-            lines = found.setdefault(head[2], [])
-        elif line == "}":
-            lines = None
-        elif lines is not None:
-            lines.append(line)
-    if not found or not text.startswith("HloModule"):
-        raise ValueError("expected the text of a compiled program (HLO), got: " + text[:60])
-    return found
-
-
-def _runs(computations: dict[str, list[str]]) -> dict[str, tuple[int, bool]]:
-    """How often each computation runs in one run of the last, and whether that is known."""
-    times = dict.fromkeys(computations, 0)
-    exact = dict.fromkeys(computations, True)
-    times[next(reversed(computations))] = 1
-    for name in reversed(computations):
-        for line in computations[name]:
-            trips = _TRIPS.search(line)
-            for how, names in _CALLED.findall(line):
-                turns, known = 1, True
-                if how in ("body", "condition"):
-                    turns = (int(trips[1]) if trips else 1) + (how == "condition")
-                    known = trips is not None
-                elif how.endswith("computation") or how == "branch_computations":
-                    known = False
-                for called in re.findall(r"[\w.\-]+", names):
-                    if called in times:
-                        times[called] += times[name] * turns
-                        exact[called] &= exact[name] and known
-    return {name: (times[name], exact[name]) for name in computations}
-
-
 def _results(shapes: str, kind: str, started: bool) -> Sequence[tuple[str, str]]:
     """The arrays that a collective gives; when started apart, operands stand beside them."""
-    arrays: list[tuple[str, str]] = _ARRAY.findall(shapes)
+    arrays: list[tuple[str, str]] = hlo.arrays(shapes)
     if not started or kind == "all-reduce":
         return arrays
     if shapes.startswith("(("):
-        return _ARRAY.findall(shapes[shapes.index(")") :])
+        return hlo.arrays(shapes[shapes.index(")") :])
     return arrays[1:2]
 
 
@@ -202,8 +137,3 @@ def _group(line: str, devices: int) -> int:
     if groups is None:  # one group of all, or a permutation, which names pairs
         return devices
     return int(groups[3]) if groups[3] else len(groups[1].split(","))
-
-
-def _bytes(kind: str, axes: str) -> int:
-    bits = 8 if kind == "pred" else int(re.findall(r"\d+", kind)[0])
-    return math.prod(int(n) for n in axes.split(",") if n) * bits // 8

@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
+from hrm_jax import gpu_compiler
 from hrm_jax.kernels import attention as engines
-from hrm_jax.kernels.attention import attention
-from hrm_jax.kernels.pallas_attention import Tiles, pallas_attention
+from hrm_jax.kernels.attention import attention, self_attention
+from hrm_jax.kernels.pallas_attention import (
+    Tiles,
+    held_whole,
+    pallas_attention,
+    pallas_self_attention,
+)
+from hrm_jax.kernels.rotary import rotary_tables
 
 SMALL = Tiles(rows=32, columns=16, back_rows=16, back_columns=32)
 
@@ -76,13 +83,13 @@ def test_definition(impl, lengths, causal):
 
 @pytest.mark.parametrize("length", [1, 7, 81, 82, 97, 128])
 def test_short(length):
-    compare(draw(length), tolerance=1e-5)
+    compare(draw(length), tolerance=1e-5, short=True)
 
 
 @pytest.mark.parametrize("size", [64, 128])
 def test_short_grouped_heads_lengths_causal(size):
     operands = draw(82, heads=4, key_heads=2, size=size)
-    compare(operands, lengths=[82, 33], causal=True, tolerance=1e-5)
+    compare(operands, lengths=[82, 33], causal=True, tolerance=1e-5, short=True)
 
 
 @pytest.mark.parametrize("length", [1, 7, 82, 97, 128])
@@ -107,6 +114,61 @@ def test_bfloat16(short):
     compare(operands, lengths=[97, 50], tolerance=2e-2, short=short)
     q, k, v, _ = operands
     assert attention(q, k, v, impl="pallas").dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "dtype", "rotated"),
+    [
+        (1, 32, jnp.float32, True),
+        (81, 32, jnp.float32, False),
+        (82, 64, jnp.float32, True),
+        (97, 32, jnp.bfloat16, True),
+        (128, 128, jnp.float32, True),
+    ],
+)
+def test_self_attention(length, size, dtype, rotated):
+    """Queries, keys and values side by side, turned in the kernel or not at all."""
+    names = jax.random.split(jax.random.key(length), 2)
+    qkv = jax.random.normal(names[0], (2, length, 3, 2, size), dtype)
+    do = jax.random.normal(names[1], (2, length, 2, size), dtype)
+    rotary = rotary_tables(length, size, 100.0) if rotated else None
+
+    def run(engine):
+        @jax.jit
+        def values(qkv, do):
+            out, back = jax.vjp(lambda x: engine(x, rotary), qkv)
+            return out, *back(do)
+
+        return values(qkv, do)
+
+    tolerance = 2e-2 if dtype == jnp.bfloat16 else 1e-5
+    expected = run(functools.partial(self_attention, impl="xla"))
+    for a, b in zip(run(pallas_self_attention), expected, strict=True):
+        assert a.dtype == dtype
+        a, b = (np.asarray(x, np.float64) for x in (a, b))
+        np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("length", "size", "dtype", "kernel"),
+    [
+        (97, 32, jnp.bfloat16, "attention_self"),
+        (60, 32, jnp.float32, "attention_self"),
+        (9, 16, jnp.float32, "attention_short"),  # its halves are too small for Triton
+        (97, 32, jnp.float32, "attention_tiled"),  # too large for shared memory
+        (130, 32, jnp.bfloat16, "attention_tiled"),
+    ],
+)
+def test_kernel_of_self_attention(length, size, dtype, kernel):
+    qkv = jax.random.normal(jax.random.key(0), (2, length, 3, 2, size), dtype)
+    rotary = rotary_tables(length, size, 100.0)
+    engine = functools.partial(self_attention, rotary=rotary, impl="pallas")
+    assert set(re.findall(r"attention_\w+", str(jax.make_jaxpr(engine)(qkv)))) >= {kernel}
+    found, expected = engine(qkv), self_attention(qkv, rotary, impl="xla")
+    np.testing.assert_allclose(
+        np.asarray(found, np.float64), np.asarray(expected, np.float64),
+        atol=2e-2 if dtype == jnp.bfloat16 else 1e-5,
+    )  # fmt: skip
 
 
 @settings(max_examples=8, deadline=None)
@@ -150,11 +212,13 @@ def test_lowered_for_cuda(length, size, dtype):
 
     q = jax.ShapeDtypeStruct((2, length, 4, size), dtype)
     k = jax.ShapeDtypeStruct((2, length, 2, size), dtype)
-    lowered = jax.jit(gradients).trace(q, k, k, q, jax.ShapeDtypeStruct((2,), jnp.int32))
-    text = lowered.lower(lowering_platforms=("cuda",)).as_text()
-    names = set(re.findall(r"attention_\w+", text))
-    forward = {"attention_short"} if length <= 128 else {"attention_tiled"}
-    backward = {"attention_short_back"} if length <= 128 else {
+    with gpu_compiler.target():
+        lowered = jax.jit(gradients).trace(q, k, k, q, jax.ShapeDtypeStruct((2,), jnp.int32))
+        text = lowered.lower(lowering_platforms=("cuda",)).as_text()
+    names = set(re.findall(r"attention_(?:short|tiled|self)\w*", text))
+    short = held_whole(length, size, dtype)
+    forward = {"attention_short"} if short else {"attention_tiled"}
+    backward = {"attention_short_back"} if short else {
         "attention_tiled_back_kv", "attention_tiled_back_q"
     }  # fmt: skip
     assert names == forward | backward
@@ -180,6 +244,18 @@ def test_many_devices(rows):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert "all-gather" not in text
     assert (f"f32[{rows // 4},9,2,16]" in text) == (rows == 8)
+
+
+def test_self_attention_on_many_devices():
+    mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    qkv = jax.random.normal(jax.random.key(0), (8, 9, 3, 2, 32))
+    rotary = rotary_tables(9, 32, 100.0)
+    expected = self_attention(qkv, rotary, impl="xla")
+    with jax.set_mesh(mesh):
+        engine = jax.jit(lambda x: self_attention(x, rotary, impl="pallas"))
+        np.testing.assert_allclose(engine(qkv), expected, atol=1e-5)
+        text = engine.lower(qkv).compile().as_text()
+    assert "all-gather" not in text
 
 
 def test_auto_takes_what_was_measured(monkeypatch):

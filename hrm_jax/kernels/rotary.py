@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+RotaryTables = tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]
+"""Cosines and sines of each position."""
 
-def rotary_tables(
-    length: int, head_dim: int, theta: float
-) -> tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]:
+
+def rotary_tables(length: int, head_dim: int, theta: float) -> RotaryTables:
     """Cosines and sines for positions 0..length-1, float32, each half of the last axis repeated.
 
     Args:

@@ -1,0 +1,120 @@
+"""Kernels and steps compiled for an H200, which need not be there."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hrm_jax import gpu_compiler, tasks
+from hrm_jax.kernels.attention import attention, self_attention
+from hrm_jax.kernels.pallas_attention import held_whole
+from hrm_jax.kernels.rotary import rotary_tables
+from hrm_jax.layers.feed_forward import gated_silu
+from hrm_jax.training.costs import kernels, product_flops
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    try:
+        gpu_compiler.devices()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+def output_and_gradients(function, operands):
+    """The function of (operands, gradient of the output)."""
+
+    def run(operands, gradient):
+        out, back = jax.vjp(function, *operands)
+        return out, back(gradient)
+
+    return run, operands, jax.eval_shape(function, *operands)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("length", [1, 82, 901])
+def test_attention_with_lengths_and_groups(length, size, dtype):
+    """Triton and the assembler take every kernel, and 16-bit ones up to C 64 fit into registers."""
+    q = jax.ShapeDtypeStruct((2, length, 4, size), dtype)
+    k = jax.ShapeDtypeStruct((2, length, 2, size), dtype)
+    for causal in (False, True):
+
+        def engine(q, k, v, causal=causal):
+            lengths = jnp.array([length, 1])
+            return attention(q, k, v, causal=causal, lengths=lengths, impl="pallas")
+
+        found = gpu_compiler.kernel_resources(*output_and_gradients(engine, (q, k, k)))
+        ours = {name: used for name, used in found.items() if name.startswith("attention")}
+        assert len(ours) == (2 if held_whole(length, size, dtype) else 3)
+        if dtype == jnp.bfloat16 and size <= 64:
+            ours.pop("attention_short_back", None)  # loops over a group's heads
+            assert all(used.spilled == 0 for used in ours.values()), ours
+
+
+@pytest.mark.parametrize("length", [82, 97])
+def test_self_attention_moves_nothing_but_its_operands(length):
+    """No copy of queries, keys or values is made around the kernels that turn them."""
+    qkv = jax.ShapeDtypeStruct((16, length, 3, 8, 64), jnp.bfloat16)
+    engine = functools.partial(self_attention, rotary=rotary_tables(length, 64, 1e4), impl="pallas")
+    step = output_and_gradients(engine, (qkv,))
+    ours = gpu_compiler.kernel_resources(*step)
+    assert {name for name in ours if name.startswith("attention")} == {
+        "attention_self", "attention_self_back"
+    }  # fmt: skip
+    assert all(used.spilled == 0 for used in ours.values())
+    found = kernels(gpu_compiler.compile_for_gpu(*step))
+    size = qkv.size * 2
+    tables = 2 * length * 32 * 4
+    forward, backward = (k for k in found if "triton" in k.kind)
+    assert forward.moved_bytes == size + size // 3 + tables
+    assert backward.moved_bytes == 2 * size + size // 3 + tables
+    assert sum(k.moved_bytes for k in found) <= forward.moved_bytes + backward.moved_bytes + 1024
+
+
+def test_the_gradient_of_gated_silu_is_one_kernel():
+    gate_up = jax.ShapeDtypeStruct((1024, 3072), jnp.bfloat16)
+
+    def gradient(gate_up, outer, weights):
+        (found,) = jax.vjp(gated_silu, gate_up)[1](outer)
+        return found @ weights, found.T @ found  # two users, as in a layer
+
+    shapes = (jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((1024, 1536), (3072, 512)))
+    found = kernels(gpu_compiler.compile_for_gpu(gradient, gate_up, *shapes))
+    (fused,) = (kernel for kernel in found if "transpose" in kernel.source)
+    assert fused.moved_bytes == 2 * (2 * 1024 * 3072 + 1024 * 1536)
+
+
+def test_products_and_loops_are_counted():
+    def function(x, w):
+        return jax.lax.fori_loop(0, 5, lambda _, y: jnp.tanh(y @ w), x)
+
+    x = jax.ShapeDtypeStruct((256, 256), jnp.bfloat16)
+    program = gpu_compiler.compile_for_gpu(function, x, x)
+    assert product_flops(program) == 5 * 2 * 256**3
+    products = [kernel for kernel in kernels(program) if kernel.kind == "product"]
+    assert sum(kernel.times for kernel in products) == 5
+
+
+def task(**model):
+    config = {"task": "sudoku", "batch_size": 16, "data": {"size": 4, "num_train": 8}}
+    config["model"] = {"hidden_size": 128, "num_heads": 2, "puzzle_emb_ndim": 128, **model}
+    config["model"] |= {"H_layers": 1, "L_layers": 1, "forward_dtype": "bfloat16"}
+    return tasks.build(tasks.parse(config))
+
+
+@pytest.mark.parametrize("engine", ["xla", "pallas"])
+def test_hrm_step(engine):
+    model = task(attention=engine)
+    state = jax.eval_shape(model.init, jax.random.key(0))
+    program = gpu_compiler.compile_for_gpu(
+        model.step, state, next(model.batches()), donate_argnums=0
+    )
+    names = {kernel.source.rpartition("/")[0].rpartition("/")[2] for kernel in kernels(program)}
+    assert ({"attention_self", "attention_self_back"} <= names) == (engine == "pallas")
+    memory = program.memory_analysis()
+    tables = [state.params, state.opt_state]
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tables))
+    assert memory.argument_size_in_bytes > size
+    assert memory.alias_size_in_bytes > size  # updated in place
