@@ -59,6 +59,12 @@ setup(
     ],
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10,<0.12"],
+        "cuda13": ["jax[cuda13]>=0.10,<0.12"],
+        # XLA's GPU compiler and ptxas, where there is no GPU: not beside cuda12.
+        "gpu_compiler": [
+            "jax-cuda13-plugin>=0.10,<0.12; sys_platform == 'linux'",
+            "nvidia-cuda-nvcc>=13; sys_platform == 'linux'",
+        ],
         "torch": TORCH,
         "keras": KERAS,
         "hf": HF,

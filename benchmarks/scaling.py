@@ -39,7 +39,6 @@ from report import Table, add_save_flag  # noqa: E402
 
 from hrm_jax import gpu_compiler, tasks  # noqa: E402
 from hrm_jax.compilation import jit  # noqa: E402
-from hrm_jax.tasks.base import MeshConfig  # noqa: E402
 from hrm_jax.training.collectives import Collective, collectives  # noqa: E402
 from hrm_jax.training.costs import product_flops  # noqa: E402
 from hrm_jax.training.sharding import (  # noqa: E402
@@ -84,8 +83,13 @@ class Step:
     parameters: int
 
 
-def parse(text: str, rows: int, mesh: MeshConfig) -> Any:
-    """The configuration "file.py:preset,field=value,…" with so many rows in all."""
+def parse(text: str, **replaced: Any) -> tuple[Any, int]:
+    """The configuration "file.py:preset,field=value,…", and the batch size that it names.
+
+    Args:
+        text: A file, perhaps a preset, perhaps fields.
+        **replaced: Fields that are other than there.
+    """
     source, *fields = text.split(",")
     path, _, preset = source.partition(":")
     spec = importlib.util.spec_from_file_location("config", path)
@@ -99,10 +103,7 @@ def parse(text: str, rows: int, mesh: MeshConfig) -> Any:
         with contextlib.suppress(ValueError, SyntaxError):  # else it is a string
             value = ast.literal_eval(value)
         config.update_from_flattened_dict({name: value})
-    values = config.to_dict()
-    batch = values["batch_size"]
-    values |= {"batch_size": rows, "microbatch_size": 0, "mesh": dataclasses.asdict(mesh)}
-    return tasks.parse(values), batch
+    return tasks.parse(config.to_dict() | replaced), config.batch_size
 
 
 def compiled(task: Any, devices: list[jax.Device]) -> Any:
@@ -174,8 +175,8 @@ def main(argv: list[str] | None = None) -> None:
         made: dict[tuple[int, int], Step] = {}
         for kind, devices in [(k, n) for k in ("weak", "strong") for n in sorted(args.devices)]:
             total = args.rows * devices if kind == "weak" else args.rows
-            mesh = MeshConfig(fsdp=math.gcd(args.fsdp, devices))
-            config, batch = parse(name, total, mesh)
+            mesh = {"fsdp": math.gcd(args.fsdp, devices)}
+            config, batch = parse(name, batch_size=total, microbatch_size=0, mesh=mesh)
             if (devices, total) not in made:
                 task = tasks.build(config)
                 program = compiled(task, available[:devices])

@@ -25,7 +25,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AbstractDevice, AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractDevice,
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+)
 
 KIND = "NVIDIA H200"
 
@@ -77,7 +84,8 @@ def target() -> Iterator[None]:
     JAX 0.11 looks for a GPU while it lowers kernels; this names one.
     """
     device = AbstractDevice(KIND, 132, "gpu")
-    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("data",), abstract_device=device)):
+    mesh = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
         yield
 
 
@@ -135,7 +143,7 @@ def kernel_resources(function: Callable[..., Any], *args: Any) -> dict[str, Reso
         Resources by the kernel's name.
 
     Raises:
-        RuntimeError: As for `devices`.
+        RuntimeError: As for `devices`; or the compiler does not write PTX down (JAX 0.11's).
     """
     found = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -152,6 +160,8 @@ def kernel_resources(function: Callable[..., Any], *args: Any) -> dict[str, Reso
             registers = re.findall(r"Used (\d+) registers", said)[0]
             spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", said))
             found[name] = Resources(int(threads[1]), int(registers), spilled)
+    if not found:
+        raise RuntimeError(f"the compiler of JAX {jax.__version__} has written no PTX down")
     return found
 
 

@@ -23,12 +23,6 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def h200():
-    with gpu_compiler.target():
-        yield
-
-
 @pytest.fixture(scope="module", params=SIZES)
 def task(request, tiny):
     return tasks.build(tasks.parse(tiny(**SIZES[request.param])))
@@ -46,8 +40,9 @@ def _lowered_step(task):
         new, metrics = task.step(state.replace(key=jax.random.wrap_key_data(state.key)), batch)
         return new.replace(key=jax.random.key_data(new.key)), metrics
 
-    lowered = jax.jit(lambda *args: jax.tree.leaves(step(*args))).trace(state, batch)
-    return lowered.lower(lowering_platforms=("cuda",)).as_text()
+    with gpu_compiler.target():
+        traced = jax.jit(lambda *args: jax.tree.leaves(step(*args))).trace(state, batch)
+        return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
 def test_training_step(task):
@@ -92,11 +87,12 @@ def test_solver(task):
         out = solver(*args)
         return {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
 
-    exported = jax.export.export(
-        jax.jit(solve),
-        platforms=PLATFORMS,
-        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
-    )(variables, inputs, identifiers, count)
+    with gpu_compiler.target():
+        exported = jax.export.export(
+            jax.jit(solve),
+            platforms=PLATFORMS,
+            disabled_checks=[jax.export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")],
+        )(variables, inputs, identifiers, count)
     assert exported.platforms == ("cuda",)
     assert "stablehlo.while" in exported.mlir_module()
     assert [x.shape for x in exported.out_avals if x.ndim == 3] == [(64, 3, config.seq_len)]

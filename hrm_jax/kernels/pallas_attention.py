@@ -421,8 +421,12 @@ def _call(
         operands = [*operands, _Part(valid, (1,), lambda row, head: (row,))]
 
     def call(interpret: bool) -> Any:
+        def kernel(*refs: Any) -> None:
+            body(*refs, dot=_dot(compiled=not interpret))
+
+        kernel.__name__ = name  # JAX 0.11 names Triton's kernels by it
         return pl.pallas_call(
-            functools.partial(body, dot=_dot(compiled=not interpret)),
+            kernel,
             grid=(tiles * heads * batch,),
             in_specs=[spec(part) for part in operands],
             out_specs=[spec(part) for part in outputs],
