@@ -33,7 +33,15 @@ REPORT = ROOT / "benchmarks" / "RESULTS.md"
 
 # Sections in this order; `hrm_step` stands for `hrm_step_gpu` too. Others come last.
 ORDER = (
-    *("attention", "hrm_step", "scaling", "data_pipeline", "puzzle_table", "maze_building"),
+    *(
+        "attention",
+        "hrm_step",
+        "gpu_program",
+        "scaling",
+        "data_pipeline",
+        "puzzle_table",
+        "maze_building",
+    ),
     *("engine", "sudoku", "presets", "maze", "domino", "arc", "spanish", "language"),
     *("better_answers",),
 )
@@ -98,6 +106,16 @@ WANTED = (
         "scaling",
         "operations and bytes of a step on many devices",
         "python benchmarks/scaling.py --save",
+    ),
+    Wanted(
+        "gpu_program",
+        "a step as XLA's GPU compiler makes it: kernels, bytes, memory",
+        "python benchmarks/gpu_program.py --save",
+    ),
+    Wanted(
+        "scaling_gpu",
+        "the same as compiled for GPUs",
+        "python benchmarks/scaling.py --compiler=gpu --save=scaling_gpu",
     ),
     Wanted(
         "puzzle_table",

@@ -41,11 +41,7 @@ from hrm_jax import gpu_compiler, tasks  # noqa: E402
 from hrm_jax.compilation import jit  # noqa: E402
 from hrm_jax.training.collectives import Collective, collectives  # noqa: E402
 from hrm_jax.training.costs import product_flops  # noqa: E402
-from hrm_jax.training.sharding import (  # noqa: E402
-    make_mesh,
-    state_shardings,
-    with_whole_parameters,
-)
+from hrm_jax.training.sharding import divided_step, make_mesh, state_shardings  # noqa: E402
 
 CONFIGS = (
     "configs/sudoku.py:paper",
@@ -68,10 +64,11 @@ parts of the parameters that it does not hold, once a step (all-gather), and kee
 summed gradients (a GPU: reduce-scatter; a CPU: all-reduce and slice). Activations and carries never
 leave their device. """
 OF_CPU = """The CPU's compiler sums the gradient of a shared weight once for each time it is used
-with gradient, 7 times in TRM, and in float32; the GPU's adds first, and in bfloat16. With
-microbatches the gradients are summed once for each; here there are none."""
-OF_GPU = """XLA's GPU compiler adds up the gradients of a shared weight (TRM) before it sums them
-over the devices, and sums in the dtype of the product that gives them, bfloat16."""
+with gradient, 7 times in TRM, once for each microbatch (here there are none), and in float32. The
+GPU's does not (`--compiler=gpu`)."""
+OF_GPU = """XLA's GPU compiler adds up first, on each device, the gradients of a shared weight (TRM)
+and those of microbatches. What comes from one product it sums over the devices in that product's
+dtype, bfloat16: half the bytes; microbatches it adds in it too, and shared weights in float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,12 +118,10 @@ def compiled(task: Any, devices: list[jax.Device]) -> Any:
     by_row = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     batch = {k: placed(v, by_row) for k, v in next(task.batches()).items()}
     here = devices[0] in jax.devices()
-    step = (jit if here else jax.jit)(
-        with_whole_parameters(task.step, mesh),
-        donate_argnums=0,
-        out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())),
-    )
-    return step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
+    step = divided_step(task.step, mesh, shardings, jit if here else jax.jit)
+    state = jax.tree.map(placed, shapes, shardings)
+    with jax.set_mesh(mesh):
+        return step.lower(state, batch).compile()
 
 
 def _kinds(found: list[Collective]) -> str:

@@ -6,13 +6,16 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from hrm_jax import gpu_compiler, tasks
 from hrm_jax.kernels.attention import attention, self_attention
 from hrm_jax.kernels.pallas_attention import held_whole
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.feed_forward import gated_silu
+from hrm_jax.training.collectives import collectives
 from hrm_jax.training.costs import kernels, product_flops
+from hrm_jax.training.sharding import divided_step, make_mesh, state_shardings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,20 +112,19 @@ def test_products_and_loops_are_counted():
     assert sum(kernel.times for kernel in products) == 5
 
 
-def task(**model):
-    config = {"task": "sudoku", "batch_size": 16, "data": {"size": 4, "num_train": 8}}
-    config["model"] = {"hidden_size": 128, "num_heads": 2, "puzzle_emb_ndim": 128, **model}
-    config["model"] |= {"H_layers": 1, "L_layers": 1, "forward_dtype": "bfloat16"}
-    return tasks.build(tasks.parse(config))
+def build(**fields):
+    config = {"task": "sudoku", "batch_size": 32, "data": {"size": 4, "num_train": 8}}
+    model = {"hidden_size": 128, "num_heads": 2, "puzzle_emb_ndim": 128, "H_layers": 1}
+    model |= {"L_layers": 1, "forward_dtype": "bfloat16", "halt_max_steps": 2}
+    model |= fields.pop("model", {})
+    return tasks.build(tasks.parse(config | fields | {"model": model}))
 
 
 @pytest.mark.parametrize("engine", ["xla", "pallas"])
 def test_hrm_step(engine):
-    model = task(attention=engine)
-    state = jax.eval_shape(model.init, jax.random.key(0))
-    program = gpu_compiler.compile_for_gpu(
-        model.step, state, next(model.batches()), donate_argnums=0
-    )
+    task = build(model={"attention": engine})
+    state = jax.eval_shape(task.init, jax.random.key(0))
+    program = gpu_compiler.compile_for_gpu(task.step, state, next(task.batches()), donate_argnums=0)
     names = {kernel.source.rpartition("/")[0].rpartition("/")[2] for kernel in kernels(program)}
     assert ({"attention_self", "attention_self_back"} <= names) == (engine == "pallas")
     memory = program.memory_analysis()
@@ -130,3 +132,43 @@ def test_hrm_step(engine):
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tables))
     assert memory.argument_size_in_bytes > size
     assert memory.alias_size_in_bytes > size  # updated in place
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": {"attention": "pallas"}},
+        {"microbatch_size": 16},
+        {"model": {"name": "trm"}},
+        {"mesh": {"fsdp": 2, "smallest": 64}},
+    ],
+    ids=["kernels", "microbatches", "trm", "fsdp"],
+)
+def test_gradients_are_sent_once(fields):
+    """Over four GPUs a step sums each gradient once, and moves no activations."""
+    task = build(**fields)
+    mesh = make_mesh(task.config.mesh, gpu_compiler.devices(4))
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    shardings = state_shardings(shapes, mesh, 32, smallest=task.config.mesh.smallest)
+
+    def placed(x, sharding):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    by_row = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    batch = {name: placed(x, by_row) for name, x in next(task.batches()).items()}
+    step = divided_step(task.step, mesh, shardings)
+    with jax.set_mesh(mesh):
+        program = step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
+    found = collectives(program)
+    count = sum(x.size for x in jax.tree.leaves(shapes.params))
+    summed = [x for x in found if x.kind in ("all-reduce", "reduce-scatter")]
+    large = [x for x in summed if x.result_bytes * x.group > count / 4]
+    assert large
+    assert all(x.times == 1 for x in large)
+    # 2 bytes each, or 4 where gradients of several uses were added up in float32.
+    shared = fields.get("model", {}).get("name") == "trm"
+    assert sum(x.result_bytes for x in large) < (4.4 if shared else 2.2) * count
+    gathered = sum(x.result_bytes * x.times for x in found if x.kind == "all-gather")
+    whole = 4 * count if "mesh" in fields else 0  # parameters, where they are divided
+    activations = 32 * 17 * 128 * 2
+    assert gathered < whole + activations

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from hrm_jax.compilation import compile_step, hoist_constants, jit
@@ -25,11 +24,11 @@ from hrm_jax.training.checkpoints import Checkpoints
 from hrm_jax.training.metrics import MetricWriter, averages, read_metrics
 from hrm_jax.training.processes import SharedSignal, agreed, is_first
 from hrm_jax.training.sharding import (
+    divided_step,
     for_evaluation,
     make_mesh,
     place_batch,
     state_shardings,
-    with_whole_parameters,
 )
 from hrm_jax.training.stopping import Stopping, StopReason
 from hrm_jax.training.workdir import prepare
@@ -138,13 +137,8 @@ class _Run:
         batch = place_batch(next(self.iterator), self.mesh)
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         start = time.perf_counter()
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        step = jit(
-            with_whole_parameters(self.task.step, self.mesh),
-            donate_argnums=0,
-            out_shardings=(shardings, everywhere),
-        )
-        with jax.set_mesh(self.mesh):  # kernels divide their rows over it
+        step = divided_step(self.task.step, self.mesh, shardings, jit)
+        with jax.set_mesh(self.mesh):
             compiled = compile_step(step, self.state, batch)
         log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
         return compiled, batch

@@ -148,23 +148,32 @@ def state_shardings(
     )
 
 
-def with_whole_parameters(
-    step: Callable[[State, Any], tuple[State, Any]], mesh: Mesh
-) -> Callable[[State, Any], tuple[State, Any]]:
-    """A task's step for a state that is divided along `fsdp`.
+def divided_step(
+    step: Callable[[State, Any], tuple[State, Any]],
+    mesh: Mesh,
+    shardings: Any,
+    jit: Callable[..., Any] = jax.jit,
+) -> Any:
+    """Jits a task's step for a state that is divided, which it takes over and gives back.
 
-    It gathers the parameters once. What it returns is divided by the shardings that it is jitted
-    with, so that each device updates its part only, from a gradient that is summed for that part.
+    Where it is divided along `fsdp`, the step gathers the parameters once, and each device updates
+    its part only, from a gradient that is summed for that part. To be compiled within
+    `jax.set_mesh(mesh)`: kernels divide their rows over it.
+
+    Args:
+        step: Of (state, batch): the new state and metrics.
+        mesh: As `make_mesh` makes it.
+        shardings: Of the state, as `state_shardings` says.
+        jit: What jits.
     """
-    if mesh.shape["fsdp"] == 1:
-        return step
     whole = NamedSharding(mesh, PartitionSpec())
 
     def gathered(state: State, batch: Any) -> tuple[State, Any]:
         params = jax.lax.with_sharding_constraint(state.params, whole)
         return step(state.replace(params=params), batch)
 
-    return gathered
+    function = step if mesh.shape["fsdp"] == 1 else gathered
+    return jit(function, donate_argnums=0, out_shardings=(shardings, whole))
 
 
 def for_evaluation(state: State) -> State:

@@ -11,10 +11,10 @@ from hrm_jax import tasks
 from hrm_jax.tasks.base import MeshConfig
 from hrm_jax.training.collectives import collectives, table
 from hrm_jax.training.sharding import (
+    divided_step,
     make_mesh,
     place_batch,
     state_shardings,
-    with_whole_parameters,
 )
 
 
@@ -169,11 +169,7 @@ def steps(tiny):
         key = jax.random.key(0)
         shardings = state_shardings(jax.eval_shape(task.init, key), mesh, 8, smallest=64)
         state = jax.jit(task.init, out_shardings=shardings)(key)
-        step = jax.jit(
-            with_whole_parameters(task.step, mesh),
-            donate_argnums=0,
-            out_shardings=(shardings, NamedSharding(mesh, WHOLE)),
-        )
+        step = divided_step(task.step, mesh, shardings)
         compiled = step.lower(state, place_batch(next(task.batches()), mesh)).compile()
         return collectives(compiled), sum(x.nbytes for x in jax.tree.leaves(state.params))
 

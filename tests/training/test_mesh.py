@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from hrm_jax import tasks
 from hrm_jax.configs import ConfigError
@@ -21,12 +21,12 @@ from hrm_jax.tasks.base import MeshConfig
 from hrm_jax.training import loop
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.sharding import (
+    divided_step,
     make_mesh,
     mesh_sizes,
     parameter_spec,
     place_batch,
     state_shardings,
-    with_whole_parameters,
 )
 
 HRM = {
@@ -86,12 +86,7 @@ def _losses_on(task, state, data, fsdp):
     mesh = make_mesh(MeshConfig(data, fsdp), jax.devices()[: data * fsdp])
     shardings = state_shardings(state, mesh, 16, smallest=64)
     state = jax.device_put(jax.tree.map(jnp.copy, state), shardings)  # the copy is donated
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    step = jax.jit(
-        with_whole_parameters(task.step, mesh),
-        donate_argnums=0,
-        out_shardings=(shardings, everywhere),
-    )
+    step = divided_step(task.step, mesh, shardings)
     batches, losses = task.batches(), []
     for _ in range(STEPS):
         state, metrics = step(state, place_batch(next(batches), mesh))
