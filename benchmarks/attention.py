@@ -5,6 +5,9 @@
 
 Engines: `xla`, `pallas` and `cudnn` of `hrm_jax.kernels.attention`, `jax.nn` (its own XLA path) and
 `tokamax`, where they are installed and can take the sizes; what cannot run is said with its reason.
+"turned" is self-attention as in HRM's layers: q, k and v stand side by side, q and k are turned by
+their positions first (rotary), and the gradient is that of all three together. Its forward pass is
+measured with a copy of the output into q's place, which feeds the next call.
 Time is the device's: one program calls the engine many times, each on what the one before gave,
 so that starting programs does not count. Engines take turns, medians are quoted. The roofline is
 measured in the same process: the rate of one large product of matrices in this dtype, and that of
@@ -28,8 +31,9 @@ import jax
 import jax.numpy as jnp
 from report import Table, add_save_flag
 
-from hrm_jax.kernels.attention import attention, kind_of
+from hrm_jax.kernels.attention import attention, kind_of, self_attention
 from hrm_jax.kernels.pallas_attention import Tiles, held_whole, pallas_attention
+from hrm_jax.kernels.rotary import rotary_tables
 
 COLUMNS = ("S", "causal", "engine", "pass", "µs", "TFLOP/s", "of the roofline", "over cudnn")
 
@@ -94,6 +98,22 @@ def with_gradients(engine: Engine) -> Engine:
     return run
 
 
+def turned(length: int, size: int) -> dict[str, dict[str, Engine]]:
+    """Functions of q, k and v side by side [B, S, 3, H, C], by engine and pass."""
+    rotary = rotary_tables(length, size, 1e4)
+
+    def functions(impl: Any) -> dict[str, Engine]:
+        engine = functools.partial(self_attention, rotary=rotary, impl=impl)
+
+        def both(qkv: jax.Array) -> jax.Array:
+            out, back = jax.vjp(engine, qkv)
+            return back(out)[0]
+
+        return {"forward": lambda qkv: qkv.at[:, :, 0].set(engine(qkv)), "both": both}
+
+    return {f"{impl}, turned": functions(impl) for impl in ("xla", "pallas")}
+
+
 def medians(programs: dict[Any, tuple[Any, Any, int]], rounds: int) -> dict[Any, float]:
     """Seconds of one call of each (program, operands, calls in it), measured in turn."""
     times: dict[Any, list[float]] = {name: [] for name in programs}
@@ -156,17 +176,29 @@ def main(argv: list[str] | None = None) -> None:
         chosen = {n: e for n, e in engines(causal).items() if n in (args.engines or [n])}
         if args.tune:
             chosen |= dict(tunings(length, args.head_size, dtype, causal))
+        passes = {
+            name: {"forward": engine, "both": with_gradients(engine)}
+            for name, engine in chosen.items()
+        }
+        together = (jnp.stack(operands, axis=2),)
+        if not causal:
+            passes |= {
+                name: functions
+                for name, functions in turned(length, args.head_size).items()
+                if name in (args.engines or [name])
+            }
         programs = {}
-        for name, engine in chosen.items():
-            for kind, function in (("forward", engine), ("both", with_gradients(engine))):
+        for name, functions in passes.items():
+            given = together if name.endswith("turned") else operands
+            for kind, function in functions.items():
                 try:
-                    program = repeated(function, operands, args.calls)
-                    jax.block_until_ready(program(*operands))
+                    program = repeated(function, given, args.calls)
+                    jax.block_until_ready(program(*given))
                 except Exception as error:  # whatever an engine cannot do, the others can
                     why = str(error).strip().splitlines()[:1]
                     failures.append(f"{name}, S {length}: {''.join(why)[:200]}")
                     break
-                programs[name, kind] = (program, operands, args.calls)
+                programs[name, kind] = (program, given, args.calls)
         seconds = medians(programs, args.rounds)
         forward = 4.0 * batch * args.heads * length**2 * args.head_size * (0.5 if causal else 1)
         size = operands[0].nbytes
@@ -174,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         for (name, kind), taken in seconds.items():
             flops, moved = work[kind]
             least = max(flops / rate, moved / bandwidth)
-            cudnn = seconds.get(("cudnn", kind))
+            cudnn = None if name.endswith("turned") else seconds.get(("cudnn", kind))
             table.add(
                 length, "yes" if causal else "no", name,
                 "forward" if kind == "forward" else "forward and backward",

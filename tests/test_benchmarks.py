@@ -193,6 +193,8 @@ def test_attention(capsys):
         for engine in ("xla", "pallas", "jax.nn")
         for which in passes
     }
+    for engine in ("xla, turned", "pallas, turned"):  # q, k and v together, rotary
+        assert {("20", "no", engine, which) for which in passes} <= engines
     assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[4:5])
     assert "not run: cudnn, S 20: impl='cudnn': expected bfloat16" in printed
     assert "S ≤ 32, C 16, float32': '" in printed

@@ -7,8 +7,9 @@ import pytest
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
-from hrm_jax.kernels.attention import attention
-from hrm_jax.kernels.pallas_attention import pallas_attention
+from hrm_jax.kernels.attention import attention, self_attention
+from hrm_jax.kernels.pallas_attention import held_whole, pallas_attention
+from hrm_jax.kernels.rotary import rotary_tables
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "gpu",
@@ -41,7 +42,7 @@ def test_kernels(length, size, dtype, causal):
         *(jnp.asarray(x) for x in oracle),
     )
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
-    for short in {length <= 128, False}:
+    for short in {held_whole(length, size, dtype), False}:
         found = _output_and_gradients(
             lambda q, k, v, short=short: pallas_attention(q, k, v, lengths, causal, short=short),
             q, k, v, do,
@@ -50,6 +51,31 @@ def test_kernels(length, size, dtype, causal):
             assert np.isfinite(a).all(), name
             scale = max(1.0, float(np.abs(b).max()))
             np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("rotated", [True, False])
+@pytest.mark.parametrize(("length", "size"), [(1, 64), (60, 32), (82, 64), (97, 32), (128, 128)])
+def test_self_attention(length, size, rotated, dtype):
+    keys = jax.random.split(jax.random.key(length), 2)
+    qkv = jax.random.normal(keys[0], (3, length, 3, 4, size), dtype)
+    do = jax.random.normal(keys[1], (3, length, 4, size), dtype)
+    rotary = rotary_tables(length, size, 1e4) if rotated else None
+
+    def run(impl, qkv, do):
+        def values(qkv, do):
+            out, back = jax.vjp(lambda x: self_attention(x, rotary, impl=impl), qkv)
+            return out, *back(do)
+
+        with jax.default_matmul_precision("highest"):
+            return [np.asarray(x, np.float32) for x in jax.jit(values)(qkv, do)]
+
+    expected = run("xla", *(x.astype(jnp.float32) for x in (qkv, do)))
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for name, a, b in zip(("o", "dqkv"), run("pallas", qkv, do), expected, strict=True):
+        assert np.isfinite(a).all(), name
+        scale = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.parametrize("engine", ["pallas", "cudnn"])
