@@ -1,4 +1,4 @@
-"""What XLA's GPU compiler makes of training steps and of attention, where there is no GPU.
+"""What XLA's GPU compiler makes of steps, evaluation and attention, where there is no GPU.
 
     python benchmarks/gpu_program.py --save            # needs pip install -e '.[gpu_compiler]'
     python benchmarks/gpu_program.py --step=configs/sudoku.py:paper,batch_size=96 --parts=30
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -31,6 +32,7 @@ from scaling import compiled, parse
 from hrm_jax import gpu_compiler, tasks
 from hrm_jax.kernels.attention import attention, self_attention
 from hrm_jax.kernels.rotary import rotary_tables
+from hrm_jax.models import act
 from hrm_jax.training.costs import Kernel, kernels
 
 SUDOKU = "configs/sudoku.py:paper,batch_size=768,microbatch_size=0"
@@ -76,6 +78,21 @@ def part(kernel: Kernel) -> tuple[str, str]:
     return kind, f"{layers[-1] if layers else 'others'}, {way}"
 
 
+def evaluation(task: Any, slots: int) -> Any:
+    """The compiled solver of puzzles with so many slots; of its loop one turn is counted."""
+    config = task.config.model
+    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    shapes = (variables, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (
+        (4 * slots, config.seq_len), (4 * slots,), ()
+    )))  # fmt: skip
+
+    def solve(*args: Any) -> Any:
+        solved = act.solve(config, *args, slots=slots, halting="q")
+        return solved.predictions, solved.steps
+
+    return gpu_compiler.compile_for_gpu(solve, *shapes)
+
+
 def with_gradients(function: Callable[..., Any], *operands: Any) -> tuple[Any, ...]:
     """A function's output and gradients, and what it takes: (function, operands, gradient)."""
 
@@ -106,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--step", action="append", metavar="FILE:PRESET[,FIELD=VALUE…]")
     parser.add_argument("--parts", type=int, default=14, help="rows of the second table")
+    parser.add_argument("--slots", type=int, default=768, help="of evaluation, of the first two")
     parser.add_argument("--lengths", type=int, nargs="*", default=[82, 901])
     parser.add_argument("--head_size", type=int, default=64)
     parser.add_argument("--tflops", type=float, default=790, help="of a bare product in bfloat16")
@@ -123,13 +141,12 @@ def main(argv: list[str] | None = None) -> None:
         notes=[compiled_for, estimate],
     )  # fmt: skip
     devices = gpu_compiler.devices()
-    divided = []
-    for step in args.step or STEPS:
-        config, _ = parse(step)
-        program = compiled(tasks.build(config), devices)
+    divided: list[Any] = []
+
+    def add(what: str, program: Any) -> list[Kernel]:
         found, memory = kernels(program), program.memory_analysis()
         table.add(
-            f"`{step}`",
+            what,
             f"{sum(kernel.flops * kernel.times for kernel in found) / 1e12:.2f}",
             f"{sum(kernel.moved_bytes * kernel.times for kernel in found) / 1e9:.1f}",
             sum(kernel.times for kernel in found),
@@ -137,8 +154,16 @@ def main(argv: list[str] | None = None) -> None:
             f"{memory.argument_size_in_bytes / 2**30:.2f}",
             f"{memory.temp_size_in_bytes / 2**30:.2f}",
         )
+        return found
+
+    for place, step in enumerate(args.step or STEPS):
+        task = tasks.build(parse(step)[0])
+        found = add(f"`{step}`", compiled(task, devices))
         if not divided or step == STEPS[1]:
             divided = [step, found]
+        if place < 2 and hasattr(task.config.model, "halt_max_steps"):
+            what = f"evaluation, one ACT step of {args.slots} puzzles, `{step}`"
+            add(what, evaluation(task, args.slots))
     table.save(args.save)
 
     step, found = divided
@@ -168,13 +193,17 @@ def main(argv: list[str] | None = None) -> None:
             "An SM has 65,536 registers; programs of an SM are as many as those last for.",
         ],
     )  # fmt: skip
-    for length in args.lengths:
-        for dtype in (jnp.bfloat16, jnp.float32):
-            for name, used in attention_kernels(length, args.head_size, dtype).items():
-                taken.add(
-                    length, args.head_size, jnp.dtype(dtype).name, name, *used,
-                    65536 // (used.threads * -(-used.registers // 8) * 8),
-                )  # fmt: skip
+    for length, dtype in itertools.product(args.lengths, (jnp.bfloat16, jnp.float32)):
+        try:
+            kernels_of = attention_kernels(length, args.head_size, dtype)
+        except RuntimeError as error:
+            taken.notes.append(f"Not known: {error}")
+            break
+        for name, used in kernels_of.items():
+            taken.add(
+                length, args.head_size, jnp.dtype(dtype).name, name, *used,
+                65536 // (used.threads * -(-used.registers // 8) * 8),
+            )  # fmt: skip
     taken.save(None if args.save is None else f"{args.save or 'gpu_program'}_kernels")
 
 

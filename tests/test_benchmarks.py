@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from hrm_jax import gpu_compiler
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
@@ -233,3 +234,26 @@ def test_scaling(capsys, tmp_path):
     assert "all-reduce" in rows[1][7]
     assert rows[1][6] == rows[3][6]  # sums of gradients: as large for any number of rows
     assert [row[3] for row in _rows(estimate)] == ["8", "256"]
+
+
+def test_gpu_program(capsys, tmp_path):
+    try:
+        gpu_compiler.devices()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY_CONFIG)
+    sizes = "model.hidden_size=128,model.puzzle_emb_ndim=128,model.forward_dtype=bfloat16"
+    step = f"{path}:laptop,model.name=hrm,model.halt_max_steps=2,{sizes}"
+    _main("gpu_program")([f"--step={step}", "--slots=4", "--lengths=20", "--head_size=32"])
+    whole, rest = capsys.readouterr().out.split("One of these steps")
+    parts, taken = rest.split("What a program")
+    training, evaluation = _rows(whole)
+    assert step in training[0]
+    assert evaluation[0].startswith("evaluation, one ACT step of 4 puzzles")
+    for row in (training, evaluation):
+        assert all(float(cell.replace(",", "")) >= 0 for cell in row[1:])
+        assert int(row[3]) > 10
+    assert sum(int(row[2]) for row in _rows(parts)) == int(training[3])
+    if jax.__version__.startswith("0.10."):  # later ones write no PTX
+        assert {"attention_self", "attention_short_back"} <= {row[3] for row in _rows(taken)}

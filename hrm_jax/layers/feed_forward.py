@@ -23,8 +23,8 @@ def swiglu_width(hidden_size: int, expansion: float, multiple: int) -> int:
 def gated_silu(gate_up: Float[Array, "*B W"]) -> Float[Array, "*B F"]:
     """silu(g) · u of g and u side by side, as one product has left them.
 
-    Its gradient is written without autodiff's two padded halves: on a GPU in one pass over memory
-    instead of five, on a CPU with fewer exponentials.
+    Its gradient is not autodiff's sum of two padded halves, which on a GPU is several passes over
+    memory instead of one.
     """
     gate, up = jnp.split(gate_up, 2, axis=-1)
     return jax.nn.silu(gate) * up

@@ -168,7 +168,7 @@ def _parts_read(lines: list[_Line]) -> dict[int, int]:
         """Bytes taken of a value, or None where all of it is."""
         total = 0
         for user, place in users.get(name, []):
-            if user.operation in ("bitcast", "convert") and _size(user.shape):
+            if user.operation in ("bitcast", "convert"):
                 inner = part(user.name)
                 if inner is None:
                     return None
