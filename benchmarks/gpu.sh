@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that needs a GPU, in one command, about 20 minutes: bash benchmarks/gpu.sh [folder for logs]
+# All that needs a GPU, in one command, about 25 minutes: bash benchmarks/gpu.sh [folder for logs]
 # First the tests, then every table that wants a GPU (kept in benchmarks/results), then the report.
 # A step that fails or runs out of time leaves its log, and the others go on.
 set -u
@@ -17,7 +17,7 @@ step() { # name, seconds, command
   echo "== $name: exit code $code"
 }
 
-HRM_JAX_TEST_PLATFORM=cuda step tests 420 python -m pytest -q -p no:cacheprovider tests/gpu
+HRM_JAX_TEST_PLATFORM=cuda step tests 540 python -m pytest -q -p no:cacheprovider tests/gpu
 step attention 300 python benchmarks/attention.py --causal --save
 step attention_tune 420 python benchmarks/attention.py --tune --engines pallas cudnn --rounds=3
 step hrm_step 240 python benchmarks/hrm_step.py --preset=paper --profile="$logs/profile" \
