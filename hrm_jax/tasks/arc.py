@@ -156,7 +156,7 @@ class ArcTest(PuzzleSet):
     def vote(self, solved: Solved) -> Ballot:
         """The votes of answers to the first N examples, on those test inputs that occur there."""
         questions = self.questions.take(slice(len(solved.predictions)))
-        asked = questions.items[: int(questions.item.max()) + 1]
+        asked = questions.items[: int(np.max(questions.item)) + 1]
         questions = dataclasses.replace(questions, items=asked)
         return vote(questions, solved.predictions, solved.q_halt)
 
@@ -244,7 +244,7 @@ def ballot_figures(ballot: Ballot, models: int = 1) -> Figures:
     """
     if all(question.answer is None for question in ballot.questions.items):
         return {}
-    votes = models * int(np.bincount(ballot.questions.item).max())
+    votes = models * int(np.max(np.bincount(ballot.questions.item)))
     passed = pass_at_k(ballot, [k for k in PASS_AT if k <= max(2, votes)])
     figures: dict[str, Any] = {name.replace("@", "_at_"): x for name, x in passed.items()}
     return {**figures, "cell_accuracy": cell_accuracy(ballot)}

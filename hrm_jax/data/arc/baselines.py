@@ -53,7 +53,7 @@ def most_frequent_colour_baseline(data: ArcData) -> Baseline:
         row = places[puzzle_of[question.task]]
         labels = train.labels[train.puzzle_indices[row] : train.puzzle_indices[row + 1]]
         counts = np.bincount(labels.reshape(-1), minlength=FIRST_COLOUR + COLOURS)
-        return np.full_like(question.source, counts[FIRST_COLOUR:].argmax())
+        return np.full_like(question.source, np.argmax(counts[FIRST_COLOUR:]))
 
     return _score(data, answer)
 

@@ -181,8 +181,8 @@ def _dominant(random: _Random) -> tuple[_Draw, _Rule]:
     def rule(grid: Grid) -> Grid:
         counts = np.bincount(grid.reshape(-1), minlength=COLOURS)[1:]
         # With a tie the output is the input, which makes the example useless: it is drawn anew.
-        clear = (counts == counts.max()).sum() == 1
-        return np.where(grid != 0, 1 + counts.argmax(), 0) if clear else grid
+        clear = (counts == np.max(counts)).sum() == 1
+        return np.where(grid != 0, 1 + np.argmax(counts), 0) if clear else grid
 
     return _scattered(palette, 60), rule
 

@@ -63,7 +63,7 @@ class Ballot:
                 f"{len(predictions)} predictions, {len(q_halt)} q_halt and {len(rows)} examples, "
                 f"expected the same number of each"
             )
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self.questions):
+        if len(rows) and not 0 <= np.min(rows) <= np.max(rows) < len(self.questions):
             raise DataError(f"examples: expected numbers below {len(self.questions)}")
         with np.errstate(over="ignore"):
             weights = 1 / (1 + np.exp(-np.asarray(q_halt, np.float64)))
