@@ -7,8 +7,8 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 `laptop`  made-up tasks of five kinds on grids of up to 5×5 cells, 0.43M parameters: 95.0% of 40
           held-out tasks are solved at the first try (seed 0; 85.0%, 92.5% with seeds 1, 2), and
           99.6% of the cells of these tries are right; copying the input gives 0% and 59.7%, one
-          colour 0% and 56.5%. Grids that must be mirrored are not learnt in that time: 0 of 6, after 1,500 steps. 164 s on two CPU
-          cores.
+          colour 0% and 56.5%. Grids that must be mirrored are not learnt in that time: 0 of 6,
+          after 1,500 steps. 164 s on two CPU cores.
 `small`   made-up tasks of all twelve kinds on grids of up to 10×10 cells, one consumer GPU.
 `paper`   30×30 canvas, 1000 augmentations of each task, 27.3M parameters and the puzzle table, the
           paper's recipe. The tasks, ARC-AGI-1 for example, are given by
