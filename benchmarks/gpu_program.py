@@ -140,7 +140,10 @@ def main(argv: list[str] | None = None) -> None:
         "gpu_program", "A training step as compiled for a GPU", COLUMNS,
         notes=[compiled_for, estimate],
     )  # fmt: skip
-    devices = gpu_compiler.devices()
+    try:
+        devices = gpu_compiler.devices()
+    except RuntimeError as error:
+        parser.error(str(error))
     divided: list[Any] = []
 
     def add(what: str, program: Any) -> list[Kernel]:

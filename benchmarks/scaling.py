@@ -164,7 +164,10 @@ def main(argv: list[str] | None = None) -> None:
         ],
     )  # fmt: skip
     largest = max(args.devices)
-    available = gpu_compiler.devices(largest) if gpu else jax.devices()
+    try:
+        available = gpu_compiler.devices(largest) if gpu else jax.devices()
+    except RuntimeError as error:
+        parser.error(str(error))
     steps = {}
     for name in args.config or CONFIGS:
         made: dict[tuple[int, int], Step] = {}

@@ -150,11 +150,11 @@ def kernel_resources(function: Callable[..., Any], *args: Any) -> dict[str, Reso
         compile_for_gpu(function, *args, dump=pathlib.Path(folder))
         for path in sorted(pathlib.Path(folder).glob("*.ptx")):
             text = path.read_text()
-            target = re.search(r"^\.target (\w+)", text, re.MULTILINE)
+            chip = re.search(r"^\.target (\w+)", text, re.MULTILINE)
             threads = re.search(r"\.(?:reqntid|maxntid) (\d+)", text)
-            if target is None or threads is None:  # constants only
+            if chip is None or threads is None:  # constants only
                 continue
-            command = [_assembler(), "-v", f"-arch={target[1]}", str(path), "-o", os.devnull]
+            command = [_assembler(), "-v", f"-arch={chip[1]}", str(path), "-o", os.devnull]
             said = subprocess.run(command, check=True, capture_output=True, text=True).stderr
             name = re.findall(r"entry function '(\w+)'", said)[0]
             registers = re.findall(r"Used (\d+) registers", said)[0]

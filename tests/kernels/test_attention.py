@@ -263,7 +263,7 @@ def test_auto_takes_what_was_measured(monkeypatch):
         device_kind = "Some GPU"
 
     used = []
-    monkeypatch.setattr(engines, "pallas_attention", lambda q, *_: used.append("pallas") or q)
+    monkeypatch.setattr(engines, "pallas_attention", lambda q, *_, **__: used.append("pallas") or q)
     measured = {engines.kind_of("Some GPU", 82, 32, jnp.dtype("float32")): "pallas"}
     monkeypatch.setattr(engines, "MEASURED", measured)
     short, long = draw(97)[:3], draw(130)[:3]  # only the first size was measured
