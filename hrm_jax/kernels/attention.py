@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, get_args
 
 import jax
@@ -76,9 +77,7 @@ def attention(
     if impl == "pallas":
         if size not in HEAD_SIZES:
             raise ValueError(f"impl='pallas': head size {size}, expected one of {HEAD_SIZES}")
-        return _by_row(
-            lambda *x: pallas_attention(x[0], x[1], x[2], x[3], causal), q, k, v, lengths
-        )
+        return _by_row(functools.partial(pallas_attention, causal=causal), q, k, v, lengths)
     if impl == "cudnn":
         if q.dtype not in (jnp.bfloat16, jnp.float16):
             raise ValueError(f"impl='cudnn': expected bfloat16 or float16, got {q.dtype}")
