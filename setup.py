@@ -30,7 +30,7 @@ setup(
         "hrm_jax": [
             "py.typed",
             "viz/page.html",
-            "inference/chat_page.html",
+            "server/chat_page.html",
             "data/text/spanish/*",
         ]
     },

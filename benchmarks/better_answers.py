@@ -19,7 +19,7 @@ from typing import Any
 
 from report import Table, add_save_flag
 
-from hrm_jax.inference.evaluate import evaluate
+from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.training.workdir import read_config
 
 COLUMNS = ("run", "answers", "puzzles solved", "blanks right", "passes a puzzle", "puzzles")

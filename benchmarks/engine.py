@@ -29,8 +29,8 @@ from report import Table, add_save_flag
 
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
-from hrm_jax.inference.decoder import Decoder
-from hrm_jax.inference.engine import Engine, Sampling
+from hrm_jax.engine.decoder import Decoder
+from hrm_jax.engine.engine import Engine, Sampling
 from hrm_jax.interop.hugging_face import to_hugging_face
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 

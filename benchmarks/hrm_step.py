@@ -36,14 +36,14 @@ import numpy as np
 from report import Table, add_save_flag
 
 from hrm_jax.compilation import compile_step, jit, run_in_main_thread
-from hrm_jax.inference.evaluate import held_out
-from hrm_jax.inference.load import load
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import act, hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.trained.evaluate import held_out
+from hrm_jax.trained.load import load
 
 COLUMNS = ("", "value", "unit")
 

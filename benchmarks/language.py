@@ -14,7 +14,7 @@ from report import Table, add_save_flag
 
 from hrm_jax.data.text.baselines import ByteNGrams, packers
 from hrm_jax.data.text.reader import read_documents
-from hrm_jax.inference.evaluate import evaluate
+from hrm_jax.trained.evaluate import evaluate
 
 _PLANS = {"shuffled_plan": "with another text's plan", "no_plan": "without a plan"}
 

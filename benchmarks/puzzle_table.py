@@ -36,8 +36,8 @@ from hrm_jax.compilation import compile_step, jit
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.act_training import ACTTrainer
 from hrm_jax.tasks.base import State
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer
 from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
 
 MIB = 2**20

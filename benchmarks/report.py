@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import jax
 
-from hrm_jax.configs import ConfigError, from_mapping, to_mapping
+from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

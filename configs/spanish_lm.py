@@ -20,7 +20,7 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 from ml_collections import ConfigDict
 
 from hrm_jax import tasks
-from hrm_jax.configs import choose_preset
+from hrm_jax.fields import choose_preset
 
 PRESETS = ("laptop", "paper")
 

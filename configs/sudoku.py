@@ -20,7 +20,7 @@ import jax
 from ml_collections import ConfigDict
 
 from hrm_jax import tasks
-from hrm_jax.configs import choose_preset
+from hrm_jax.fields import choose_preset
 
 PRESETS = ("laptop", "small", "paper")
 

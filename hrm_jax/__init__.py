@@ -4,8 +4,8 @@
 """
 
 from hrm_jax.experiment import train
-from hrm_jax.inference.load import load
-from hrm_jax.tasks.puzzle_model import PuzzleModel, Solution
+from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
+from hrm_jax.trained.load import load
 
 __version__ = "0.1.0"
 __all__ = ["PuzzleModel", "Solution", "load", "train"]

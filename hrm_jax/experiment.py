@@ -14,26 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax import tasks
-from hrm_jax.data.domino import check as domino
-from hrm_jax.data.maze.board import MazeShape
-from hrm_jax.data.maze.board import to_text as maze_text
-from hrm_jax.data.sudoku.board import to_text as sudoku_text
-from hrm_jax.inference.language import LanguageModel
-from hrm_jax.inference.load import load
-from hrm_jax.inference.samples import language_report
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.interop.hugging_face import from_hugging_face
 from hrm_jax.interop.torch import load_hrm, load_trm
 from hrm_jax.models.planner_executor import PlannerExecutorConfig
 from hrm_jax.models.trm import TRMConfig
+from hrm_jax.puzzles.domino import check as domino
+from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
+from hrm_jax.puzzles.drawing.contact_sheet import contact_sheet
+from hrm_jax.puzzles.maze.board import MazeShape
+from hrm_jax.puzzles.maze.board import to_text as maze_text
+from hrm_jax.puzzles.sudoku.board import to_text as sudoku_text
 from hrm_jax.tasks.base import RunConfig
-from hrm_jax.tasks.evaluation import solve_puzzles
-from hrm_jax.tasks.language import LanguageConfig, LanguageTask
+from hrm_jax.tasks.language.report import language_report
+from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask
+from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
+from hrm_jax.trained.load import load
 from hrm_jax.training.loop import RunResult, run
 from hrm_jax.training.processes import first_before_others, is_first
 from hrm_jax.training.sharding import for_evaluation
 from hrm_jax.training.workdir import WorkdirError, read_config
-from hrm_jax.viz import maze_boards, sudoku_boards
-from hrm_jax.viz.contact_sheet import contact_sheet
 from hrm_jax.viz.curves import plot_run
 
 log = logging.getLogger("hrm_jax")

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hrm_jax.data.arc.build import ArcSource, build_arc
-from hrm_jax.data.domino.build import DominoSource, build_domino
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
-from hrm_jax.data.maze.build import FORMATS as MAZE_FORMATS
-from hrm_jax.data.maze.build import MazeSource, build_maze
-from hrm_jax.data.sudoku.build import FORMATS, SudokuSource, build_sudoku
+from hrm_jax.puzzles.arc.build import ArcSource, build_arc
+from hrm_jax.puzzles.domino.build import DominoSource, build_domino
+from hrm_jax.puzzles.maze.build import FORMATS as MAZE_FORMATS
+from hrm_jax.puzzles.maze.build import MazeSource, build_maze
+from hrm_jax.puzzles.sudoku.build import FORMATS, SudokuSource, build_sudoku
 
 
 def _range(text: str) -> tuple[int, int]:

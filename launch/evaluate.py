@@ -5,7 +5,7 @@ import json
 import sys
 
 from hrm_jax.files import write_json
-from hrm_jax.inference.evaluate import evaluate
+from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 

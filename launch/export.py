@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import hrm_jax
-from hrm_jax.inference.language import LanguageModel
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.interop.export import export
 from hrm_jax.interop.language import LANGUAGE_FORMATS, export_language_model
 from hrm_jax.training.checkpoints import CheckpointError

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 import hrm_jax
-from hrm_jax.inference.language import LanguageModel
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.inspect import Inspection, inspect
+from hrm_jax.puzzles.inspect import Inspection, inspect
 
 
 def _print(found: Inspection) -> None:

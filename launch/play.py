@@ -12,15 +12,15 @@ import random
 import sys
 
 import hrm_jax
-from hrm_jax.data.domino.players import Player
-from hrm_jax.data.maze.board import MazeShape
 from hrm_jax.files import write_json
-from hrm_jax.inference.play import Console, converse, play_domino
-from hrm_jax.inference.strength import OPPONENTS, Match, model_player, strength
-from hrm_jax.inference.watch import held_out_puzzle, watch_puzzles
-from hrm_jax.tasks.puzzle_model import PuzzleModel
+from hrm_jax.puzzles.domino.players import Player
+from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
+from hrm_jax.puzzles.maze.board import MazeShape
+from hrm_jax.tasks.puzzles.model import PuzzleModel
+from hrm_jax.trained.play import Console, converse, play_domino
+from hrm_jax.trained.strength import OPPONENTS, Match, model_player, strength
+from hrm_jax.trained.watch import held_out_puzzle, watch_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
-from hrm_jax.viz import maze_boards, sudoku_boards
 
 _COLUMNS = "{:8} {:8} {:8} {:>6} {:>6} {:>16} {:>6} {:>6} {:>7} {:>7} {:>7}"
 

@@ -8,7 +8,7 @@ import pathlib
 import sys
 
 import hrm_jax
-from hrm_jax.inference.language import LanguageModel
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         key = os.environ.get("HRM_JAX_API_KEY") or None
     names = ("slots", "max_queue", "max_tokens", "max_body", "drain_seconds")
     try:
-        from hrm_jax.inference.server import Server, bind
+        from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
             model = hrm_jax.load(args.workdir, args.checkpoint)

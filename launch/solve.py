@@ -10,12 +10,12 @@ import pathlib
 import sys
 
 import hrm_jax
-from hrm_jax.data.maze.board import MazeShape
-from hrm_jax.data.sudoku.board import SudokuShape
-from hrm_jax.inference.votes import load_last
-from hrm_jax.tasks.puzzle_model import PuzzleModel, Solution
+from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
+from hrm_jax.puzzles.maze.board import MazeShape
+from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
+from hrm_jax.trained.votes import load_last
 from hrm_jax.training.checkpoints import CheckpointError
-from hrm_jax.viz import maze_boards, sudoku_boards
 
 
 def _read(source: str) -> list[str]:

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from hrm_jax import experiment
 from hrm_jax.compilation import run_in_main_thread
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.training import processes
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.loop import NonFiniteError

@@ -7,7 +7,7 @@ import sys
 from tqdm import tqdm
 
 import hrm_jax
-from hrm_jax.inference.browse import examples, loss_of_run, trace_puzzles
+from hrm_jax.trained.browse import examples, loss_of_run, trace_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 from hrm_jax.viz.page import MAX_EXAMPLES, Steps, write_page

@@ -31,7 +31,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 # JAX also rebuilds these from shapes and shardings, which are no arrays.
 struct.PyTreeNode.__no_type_check__ = True
 
-# Not the data room: numba cannot compile functions that are wrapped.
+# Not the rooms of data and puzzles: numba cannot compile functions that are wrapped.
 CHECKED = (
     "kernels",
     "layers",
@@ -40,8 +40,11 @@ CHECKED = (
     "tasks",
     "training",
     "interop",
-    "inference",
+    "engine",
+    "trained",
+    "server",
     "viz",
+    "puzzles.drawing",
 )
 install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 

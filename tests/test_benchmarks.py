@@ -14,7 +14,7 @@ from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from flax import traverse_util
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.models import puzzle_models
 from hrm_jax.models.puzzle_models import PuzzleModelConfig
 from hrm_jax.models.recurrent import Variables

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from hrm_jax.configs import ConfigError, require
 from hrm_jax.data.text.tokenizers import load_tokenizer
+from hrm_jax.fields import ConfigError, require
 from hrm_jax.files import atomic_path, read_json, write_json
 from hrm_jax.interop.files import Tensors, read_state_dict
 from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings

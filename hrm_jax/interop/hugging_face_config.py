@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hrm_jax.configs import ConfigError, from_mapping, require
+from hrm_jax.fields import ConfigError, from_mapping, require
 from hrm_jax.models.transformer import TransformerConfig
 
 Kind = Literal["gpt2", "llama"]

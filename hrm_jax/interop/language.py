@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hrm_jax.configs import ConfigError, from_mapping, to_mapping
+from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json
 from hrm_jax.interop.files import FORMATS, read_state_dict, split_suffix, write_state_dict
 from hrm_jax.interop.hugging_face import from_hugging_face, save_pretrained

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from hrm_jax.configs import ConfigError, from_mapping, require, unknown_field
+from hrm_jax.fields import ConfigError, from_mapping, require, unknown_field
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig

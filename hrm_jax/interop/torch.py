@@ -12,7 +12,7 @@ from hrm_jax.interop.reference_config import from_reference_config
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.puzzle_models import PuzzleModelConfig
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.tasks.puzzle_model import PuzzleModel
+from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 
 def load_hrm(

@@ -1,4 +1,4 @@
-"""Greedy continuation of a batch of texts; `hrm_jax.inference.engine` does more."""
+"""Greedy continuation of a batch of texts; `hrm_jax.engine.engine` does more."""
 
 from __future__ import annotations
 

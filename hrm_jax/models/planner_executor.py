@@ -25,7 +25,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal

@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.attention import CachedAttention, LayerCache

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from jaxtyping import Array, PRNGKeyArray
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.layers.block import ReasoningModule
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import recurrent

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.optim.adam_atan2 import Form, adam_atan2
 
 

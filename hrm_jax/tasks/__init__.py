@@ -7,14 +7,14 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.configs import ConfigError, from_mapping, to_mapping
-from hrm_jax.tasks.arc import ArcConfig, ArcTask
+from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.tasks.base import RunConfig
-from hrm_jax.tasks.domino import DominoConfig, DominoTask
-from hrm_jax.tasks.maze import MazeConfig, MazeTask
-from hrm_jax.tasks.pairs import PairConfig, PairTask
-from hrm_jax.tasks.sudoku import SudokuConfig, SudokuTask
-from hrm_jax.tasks.text import TextConfig, TextTask
+from hrm_jax.tasks.language.pairs import PairConfig, PairTask
+from hrm_jax.tasks.language.text import TextConfig, TextTask
+from hrm_jax.tasks.puzzles.arc import ArcConfig, ArcTask
+from hrm_jax.tasks.puzzles.domino import DominoConfig, DominoTask
+from hrm_jax.tasks.puzzles.maze import MazeConfig, MazeTask
+from hrm_jax.tasks.puzzles.sudoku import SudokuConfig, SudokuTask
 
 _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "sudoku": (SudokuConfig, SudokuTask),

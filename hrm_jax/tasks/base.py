@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from hrm_jax.configs import require
 from hrm_jax.data.identity import Identity
+from hrm_jax.fields import require
 
 Metrics = Mapping[str, Array]
 """Name to a float32 pair [2]: a sum and the number of things summed. `tokens`, if it is there, sums

@@ -18,7 +18,7 @@ import jax
 from tqdm.auto import tqdm
 
 from hrm_jax.compilation import compile_step, hoist_constants, jit
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.training.checkpoints import Checkpoints
 from hrm_jax.training.metrics import MetricWriter, averages, read_metrics

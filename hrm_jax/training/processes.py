@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hrm_jax.compilation import jit
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 
 _FAILED = 3  # exit code
 AGAIN = "Start all processes again with the same commands: they go on from the last checkpoint."

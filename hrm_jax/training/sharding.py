@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from hrm_jax.configs import require
+from hrm_jax.fields import require
 from hrm_jax.tasks.base import MeshConfig, State
 
 _ROWS = PartitionSpec(("data", "fsdp"))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hrm_jax.configs import ConfigError, unknown_field
+from hrm_jax.fields import ConfigError, unknown_field
 from hrm_jax.tasks.base import Figures, RunConfig
 
 StopReason = Literal["token_limit", "max_iterations", "early_stopping"]

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.configs import ConfigError, from_mapping, to_mapping
 from hrm_jax.data.identity import Identity
+from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json, write_text
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.training.processes import is_first, require_same

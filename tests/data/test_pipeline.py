@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from hrm_jax.data.npy_folder import PuzzleSet
 from hrm_jax.data.pipeline import PuzzleBatches, batch_iterator
-from hrm_jax.data.puzzles import PuzzleSet
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import hrm_jax
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.export import export
 from hrm_jax.interop.files import FORMATS, SUFFIXES, read_state_dict
 from hrm_jax.interop.hrm_names import from_reference

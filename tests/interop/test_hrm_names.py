@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hrm_names import from_reference, to_reference
 from hrm_jax.interop.reference_config import from_reference_config
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.configs import ConfigError
 from hrm_jax.data.text.tokenizers import ByteTokenizer, load_tokenizer
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop import hugging_face
 from hrm_jax.interop.hugging_face import from_hugging_face, save_pretrained, to_hugging_face
 from hrm_jax.interop.language import parameter_shapes

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import FORMATS, SUFFIXES
 from hrm_jax.interop.hugging_face import from_hugging_face
 from hrm_jax.interop.language import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.interop.reference_config import from_reference_config, to_reference_config
 from hrm_jax.models.hrm import HRMConfig

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.torch import load_hrm
 
 

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.language import parameter_shapes
 from hrm_jax.interop.torch_names import from_torch_names, to_torch_names
 from hrm_jax.models.planner_executor import PlannerExecutorConfig

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.export import export
 from hrm_jax.interop.files import FORMATS, SUFFIXES, read_state_dict
 from hrm_jax.interop.hrm_names import from_reference, to_reference

@@ -11,10 +11,10 @@ import sys
 import numpy as np
 import pytest
 
-from hrm_jax.data.arc.build import build_arc, read_arc
-from hrm_jax.inference import arc
 from hrm_jax.models.act import Solved
+from hrm_jax.puzzles.arc.build import build_arc, read_arc
 from hrm_jax.tasks import parse
+from hrm_jax.trained import arc
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = {"num_train": 6, "num_test": 3, "num_aug": 2, "test_aug": 1, "side": 4}

@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from hrm_jax.data.domino.build import DominoSource, build_domino
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.inspect import inspect
-from hrm_jax.data.maze.build import MazeSource, build_maze
-from hrm_jax.data.puzzles import PuzzleSet, write_npy
-from hrm_jax.data.sudoku.build import SudokuSource, build_sudoku
+from hrm_jax.data.npy_folder import PuzzleSet, write_npy
+from hrm_jax.puzzles.domino.build import DominoSource, build_domino
+from hrm_jax.puzzles.inspect import inspect
+from hrm_jax.puzzles.maze.build import MazeSource, build_maze
+from hrm_jax.puzzles.sudoku.build import SudokuSource, build_sudoku
 
 SUDOKU: dict = {"size": 4, "num_train": 12, "num_test": 6, "givens": (6, 9)}
 

@@ -8,8 +8,8 @@ import pytest
 
 import hrm_jax
 from hrm_jax import experiment
-from hrm_jax.configs import ConfigError
-from hrm_jax.inference.language import LanguageModel
+from hrm_jax.engine.language import LanguageModel
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import read_state_dict
 from hrm_jax.training.workdir import WorkdirError
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from hrm_jax.inference.load import load
+from hrm_jax.trained.load import load
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.metrics import read_metrics
 

@@ -13,7 +13,7 @@ from hrm_jax.models.hrm import HRM, HRMConfig
 from hrm_jax.models.puzzle_models import think
 from hrm_jax.models.recurrent import Thought
 from hrm_jax.models.trm import TRM, TRMConfig
-from hrm_jax.tasks.evaluation import solve_puzzles
+from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
 
 SMALL = HRMConfig(
     seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, H_layers=1, L_layers=1,

@@ -20,7 +20,7 @@ from hrm_jax.models import act
 from hrm_jax.models.hrm import HRM, HRMConfig
 from hrm_jax.models.trm import TRM
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.act_training import ACTTrainer, segment_gradients, segment_loss
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, segment_gradients, segment_loss
 
 METRICS = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
 EMBEDDINGS = "model.inner.puzzle_emb.local_weights"

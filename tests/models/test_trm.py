@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.layers.block import PostNormBlock
 from hrm_jax.models import act, puzzle_models, trm
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer
 
 SUDOKU = TRMConfig(seq_len=81, vocab_size=11, puzzle_emb_ndim=512)
 TINY = TRMConfig(

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.optim.adam_atan2 import adam_atan2, scale_by_adam_atan2
 from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate, warmup_cosine
 from hrm_jax.optim.sign_sgd import sparse_sign_sgd
@@ -111,7 +111,7 @@ def test_training_step_never_makes_a_dense_gradient():
     """The whole step: the table of a million rows is only read from and scattered to, in place."""
     from hrm_jax.models import hrm
     from hrm_jax.models.hrm import HRMConfig
-    from hrm_jax.tasks.act_training import ACTTrainer
+    from hrm_jax.tasks.puzzles.act_training import ACTTrainer
 
     rows = 1_000_000
     config = HRMConfig(

@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError, to_mapping
-from hrm_jax.data.arc.build import ArcSource, read_arc
-from hrm_jax.data.arc.questions import Questions
-from hrm_jax.data.arc.synthetic import generate_tasks
-from hrm_jax.data.arc.tokens import decode, encode
 from hrm_jax.data.errors import DataError
+from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models.act import Solved
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.tasks import evaluation, puzzle_model
+from hrm_jax.puzzles.arc.build import ArcSource, read_arc
+from hrm_jax.puzzles.arc.questions import Questions
+from hrm_jax.puzzles.arc.synthetic import generate_tasks
+from hrm_jax.puzzles.arc.tokens import decode, encode
 from hrm_jax.tasks.base import State, Task
-from hrm_jax.tasks.losses import IGNORED
-from hrm_jax.tasks.puzzle_model import PuzzleModel
+from hrm_jax.tasks.puzzles import evaluation
+from hrm_jax.tasks.puzzles import model as puzzle_model
+from hrm_jax.tasks.puzzles.losses import IGNORED
+from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.training.workdir import WorkdirError
 
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "arc.py"

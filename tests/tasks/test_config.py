@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError, from_mapping
+from hrm_jax.fields import ConfigError, from_mapping
 
 
 @pytest.mark.parametrize(

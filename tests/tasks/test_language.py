@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.text.pairs import encode_pairs
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD
+from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import Task
-from hrm_jax.tasks.language import code_information
+from hrm_jax.tasks.language.task import code_information
 
 SIZES = {
     "hidden_size": 32,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.tasks.losses import (
+from hrm_jax.tasks.puzzles.losses import (
     IGNORED,
     binary_cross_entropy,
     correctness,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError, to_mapping
-from hrm_jax.data.maze.board import to_text
-from hrm_jax.data.maze.scores import score
+from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
+from hrm_jax.puzzles.maze.board import to_text
+from hrm_jax.puzzles.maze.scores import score
 from hrm_jax.tasks.base import Task
-from hrm_jax.tasks.puzzle_model import PuzzleModel
+from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "puzzle_emb_ndim": 32}
@@ -114,6 +114,6 @@ def test_a_maze_is_solved_as_text():
 
 
 def _square():
-    from hrm_jax.data.maze.board import MazeShape
+    from hrm_jax.puzzles.maze.board import MazeShape
 
     return MazeShape(5, 5)

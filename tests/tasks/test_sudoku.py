@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.data.sudoku.board import SudokuShape, from_tokens, is_solution
-from hrm_jax.data.sudoku.build import SudokuSource, build_sudoku
+from hrm_jax.fields import ConfigError
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution
+from hrm_jax.puzzles.sudoku.build import SudokuSource, build_sudoku
 from hrm_jax.tasks.base import Task, over_microbatches
-from hrm_jax.tasks.evaluation import evaluate_puzzles, solve_puzzles
-from hrm_jax.tasks.losses import IGNORED
-from hrm_jax.tasks.sudoku import SudokuTask
+from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, solve_puzzles
+from hrm_jax.tasks.puzzles.losses import IGNORED
+from hrm_jax.tasks.puzzles.sudoku import SudokuTask
 
 FOUR = SudokuShape.of(4)
 

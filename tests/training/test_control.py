@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError
 from hrm_jax.data.identity import Identity
+from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import State, pair
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.control import create_training_controller

@@ -19,11 +19,11 @@ import pytest
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
-from hrm_jax.configs import ConfigError
-from hrm_jax.inference.evaluate import evaluate
-from hrm_jax.inference.load import load
-from hrm_jax.tasks.evaluation import evaluate_puzzles
-from hrm_jax.tasks.sudoku import SudokuTask
+from hrm_jax.fields import ConfigError
+from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles
+from hrm_jax.tasks.puzzles.sudoku import SudokuTask
+from hrm_jax.trained.evaluate import evaluate
+from hrm_jax.trained.load import load
 from hrm_jax.training import loop
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.loop import NonFiniteError

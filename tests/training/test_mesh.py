@@ -14,10 +14,10 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError
-from hrm_jax.inference.load import load
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.export import export
 from hrm_jax.tasks.base import MeshConfig
+from hrm_jax.trained.load import load
 from hrm_jax.training import loop
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.sharding import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from hrm_jax.configs import ConfigError
+from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import State
 from hrm_jax.training import processes
 from hrm_jax.training.sharding import for_evaluation, make_mesh

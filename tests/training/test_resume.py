@@ -11,11 +11,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.data.sudoku.board import SudokuShape
-from hrm_jax.data.sudoku.csv import write_csv
-from hrm_jax.data.sudoku.generator import generate_split
-from hrm_jax.inference.load import load
-from hrm_jax.tasks.sudoku import SudokuTask
+from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.puzzles.sudoku.csv import write_csv
+from hrm_jax.puzzles.sudoku.generator import generate_split
+from hrm_jax.tasks.puzzles.sudoku import SudokuTask
+from hrm_jax.trained.load import load
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 

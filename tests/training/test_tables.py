@@ -6,12 +6,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from hrm_jax import tasks
-from hrm_jax.configs import ConfigError
-from hrm_jax.data.puzzles import PuzzleSet, write_npy
-from hrm_jax.data.sudoku.board import SudokuShape, to_tokens
-from hrm_jax.data.sudoku.generator import generate
-from hrm_jax.inference.load import load
-from hrm_jax.tasks.evaluation import evaluate_puzzles
+from hrm_jax.data.npy_folder import PuzzleSet, write_npy
+from hrm_jax.fields import ConfigError
+from hrm_jax.puzzles.sudoku.board import SudokuShape, to_tokens
+from hrm_jax.puzzles.sudoku.generator import generate
+from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles
+from hrm_jax.trained.load import load
 from hrm_jax.training import loop
 from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
 

@@ -17,8 +17,8 @@ import pytest
 
 import hrm_jax
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.puzzles import PuzzleSet, read_npy, write_npy
-from hrm_jax.inference.browse import examples, loss_of_run, trace_puzzles
+from hrm_jax.data.npy_folder import PuzzleSet, read_npy, write_npy
+from hrm_jax.trained.browse import examples, loss_of_run, trace_puzzles
 from hrm_jax.viz.page import Steps, guess_kind, payload, render_page, write_page
 
 HOSTILE = "</script><script>alert(1)</script><!-- {{data}} & \u2028 \"'"

@@ -10,9 +10,9 @@ import shutil
 import numpy as np
 import pytest
 
-from hrm_jax.data.puzzles import PuzzleSet, write_npy
-from hrm_jax.data.sudoku.board import SudokuShape, to_tokens
-from hrm_jax.data.sudoku.generator import generate
+from hrm_jax.data.npy_folder import PuzzleSet, write_npy
+from hrm_jax.puzzles.sudoku.board import SudokuShape, to_tokens
+from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.viz.page import Steps, render_page, write_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -260,3 +260,11 @@ def load_tokenizer(name_or_path: str) -> Tokenizer:
         ImportError: The package `tokenizers` is needed and not installed.
     """
     return ByteTokenizer() if name_or_path == "bytes" else PretrainedTokenizer(name_or_path)
+
+
+def suppressed_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Special tokens that a model is never to give; the EOS is not among them."""
+    special = {tokenizer.pad_id, tokenizer.bos_id} - {None, tokenizer.eos_id}
+    if isinstance(tokenizer, ByteTokenizer):
+        special |= {PLAN}
+    return tuple(sorted(token for token in special if token is not None))

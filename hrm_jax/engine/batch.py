@@ -1,0 +1,274 @@
+"""The batch that is served: who has which row, what is read and made next, and its shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from hrm_jax.engine.requests import AnswerText, Event, FinishReason, Handle
+from hrm_jax.engine.sampling import Choice, Sampling
+from hrm_jax.engine.slots import MAX_STEPS, Made, Programs, shape_of, window_of
+from hrm_jax.models.transformer import Cache
+
+_SMALLEST_WINDOW = 64
+_ROOM = 64  # new tokens that a batch is given room for when it is moved
+_WORTH_MOVING = 16  # steps to go, for a smaller batch
+
+
+@dataclasses.dataclass(eq=False)
+class Request:
+    """A request on its way through the engine.
+
+    Attributes:
+        handle: What the caller has.
+        tokens: What the model is fed before it makes tokens.
+        added: Added to their embeddings, float32 [n, D], or None.
+        sampling: How tokens are chosen.
+        stops: Tokens that end it.
+        text: The answer's text.
+        left: Tokens that it may still make.
+        read: Tokens of the prompt in the cache.
+        made: Tokens of the answer.
+    """
+
+    handle: Handle
+    tokens: list[int]
+    added: np.ndarray | None
+    sampling: Sampling
+    stops: list[int]
+    text: AnswerText
+    left: int
+    read: int = 0
+    made: int = 0
+
+    @property
+    def position(self) -> int:
+        """Position of the token that is fed next, once the prompt is read."""
+        return len(self.tokens) - 1 + self.made
+
+    def take(self, made: Made, row: int) -> list[Event]:
+        """The events of what `row` has made."""
+        events: list[Event] = []
+        reason: FinishReason | None = None
+        for step in range(MAX_STEPS):
+            token = int(made.token[step, row])
+            if token < 0 or reason is not None:
+                break
+            self.made += 1
+            self.left -= 1
+            text, stopped = "", token in self.stops
+            if not stopped:
+                text, stopped = self.text.feed(token)
+            if stopped:
+                reason = "stop"
+            elif self.left == 0:
+                reason = "length"
+            if reason is not None:
+                rest, stopped = self.text.finish()
+                text, reason = text + rest, "stop" if stopped else reason
+            count = max(self.sampling.logprobs, 0)
+            ids, values = made.top[step, row, :count], made.top_logprob[step, row, :count]
+            top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+            events.append(Event(token, text, float(made.logprob[step, row]), top, reason))
+        return events
+
+
+class Batch:
+    """Requests in rows, and one whose prompt is being read; for one thread at a time.
+
+    Attributes:
+        entering: The request whose prompt is being read.
+    """
+
+    def __init__(self, programs: Programs, slots: int, max_length: int, chunk: int) -> None:
+        """Makes a batch without requests.
+
+        Args:
+            programs: Of the model.
+            slots: Most requests with a row.
+            max_length: Most tokens of a request, its answer included.
+            chunk: Tokens of a prompt that are read at once.
+        """
+        self._programs = programs
+        self._slots = slots
+        self._max_length = max_length
+        self._chunk = min(chunk, max_length)
+        self._sizes = _row_sizes(slots)
+        self._spare: Cache | None = None  # of the largest batch so far, to be used again
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all requests."""
+        self.entering: Request | None = None
+        self._cache: Cache = None  # of `entering`
+        self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
+        self._in_rows: list[Request | None] = [None] * self._sizes[0]
+
+    @property
+    def served(self) -> list[Request]:
+        """Requests that have a row."""
+        return [request for request in self._in_rows if request is not None]
+
+    @property
+    def free(self) -> int:
+        """How many more requests could have a row."""
+        return self._slots - len(self.served) - (self.entering is not None)
+
+    def remove(self, request: Request) -> None:
+        """Forgets a request."""
+        if request is self.entering:
+            self.entering = self._cache = None
+        else:
+            self._in_rows[self._in_rows.index(request)] = None
+
+    def enter(self, request: Request) -> None:
+        """Begins to read a request's prompt."""
+        self.entering = request
+        self._cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
+
+    def read(self, ahead: Sequence[Request]) -> bool:
+        """Reads a chunk of the entering prompt; gives it a row when all is read.
+
+        Args:
+            ahead: Requests that will enter next.
+
+        Returns:
+            Whether a chunk was read: the last token of a prompt is left to `decode`.
+        """
+        request = self.entering
+        assert request is not None
+        end = len(request.tokens) - 1
+        unread = request.read < end
+        if unread:
+            self._read_chunk(request, end)
+        if request.read == end:
+            self._join(request, ahead)
+        return unread
+
+    def _read_chunk(self, request: Request, end: int) -> None:
+        small = -(-self._chunk // 4)
+        size = small if end - request.read <= 2 * small else self._chunk
+        # A chunk at the end of the model's length begins earlier and reads some tokens again.
+        start = max(0, min(request.read, self._max_length - size))
+        stop = min(end, start + size)
+        tokens = np.zeros(size, np.int32)
+        tokens[: stop - start] = request.tokens[start:stop]
+        added = np.zeros((size, self._programs.config.hidden_size), np.float32)
+        if request.added is not None:
+            added[: stop - start] = request.added[start:stop]
+        if start + size > window_of(self._cache):
+            self._cache = self._programs.widen(self._cache, _reading_window(start + size))
+        self._cache = self._programs.prefill(self._cache, tokens, start, added)
+        request.read = stop
+
+    def _join(self, request: Request, ahead: Sequence[Request]) -> None:
+        size, window, served = len(self._in_rows), self._window(), len(self.served)
+        if served == size:
+            expected = min(self._slots, served + 1 + len(ahead))
+            size = next(s for s in self._sizes if s >= expected)
+        if len(request.tokens) > window or size > len(self._in_rows):
+            # With room for those who come next and for some tokens of each.
+            needs = (len(r.tokens) + min(r.left, _ROOM) for r in [request, *ahead])
+            window = max(window, _window(max(needs)))
+        self._fit(size, window)
+        row = self._in_rows.index(None)
+        last = np.zeros(self._programs.config.hidden_size, np.float32)
+        if request.added is not None:
+            last = request.added[-1]
+        self._rows = self._programs.join(
+            self._rows, row, self._cache, request.tokens, request.left, last, request.stops,
+            Choice.of(request.sampling),
+        )  # fmt: skip
+        self._in_rows[row] = request
+        self.entering = self._cache = None
+
+    def decode(self, waiting: bool) -> list[tuple[Request, list[Event]]]:
+        """Takes steps: one while prompts are read or first tokens are due, else several.
+
+        Args:
+            waiting: Whether others wait; then no more steps than until a slot may be free.
+
+        Returns:
+            The events of each request; those that have ended keep their row until `remove`.
+        """
+        served = self.served
+        due = any(request.made == 0 for request in served)
+        if due or self.entering is not None or (waiting and self.free):
+            steps = 1
+        elif waiting:
+            steps = min(MAX_STEPS, min(request.left for request in served))
+        else:
+            steps = min(MAX_STEPS, max(request.left for request in served))
+        self._make_room(served, steps, shrink=not waiting and self.entering is None)
+        alive = np.array([request is not None for request in self._in_rows])
+        alternatives = any(request.sampling.logprobs > 0 for request in served)
+        self._rows, made = self._programs.decode(self._rows, alive, steps, alternatives)
+        made = jax.device_get(made)
+        return [
+            (request, request.take(made, row))
+            for row, request in enumerate(self._in_rows)
+            if request is not None
+        ]
+
+    def _make_room(self, served: list[Request], steps: int, shrink: bool) -> None:
+        """Fits the batch to those served and the positions they may reach."""
+        need = max(r.position + min(steps, r.left) for r in served)
+        size, window = len(self._in_rows), self._window()
+        roomy = _window(max(r.position + min(r.left, _ROOM) for r in served))
+        if need > window:
+            window = roomy
+        if shrink and max(r.left for r in served) >= _WORTH_MOVING:
+            smaller = next(s for s in self._sizes if s >= len(served))
+            if smaller < size or roomy <= window // 2:
+                size, window = smaller, roomy
+        self._fit(size, window)
+
+    def _window(self) -> int:
+        return window_of(self._rows.cache)
+
+    def _fit(self, size: int, window: int) -> None:
+        """Moves what is served into the first rows of a batch of this shape, if it has another."""
+        old = (len(self._in_rows), self._window())
+        if (size, window) == old:
+            return
+        room, self._spare = self._spare, None
+        if room is None or shape_of(room) != (size, window):
+            self._spare = room
+            room = self._programs.empty_cache(size, window)
+        source = [row for row, request in enumerate(self._in_rows) if request is not None]
+        served = [self._in_rows[row] for row in source]
+        free = size - len(source)
+        left = self._rows.cache
+        self._rows = self._programs.fit(self._rows, source + [-1] * free, room)
+        self._in_rows = served + [None] * free
+        # New memory is slow, so that of the largest batch is kept for when many come again.
+        kept = 0 if self._spare is None else math.prod(shape_of(self._spare))
+        if math.prod(old) > max(size * window, kept):
+            self._spare = left
+
+
+def _row_sizes(slots: int) -> list[int]:
+    """Sizes a batch may have: powers of two and the number of slots.
+
+    Not 1: XLA's CPU compiler copies the whole cache for a batch of one row.
+    """
+    sizes = [2**i for i in range(1, slots.bit_length())]
+    return [*(size for size in sizes if size < slots), max(2, slots)]
+
+
+def _window(need: int) -> int:
+    """The smallest room for so many positions: 64, 96, 128, 192, 256, …"""
+    room = max(_SMALLEST_WINDOW, 1 << (need - 1).bit_length())
+    return room * 3 // 4 if room > _SMALLEST_WINDOW and need <= room * 3 // 4 else room
+
+
+def _reading_window(need: int) -> int:
+    """Room for a prompt that is read: 64, 256, 1024, …; few, for each is compiled for."""
+    room = _SMALLEST_WINDOW
+    while room < need:
+        room *= 4
+    return room

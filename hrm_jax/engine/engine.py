@@ -1,0 +1,427 @@
+"""Generates for many requests at once: they join and leave a running batch between its steps.
+
+Requests stand in the rows of a batch whose size, and room for positions, are about the smallest of
+a few that hold them (`hrm_jax.engine.slots`). A prompt is read in chunks; between two chunks (or
+a few, where many wait) the others take a step, so that a long prompt does not hold them up. Where
+nobody waits, several steps are one call of the device.
+
+A request's tokens depend on its prompt, its `Sampling` and the model only. The draws are the same
+whoever else is served; logits are the same up to rounding, since a batch of another shape may add
+numbers in another order (float32: about 1e-6).
+
+References:
+    Yu et al., Orca (OSDI 2022), for scheduling by steps; Kwon et al., vLLM
+    (https://arxiv.org/abs/2309.06180).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from hrm_jax.engine.batch import Batch, Request
+from hrm_jax.engine.decoder import Decoder
+from hrm_jax.engine.requests import (
+    AnswerText,
+    Completion,
+    Event,
+    Handle,
+    QueueFull,
+    RequestError,
+)
+from hrm_jax.engine.sampling import Sampling
+from hrm_jax.engine.slots import Programs
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "Event",
+    "Handle",
+    "QueueFull",
+    "RequestError",
+    "Sampling",
+    "Stats",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What an engine has done since it was made.
+
+    Attributes:
+        running: Requests that are being served.
+        waiting: Requests in the queue.
+        finished: Requests that have ended, by reason: those of `Event`, and "error".
+        prompt_tokens: Tokens read.
+        generated_tokens: Tokens made.
+        compilations: How often each program was compiled, by its name and shape.
+        queue_seconds: Time in the queue, all requests that left it together.
+        first_token_seconds: Time from submission to the first token, all together.
+        total_seconds: Time from submission to the end, all together.
+    """
+
+    running: int
+    waiting: int
+    finished: Mapping[str, int]
+    prompt_tokens: int
+    generated_tokens: int
+    compilations: Mapping[str, int]
+    queue_seconds: float
+    first_token_seconds: float
+    total_seconds: float
+
+
+class Engine:
+    """Serves requests with continuous batching; see the module.
+
+    Attributes:
+        decoder: What it generates from.
+        slots: Most requests served at once.
+        max_length: Most tokens of a prompt and its answer together.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        slots: int = 8,
+        max_length: int = 0,
+        prefill_chunk: int = 64,
+        max_queue: int = 256,
+    ) -> None:
+        """Puts the weights on the device; programs are compiled when they are first needed.
+
+        Args:
+            decoder: What to generate from.
+            slots: Most requests served at once.
+            max_length: Most tokens of a prompt and its answer together; 0 takes the model's.
+            prefill_chunk: Tokens of a prompt that are read at once.
+            max_queue: Most requests that wait.
+
+        Raises:
+            ValueError: A value is out of range; names it.
+        """
+        limit = decoder.config.max_length
+        for name, value, most in (
+            ("slots", slots, None),
+            ("max_length", max_length or limit, limit),
+            ("prefill_chunk", prefill_chunk, None),
+            ("max_queue", max_queue, None),
+        ):
+            if value < 1 or (most is not None and value > most):
+                expected = "at least 1" + (f" and at most {most}" if most else "")
+                raise ValueError(f"{name}: expected {expected}, got {value}")
+        if decoder.config.max_length < 2 or not decoder.config.causal:
+            raise ValueError("decoder: expected a causal model of at least 2 positions")
+        self.decoder = decoder
+        self.slots = slots
+        self.max_length = max_length or limit
+        self._max_queue = max_queue
+        self._programs = Programs(decoder.config, decoder.params, decoder.suppressed)
+
+        # The queue, counts and thread are guarded by `_mutex`; the batch belongs to who holds
+        # `_stepping`. Nobody waits for `_stepping` while holding `_mutex`.
+        self._mutex = threading.Condition()
+        self._queue: collections.deque[Request] = collections.deque()
+        self._ids = itertools.count(1)
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._draining = False
+        self._woken = False
+        self._running = 0
+        self._finished: collections.Counter[str] = collections.Counter()
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._seconds = {"queue": 0.0, "first": 0.0, "total": 0.0}
+
+        self._stepping = threading.RLock()
+        self._batch = Batch(self._programs, slots, self.max_length, prefill_chunk)
+
+    # Callers' side
+
+    def submit(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Handle:
+        """Takes a request into the queue; any thread may call.
+
+        An answer ends with "length" where prompt and answer together reach `max_length`.
+
+        Args:
+            prompt: Text, or tokens without special ones.
+            sampling: How tokens are chosen.
+
+        Raises:
+            RequestError: The prompt is empty and the tokenizer has no first token, is too long to
+                leave room for an answer, or has tokens that the model does not have.
+            QueueFull: Too many requests wait.
+        """
+        sampling = sampling or Sampling()
+        vocabulary = self.decoder.config.vocab_size
+        ids = self.decoder.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens, added = self.decoder.prepared([int(i) for i in ids])
+        if not tokens:
+            raise RequestError("prompt: empty, and the tokenizer has no token to begin with")
+        if len(tokens) >= self.max_length:
+            raise RequestError(
+                f"prompt: expected at most {self.max_length - 1} tokens, so that an answer fits "
+                f"into {self.max_length}, got {len(tokens)}"
+            )
+        for where, token in [
+            *(("prompt", token) for token in tokens),
+            *(("stop_tokens", token) for token in sampling.stop_tokens),
+        ]:
+            if not 0 <= token < vocabulary:
+                raise RequestError(f"{where}: expected tokens in [0, {vocabulary}), got {token}")
+        stops = list(sampling.stop_tokens)
+        if self.decoder.tokenizer.eos_id is not None and not sampling.ignore_eos:
+            stops.append(self.decoder.tokenizer.eos_id)
+        with self._mutex:
+            if self._closing or self._draining:
+                raise RequestError("the engine is closing")
+            if len(self._queue) >= self._max_queue:
+                raise QueueFull(f"{len(self._queue)} requests wait already, no more are taken")
+            request = Request(
+                Handle(self, f"request-{next(self._ids)}", len(tokens)),
+                tokens,
+                added,
+                sampling,
+                stops,
+                AnswerText(self.decoder.tokenizer, tuple(sampling.stop)),
+                left=min(sampling.max_new_tokens, self.max_length - len(tokens)),
+            )
+            self._queue.append(request)
+            self._mutex.notify_all()
+        return request.handle
+
+    def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
+        """Serves one request and waits for it; arguments as those of `Sampling`."""
+        return self.submit(prompt, Sampling(**sampling)).result()
+
+    def batch_generate(
+        self, prompts: Sequence[str | Sequence[int]], **sampling: Any
+    ) -> list[Completion]:
+        """Serves any number of requests and waits for them; answers in the order of the prompts.
+
+        All take the same `Sampling`, the seed too.
+        """
+        options = Sampling(**sampling)
+        handles: list[Handle] = []
+        done = 0
+        for prompt in prompts:
+            while True:
+                try:
+                    handles.append(self.submit(prompt, options))
+                    break
+                except QueueFull:
+                    if done == len(handles):  # the queue is full of others' requests
+                        raise
+                    handles[done].result()
+                    done += 1
+        return [handle.result() for handle in handles]
+
+    async def stream(self, prompt: str | Sequence[int], **sampling: Any) -> AsyncIterator[Event]:
+        """Serves one request, event by event; leaving the iteration early cancels it."""
+        handle = self.submit(prompt, Sampling(**sampling))
+        try:
+            async for event in handle:
+                yield event
+        finally:
+            handle.cancel()
+
+    @property
+    def stats(self) -> Stats:
+        """What was done until now."""
+        with self._mutex:
+            return Stats(
+                running=self._running,
+                waiting=len(self._queue),
+                finished=dict(self._finished),
+                prompt_tokens=self._counts["prompt"],
+                generated_tokens=self._counts["generated"],
+                compilations=dict(self._programs.compiled),
+                queue_seconds=self._seconds["queue"],
+                first_token_seconds=self._seconds["first"],
+                total_seconds=self._seconds["total"],
+            )
+
+    # The background thread
+
+    @property
+    def running(self) -> bool:
+        """Whether the background thread works."""
+        return self._thread is not None
+
+    def start(self) -> None:
+        """Starts the thread that serves requests, if it does not run."""
+        with self._mutex:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+                self._thread.start()
+
+    def close(self, drain: bool = False) -> None:
+        """Ends the background thread; no requests are taken any more.
+
+        Args:
+            drain: Whether requests that were taken are served first; else they are cancelled.
+        """
+        with self._mutex:
+            self._draining = True
+        if drain:
+            while self.step() if not self.running else self._wait_until_idle():
+                pass
+        with self._mutex:
+            self._closing = True
+            thread = self._thread
+            self._mutex.notify_all()
+        if thread is not None:
+            thread.join()
+        with self._stepping:
+            for request in self._all():
+                request.handle.cancelled = True
+            self._drop_cancelled()
+
+    def __enter__(self) -> Engine:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wake(self) -> None:
+        """Makes the background thread look for requests that were cancelled."""
+        with self._mutex:
+            self._woken = True
+            self._mutex.notify_all()
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            for request in self._all():
+                self._end(request, "error", [], error)
+            raise
+        finally:
+            with self._mutex:
+                self._thread = None
+                self._mutex.notify_all()
+
+    def _serve(self) -> None:
+        while True:
+            with self._mutex:
+                self._mutex.wait_for(lambda: self._closing or self._woken or self._queue)
+                self._woken = False
+            while not self._closing and self.step():
+                pass
+            if self._closing:
+                return
+            with self._mutex:
+                self._mutex.notify_all()  # whoever waits until nothing is left to do
+
+    def _wait_until_idle(self) -> bool:
+        with self._mutex:
+            self._mutex.wait_for(lambda: self._thread is None or not self._busy())
+            return self._busy()
+
+    def _busy(self) -> bool:
+        return self._running > 0 or len(self._queue) > 0
+
+    # Rounds
+
+    def step(self) -> bool:
+        """One round: chunks of prompts, then a few steps of all that are being served.
+
+        Returns:
+            Whether something is left to do.
+        """
+        with self._stepping:
+            try:
+                self._drop_cancelled()
+                self._read()
+                if self._batch.served:
+                    for request, events in self._batch.decode(waiting=bool(self._queue)):
+                        self._hand_over(request, events)
+            except Exception as error:
+                self._fail(error)
+            with self._mutex:
+                return self._busy()
+
+    def _all(self) -> list[Request]:
+        entering = [] if self._batch.entering is None else [self._batch.entering]
+        with self._mutex:
+            return [*self._batch.served, *entering, *self._queue]
+
+    def _drop_cancelled(self) -> None:
+        for request in self._all():
+            if request.handle.cancelled:
+                self._end(request, "cancelled", [Event(-1, "", 0.0, (), "cancelled")])
+
+    def _read(self) -> None:
+        """Reads the next chunk of a prompt, or of a few.
+
+        A step of a batch that is nearly empty takes as long as one of a full batch, so where many
+        could join, they are read sooner.
+        """
+        with self._mutex:
+            chunks = max(1, min(len(self._queue), self._batch.free) // 4)
+        while chunks > 0:
+            if self._batch.entering is None:
+                request = self._next()
+                if request is None:
+                    return
+                self._batch.enter(request)
+            with self._mutex:
+                ahead = list(itertools.islice(self._queue, self.slots))
+            chunks -= self._batch.read(ahead)
+
+    def _next(self) -> Request | None:
+        """Takes the next request from the queue, if there is one and a slot for it."""
+        with self._mutex:
+            if not self._queue or not self._batch.free:
+                return None
+            request = self._queue.popleft()
+            request.handle.times.started = now = time.monotonic()
+            self._running += 1
+            self._counts["prompt"] += len(request.tokens)
+            self._seconds["queue"] += now - request.handle.times.submitted
+        return request
+
+    def _hand_over(self, request: Request, events: list[Event]) -> None:
+        times, now = request.handle.times, time.monotonic()
+        with self._mutex:
+            self._counts["generated"] += len(events)
+            if times.first is None:
+                times.first = now
+                self._seconds["first"] += now - times.submitted
+        reason = events[-1].finish_reason
+        if reason is None:
+            request.handle.publish(events)
+        else:
+            self._end(request, reason, events)
+
+    def _end(
+        self,
+        request: Request,
+        reason: str,
+        events: list[Event],
+        error: BaseException | None = None,
+    ) -> None:
+        """Takes a request out of wherever it is, and tells it."""
+        with self._mutex:
+            if request in self._queue:
+                self._queue.remove(request)
+            else:
+                self._batch.remove(request)
+                self._running -= 1
+            self._finished[reason] += 1
+            request.handle.times.ended = now = time.monotonic()
+            self._seconds["total"] += now - request.handle.times.submitted
+        request.handle.publish(events, error)
+
+    def _fail(self, error: Exception) -> None:
+        """Ends what was being served; those who wait are served with a new batch."""
+        for request in self._all():
+            if request.handle.times.started is not None:
+                self._end(request, "error", [], error)
+        self._batch.reset()

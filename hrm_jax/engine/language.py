@@ -1,0 +1,122 @@
+"""A trained language model, ready to write."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrm_jax.compilation import jit
+from hrm_jax.data.text.tokenizers import Tokenizer, suppressed_tokens
+from hrm_jax.engine.decoder import Decoder
+from hrm_jax.engine.engine import Completion, Engine, Event, Sampling
+from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
+from hrm_jax.models.transformer import TransformerConfig, unstack_layers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A Transformer or planner–executor with its weights.
+
+    Attributes:
+        config: Sizes.
+        variables: Weights, {"params": …}.
+        tokenizer: Text to tokens and back.
+        tokenizer_name: What `load_tokenizer` takes for it.
+        name: What it is called.
+    """
+
+    config: TransformerConfig | PlannerExecutorConfig
+    variables: Mapping[str, Any]
+    tokenizer: Tokenizer
+    tokenizer_name: str = "bytes"
+    name: str = ""
+
+    @functools.cached_property
+    def decoder(self) -> Decoder:
+        """What an `Engine` takes."""
+        params, config = self.variables["params"], self.config
+        planned = isinstance(config, PlannerExecutorConfig)
+        if planned:
+            params = params["executor"]
+        transformer = config.executor if isinstance(config, PlannerExecutorConfig) else config
+        if transformer.scan_layers:  # separate layers are faster one token at a time
+            params = unstack_layers(params)
+            transformer = dataclasses.replace(transformer, scan_layers=False)
+        return Decoder(
+            config=transformer,
+            params=params,
+            tokenizer=self.tokenizer,
+            suppressed=suppressed_tokens(self.tokenizer),
+            prepare=self._prepare if planned else None,
+            name=self.name,
+        )
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """An engine for one text at a time."""
+        return Engine(self.decoder, slots=1)
+
+    def generate(self, prompt: str, **sampling: Any) -> Completion:
+        """Continues a prompt; `sampling` are fields of `hrm_jax.engine.engine.Sampling`."""
+        return self.engine.generate(prompt, **sampling)
+
+    def stream(self, prompt: str, **sampling: Any) -> Iterator[Event]:
+        """Continues a prompt, token by token; `sampling` as for `generate`."""
+        self.engine.start()
+        yield from self.engine.submit(prompt, Sampling(**sampling))
+
+    def plan(self, prompt: str) -> tuple[int, ...]:
+        """The codes that the planner takes for a prompt.
+
+        Raises:
+            ValueError: The model has no codebook.
+        """
+        config = self.config
+        if not isinstance(config, PlannerExecutorConfig) or not config.num_codes:
+            raise ValueError("this model has no codebook of plans")
+        _, logits = self._planned(self._begun(self.tokenizer.encode(prompt)))
+        return tuple(int(code) for code in np.argmax(logits, axis=-1))
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        first = self.tokenizer.bos_id
+        return [self.tokenizer.eos_id if first is None else first, *ids]  # type: ignore[list-item]
+
+    def _prepare(self, ids: list[int]) -> tuple[list[int], np.ndarray]:
+        """The woven prompt as in training, and what the plan adds to it."""
+        config: Any = self.config
+        tokens = self._begun(ids)
+        projected, _ = self._planned(tokens)
+        added = np.zeros((len(tokens) + config.num_plans, config.hidden_size), np.float32)
+        added[len(tokens) :] = projected
+        if not config.executor_sees_prompt:
+            tokens = [config.pad_id] * len(tokens)
+        return [*tokens, *[config.plan_id] * config.num_plans], added
+
+    def _planned(self, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Projected plan vectors [M, D] and logits of the codes [M, K] ([M, 0] without codes)."""
+        config: Any = self.config
+        read = tokens[-config.planner_length :]
+        padded = np.full((1, config.planner_length), config.pad_id, np.int32)
+        padded[0, : len(read)] = read
+        projected, logits = self._plan_step(
+            self.variables["params"], padded, np.array([len(read)], np.int32)
+        )
+        return np.asarray(projected[0]), np.asarray(logits[0])
+
+    @functools.cached_property
+    def _plan_step(self) -> Any:
+        model = PlannerExecutor(self.config)  # type: ignore[arg-type]
+
+        def step(params: Any, tokens: jax.Array, lengths: jax.Array) -> Any:
+            bound = model.bind({"params": params})
+            plan = bound.planner(tokens, lengths)
+            logits = plan.vectors[..., :0] if plan.logits is None else plan.logits
+            return bound.plan_proj(plan.vectors).astype(jnp.float32), logits
+
+        return jit(step)

@@ -1,0 +1,334 @@
+"""The device's side of the engine: rows of a batch, their cache, and the programs that move them.
+
+A `Rows` has a fixed number of rows R and room for W positions; each program is compiled once for
+each such shape. A prompt is read in chunks into a cache of one row of its own (`prefill`), which
+then becomes a row of the batch (`join`); `decode` takes several steps of all rows at once; `fit`
+moves rows to a larger or smaller batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from hrm_jax.compilation import jit
+from hrm_jax.engine.sampling import MAX_ALTERNATIVES, Choice, choose
+from hrm_jax.models.transformer import Cache, Transformer, TransformerConfig, init_cache
+
+MAX_STEPS = 8
+"""Most steps of one call of `decode`."""
+
+
+class Rows(struct.PyTreeNode):
+    """State of the batch; a row that has nothing left is free.
+
+    Attributes:
+        cache: Keys and values.
+        token: The token that is fed next.
+        position: Its position.
+        left: How many new tokens the row may still make.
+        added: Added to the embedding of `token`.
+        seen: Tokens fed or made so far.
+        stops: Tokens that end the row.
+        choice: How the row chooses.
+    """
+
+    cache: Cache
+    token: Int[Array, " B"]
+    position: Int[Array, " B"]
+    left: Int[Array, " B"]
+    added: Float[Array, "B D"]
+    seen: Bool[Array, "B V"]
+    stops: Bool[Array, "B V"]
+    choice: Choice
+
+
+class Made(struct.PyTreeNode):
+    """What `decode` has made, MAX_STEPS (M) of it at most.
+
+    Attributes:
+        token: New tokens, -1 where a row made none.
+        logprob: Their log-probabilities under the model, before penalty, temperature and cuts.
+        top, top_logprob: The likeliest tokens in the same sense, where asked for.
+    """
+
+    token: Int[Array, "M B"]
+    logprob: Float[Array, "M B"]
+    top: Int[Array, "M B A"]
+    top_logprob: Float[Array, "M B A"]
+
+
+class Programs:
+    """The compiled programs of one model.
+
+    Attributes:
+        compiled: How often each program was compiled, by name and shape.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, params: Mapping[str, Any], suppressed: tuple[int, ...]
+    ) -> None:
+        self.config = config
+        self.compiled: dict[str, int] = {}
+        self._model = Transformer(config)
+        # Cast once what layers would cast in each step; norms compute in float32.
+        self._params = jax.tree_util.tree_map_with_path(
+            lambda path, x: jnp.asarray(x, config.dtype if _is_matrix(path) else None), params
+        )
+        self._suppressed = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
+        self._ready: dict[str, Any] = {}
+
+    def _apply(self, params: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._model.apply({"params": params}, *args, **kwargs, method=method)
+
+    def _call(
+        self, name: str, function: Callable[..., Any], donated: tuple[int, ...], *args: Any
+    ) -> Any:
+        if name not in self._ready:
+            program = jit(function, donate_argnums=donated)
+            self._ready[name] = program.lower(*args).compile()
+            self.compiled[name] = self.compiled.get(name, 0) + 1
+        return self._ready[name](*args)
+
+    def empty_cache(self, count: int, window: int) -> Cache:
+        """A cache of so many rows."""
+        return init_cache(self.config, count, window)
+
+    def empty_rows(self, count: int, window: int) -> Rows:
+        """A batch of free rows."""
+        c = self.config
+        return Rows(
+            cache=self.empty_cache(count, window),
+            token=jnp.zeros(count, jnp.int32),
+            position=jnp.zeros(count, jnp.int32),
+            left=jnp.zeros(count, jnp.int32),
+            added=jnp.zeros((count, c.hidden_size), jnp.float32),
+            seen=jnp.zeros((count, c.vocab_size), bool),
+            stops=jnp.zeros((count, c.vocab_size), bool),
+            choice=Choice.empty(count),
+        )
+
+    def widen(self, cache: Cache, window: int) -> Cache:
+        """A cache of one row with more room."""
+        wider = self.empty_cache(1, window)
+        return self._call(
+            f"widen {window_of(cache)} {window}",
+            lambda wider, cache: jax.tree.map(lambda to, x: _put(to, x, 0), wider, cache),
+            (0,),
+            wider,
+            cache,
+        )
+
+    def prefill(self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray) -> Cache:
+        """Reads a chunk of a prompt.
+
+        Args:
+            cache: Of one row, with room for the whole chunk; donated.
+            tokens: Chunk, int32 [S]; what fills it up does no harm.
+            start: Position of its first token.
+            added: Added to the embeddings, float32 [S, D].
+        """
+
+        def run(params: Any, cache: Cache, tokens: Any, start: Any, added: Any) -> Cache:
+            where = {"cache": cache, "start": start[None], "added": added[None]}
+            return self._apply(params, "hidden", tokens[None], **where)[1]
+
+        name = f"prefill {len(tokens)} {window_of(cache)}"
+        return self._call(
+            name, run, (1,), self._params, cache, tokens.astype(np.int32), np.int32(start), added
+        )
+
+    def join(
+        self,
+        rows: Rows,
+        row: int,
+        cache: Cache,
+        tokens: list[int],
+        left: int,
+        added: np.ndarray,
+        stops: list[int],
+        choice: Choice,
+    ) -> Rows:
+        """Puts a request into a row.
+
+        Args:
+            rows: The batch; donated.
+            row: Where to.
+            cache: What the prompt but its last token left.
+            tokens: The prompt.
+            left: Most new tokens.
+            added: Added to the last token's embedding, float32 [D].
+            stops: Tokens that end the request.
+            choice: How it chooses.
+        """
+        size = self.config.vocab_size
+        one = {
+            "token": np.int32(tokens[-1]),
+            "position": np.int32(len(tokens) - 1),
+            "left": np.int32(left),
+            "added": np.asarray(added, np.float32),
+            "seen": np.isin(np.arange(size), tokens),
+            "stops": np.isin(np.arange(size), stops),
+            "choice": choice,
+        }
+
+        def run(rows: Rows, row: Any, cache: Cache, one: dict[str, Any]) -> Rows:
+            fields = {
+                name: jax.tree.map(lambda all, new: all.at[row].set(new), getattr(rows, name), new)
+                for name, new in one.items()
+            }
+            held = min(window_of(rows.cache), window_of(cache))
+            joined = jax.tree.map(
+                lambda all, new: _put(all, new[..., :held, :], row), rows.cache, cache
+            )
+            return rows.replace(cache=joined, **fields)
+
+        name = f"join {len(rows.left)} {window_of(rows.cache)} {window_of(cache)}"
+        return self._call(name, run, (0,), rows, np.int32(row), cache, one)
+
+    def fit(self, rows: Rows, source: list[int], cache: Cache) -> Rows:
+        """Moves rows to a batch of another shape.
+
+        Args:
+            rows: The batch.
+            source: For each row of the new batch the row it was, -1 for a free one.
+            cache: Room for the new batch, with anything in it; donated. Positions for which there
+                is no room are lost.
+        """
+        window = window_of(cache)
+        name = f"fit {len(rows.left)} {window_of(rows.cache)} {len(source)} {window}"
+
+        def run(cache: Cache, rows: Rows, source: Any) -> Rows:
+            at = jnp.maximum(source, 0)
+            moved = jax.tree.map(lambda x: x[at], rows.replace(cache=None))
+            cache = jax.tree.map(lambda to, x: _moved(to, x, at), cache, rows.cache)
+            return moved.replace(cache=cache, left=jnp.where(source >= 0, moved.left, 0))
+
+        return self._call(name, run, (0,), cache, rows, np.array(source, np.int32))
+
+    def decode(
+        self, rows: Rows, alive: np.ndarray, steps: int, alternatives: bool
+    ) -> tuple[Rows, Made]:
+        """Takes steps of all rows that have something left.
+
+        Args:
+            rows: The batch, with room for all steps; donated.
+            alive: Rows [B] that go on; others become free.
+            steps: At most so many, up to MAX_STEPS.
+            alternatives: Whether any row wants to know the likeliest tokens.
+        """
+        name = f"decode {len(rows.left)} {window_of(rows.cache)}"
+        args = (rows, alive, np.int32(steps), np.bool_(alternatives))
+        return self._call(name, self._decode, (2,), self._params, self._suppressed, *args)
+
+    def _decode(
+        self, params: Any, suppressed: Any, rows: Rows, alive: Any, steps: Any, alternatives: Any
+    ) -> tuple[Rows, Made]:
+        count, most = len(alive), min(MAX_ALTERNATIVES, self.config.vocab_size)
+        made = Made(
+            token=jnp.full((MAX_STEPS, count), -1, jnp.int32),
+            logprob=jnp.zeros((MAX_STEPS, count), jnp.float32),
+            top=jnp.zeros((MAX_STEPS, count, most), jnp.int32),
+            top_logprob=jnp.zeros((MAX_STEPS, count, most), jnp.float32),
+        )
+
+        def going(carry: Any) -> Any:
+            step, rows, _ = carry
+            return (step < steps) & jnp.any(rows.left > 0)
+
+        def body(carry: Any) -> Any:
+            step, rows, made = carry
+            rows, new = self._step(params, suppressed, rows, alternatives, most)
+            made = jax.tree.map(lambda all, one: all.at[step].set(one), made, new)
+            return step + 1, rows, made
+
+        rows = rows.replace(left=jnp.where(alive, rows.left, 0))
+        _, rows, made = jax.lax.while_loop(going, body, (jnp.int32(0), rows, made))
+        return rows, made
+
+    def _step(
+        self, params: Any, suppressed: Any, rows: Rows, alternatives: Any, most: int
+    ) -> tuple[Rows, Made]:
+        hidden, cache = self._apply(
+            params,
+            "hidden",
+            rows.token[:, None],
+            cache=rows.cache,
+            start=rows.position,
+            added=rows.added[:, None],
+        )
+        logits = self._apply(params, "logits", hidden[:, 0])
+        active = rows.left > 0
+        token = choose(logits, rows.seen, suppressed, rows.choice, rows.position + 1)
+        logprobs = jax.nn.log_softmax(logits)
+        each = jnp.arange(len(token))
+
+        def likeliest() -> tuple[Array, Array]:
+            values, ids = jax.lax.top_k(logprobs, most)
+            return ids.astype(jnp.int32), values
+
+        def nothing() -> tuple[Array, Array]:
+            shape = (len(token), most)
+            return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+
+        top, top_logprob = jax.lax.cond(alternatives, likeliest, nothing)
+        new = Made(
+            token=jnp.where(active, token, -1),
+            logprob=logprobs[each, token],
+            top=top,
+            top_logprob=top_logprob,
+        )
+        left = jnp.where(active & ~rows.stops[each, token], rows.left - 1, 0)
+        going = left > 0  # a row that has ended stays where it is, within the model's length
+        rows = rows.replace(
+            cache=cache,
+            token=jnp.where(going, token, rows.token),
+            position=rows.position + going,
+            left=left,
+            added=jnp.zeros_like(rows.added),
+            seen=rows.seen.at[each, token].max(active),
+        )
+        return rows, new
+
+
+def _is_matrix(path: tuple[Any, ...]) -> bool:
+    return path[-1].key in ("kernel", "embedding")
+
+
+def window_of(cache: Cache) -> int:
+    """Positions that a cache has room for."""
+    length: int = jax.tree.leaves(cache)[0].shape[-2]
+    return length
+
+
+def shape_of(cache: Cache) -> tuple[int, int]:
+    """Rows of a cache, and positions that it has room for."""
+    shape = jax.tree.leaves(cache)[0].shape
+    return shape[-4], shape[-2]
+
+
+def _put(
+    cache: Float[Array, "*N B K L C"], one: Float[Array, "*N _ K W C"], row: Any
+) -> Float[Array, "*N B K L C"]:
+    at = (0,) * (cache.ndim - 4) + (row, 0, 0, 0)
+    return jax.lax.dynamic_update_slice(cache, one, at)
+
+
+def _moved(
+    to: Float[Array, "*N B K L C"], cache: Float[Array, "*N A K W C"], source: Int[Array, " B"]
+) -> Float[Array, "*N B K L C"]:
+    """Puts rows `source` of a cache into another: whole blocks, not a gather."""
+    *layers, _, heads, held, size = cache.shape
+    block = (*layers, 1, heads, min(held, window_of(to)), size)
+
+    def move(row: Any, to: Array) -> Array:
+        at: list[Any] = [*(0 for _ in layers), source[row], 0, 0, 0]
+        return _put(to, jax.lax.dynamic_slice(cache, at, block), row)
+
+    return jax.lax.fori_loop(0, len(source), move, to)

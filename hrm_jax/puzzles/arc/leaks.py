@@ -1,0 +1,100 @@
+"""Keeps what the evaluation asks for out of what is trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import operator
+from collections.abc import Sequence
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.arc.augment import canonical
+from hrm_jax.puzzles.arc.reader import ArcTask, Grid
+
+
+def without_leaks(
+    training: Sequence[ArcTask], evaluation: Sequence[ArcTask]
+) -> tuple[list[ArcTask], list[str]]:
+    """Refuses sources that share tasks, and leaves out single training pairs that give answers.
+
+    Pairs are compared up to turning, mirroring and recolouring, because training shows them so.
+    ARC-AGI-1 itself repeats one evaluation task, 070dd51e, in the training task 40853293, and the
+    test pair of another, 50a16a69, recoloured in caa06a1f. Such few pairs are left out of the
+    training. The evaluation tasks' own demonstrations stay, even where one gives an answer:
+    solvers are given them.
+
+    Args:
+        training: Tasks to train on.
+        evaluation: Tasks to evaluate.
+
+    Returns:
+        The training tasks without those pairs, and what was left out, in words.
+
+    Raises:
+        DataError: A training task has the name of an evaluation task, or the answers of more than
+            one in a hundred evaluation tasks are in the training; names the first few.
+    """
+    names = {task.name for task in training}
+    _refuse(
+        [
+            f"{task.name} (a training task has its name)"
+            for task in evaluation
+            if task.name in names
+        ],
+        len(evaluation),
+    )
+    answers: dict[bytes, str] = {}
+    questions: dict[bytes, ArcTask] = {}
+    for task in evaluation:
+        for source, target in task.test:
+            if target is None:
+                questions[canonical([source])] = task
+            else:
+                answers[canonical([source, target])] = task.name
+    kept, found = [], []
+    for task in training:
+        asking = [_asking(task, pair, answers, questions) for pair in (*task.train, *task.test)]
+        if any(asking):
+            found += [(name, task.name) for name in sorted({*filter(None, asking)})]
+            shown = len(task.train)
+            task = dataclasses.replace(
+                task,
+                train=tuple(itertools.compress(task.train, map(operator.not_, asking[:shown]))),
+                test=tuple(itertools.compress(task.test, map(operator.not_, asking[shown:]))),
+            )
+        if task.train or task.test:
+            kept.append(task)
+    if 100 * len({name for name, _ in found}) > len(evaluation):
+        _refuse([f"{name} (its test pair is in {place})" for name, place in found], len(evaluation))
+    return kept, [f"{place}: what it holds of {name}'s test" for name, place in found]
+
+
+def _asking(
+    task: ArcTask,
+    pair: tuple[Grid, Grid | None],
+    answers: dict[bytes, str],
+    questions: dict[bytes, ArcTask],
+) -> str | None:
+    """The evaluation task whose test a pair of a training task answers.
+
+    Where the answer is not known, the same input under another rule is no leak (ARC-AGI-1 has ten
+    such tasks): the training task must have a demonstration of the evaluation task too.
+    """
+    source, target = pair
+    if target is not None and (name := answers.get(canonical([source, target]))):
+        return name
+    other = questions.get(canonical([source])) if questions else None
+    if other is not None:
+        shown = {canonical(shown) for shown in other.train}
+        if shown & {canonical(mine) for mine in task.train}:
+            return other.name
+    return None
+
+
+def _refuse(shared: list[str], tasks: int) -> None:
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {tasks} evaluation tasks are among the training tasks: "
+            f"{', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}; choose other sources "
+            f"(ARC-AGI-2's training tasks include most of ARC-AGI-1's evaluation tasks)"
+        )

@@ -1,0 +1,101 @@
+"""Grids as tokens on a square canvas: 0 pad, 1 end of the grid, colour + 2."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.arc.reader import COLOURS, Grid
+
+PAD = 0
+EOS = 1
+FIRST_COLOUR = 2
+VOCAB_SIZE = FIRST_COLOUR + COLOURS
+
+
+def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> npt.NDArray[np.uint8]:
+    """Places a grid on an empty canvas; its end is marked below it and right of it.
+
+    The row below the grid holds EOS in the grid's columns, the column right of it in the grid's
+    rows, each where it is still on the canvas, as in the reference.
+
+    Args:
+        grid: Colours 0 to 9 [H, W].
+        canvas: Rows and columns of the canvas.
+        row, column: Where the grid's first cell goes.
+
+    Returns:
+        Tokens, uint8 [canvas · canvas].
+
+    Raises:
+        DataError: The grid does not fit.
+    """
+    height, width = grid.shape
+    below, right = row + height, column + width
+    if row < 0 or column < 0 or below > canvas or right > canvas:
+        raise DataError(
+            f"a {height}×{width} grid at row {row}, column {column} does not fit a "
+            f"{canvas}×{canvas} canvas"
+        )
+    tokens = np.full((canvas, canvas), PAD, np.uint8)
+    tokens[row:below, column:right] = grid + FIRST_COLOUR
+    if below < canvas:
+        tokens[below, column:right] = EOS
+    if right < canvas:
+        tokens[row:below, right] = EOS
+    return tokens.reshape(-1)
+
+
+def decode(tokens: npt.NDArray[Any]) -> Grid:
+    """Reads the grid at the origin; any tokens give one, those of `encode` give theirs.
+
+    See `grid_sizes` for which rectangle is taken of a prediction that is no proper grid.
+
+    Args:
+        tokens: Integers [canvas · canvas].
+
+    Returns:
+        Colours, uint8 [H, W]; 0×0 where the first token is no colour.
+    """
+    canvas = canvas_side(tokens.shape[-1])
+    (height,), (width,) = grid_sizes(tokens[None])
+    return (tokens.reshape(canvas, canvas)[:height, :width] - FIRST_COLOUR).astype(np.uint8)
+
+
+def grid_sizes(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Finds the largest rectangle of colours at the origin of each canvas.
+
+    A row counts up to its first token that is no colour (pad, end, or outside the vocabulary).
+    Of all rectangles of the first h rows and w columns that hold colours only, it is the one of
+    the largest area; of several, the one with the fewest rows. This is the reference's crop.
+
+    Args:
+        tokens: Integers [N, canvas · canvas].
+
+    Returns:
+        Heights and widths [N]; both 0 where the first token is no colour.
+    """
+    canvas = canvas_side(tokens.shape[-1])
+    grids = tokens.reshape(-1, canvas, canvas)
+    coloured = (grids >= FIRST_COLOUR) & (grids < VOCAB_SIZE)
+    runs = np.logical_and.accumulate(coloured, axis=2).sum(2)
+    widths = np.minimum.accumulate(runs, axis=1)  # [N, canvas]: of the first h + 1 rows
+    best = np.argmax(widths * np.arange(1, canvas + 1), axis=1)
+    width = widths[np.arange(len(grids)), best]
+    return np.where(width > 0, best + 1, 0), width
+
+
+def canvas_side(seq_len: int) -> int:
+    """Returns the side of the square canvas with that many tokens.
+
+    Raises:
+        DataError: `seq_len` is no square.
+    """
+    side = math.isqrt(seq_len)
+    if side * side != seq_len or not side:
+        raise DataError(f"seq_len is {seq_len}, expected a square: canvas · canvas tokens")
+    return side

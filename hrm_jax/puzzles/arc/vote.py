@@ -1,0 +1,200 @@
+"""From one prediction for each symmetry to answers: undo the symmetry, count, score, submit.
+
+Source: `evaluators/arc.py` of TRM (arXiv:2510.04871) and `arc_eval.ipynb` of HRM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.arc.augment import inverse_dihedral
+from hrm_jax.puzzles.arc.questions import Questions
+from hrm_jax.puzzles.arc.reader import Grid
+from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, canvas_side, grid_sizes
+
+PASS_AT = (1, 2, 10, 100, 1000)
+_CHUNK = 4096  # predictions at a time
+_UNKNOWN = "no answers of the test are known, so it cannot be scored"
+
+_Key = tuple[int, int, bytes]
+
+
+class Ballot:
+    """Votes for the answer of each question; more may be added at any time.
+
+    Adding the predictions of several checkpoints lets all of them vote.
+
+    Attributes:
+        questions: What is voted on.
+    """
+
+    def __init__(self, questions: Questions) -> None:
+        """Starts without votes."""
+        self.questions = questions
+        self._votes: list[dict[_Key, list[float]]] = [{} for _ in questions.items]
+
+    def add(
+        self,
+        predictions: npt.NDArray[Any],
+        q_halt: npt.NDArray[Any],
+        examples: npt.NDArray[Any] | None = None,
+    ) -> None:
+        """Adds one vote for each prediction.
+
+        The answer is the rectangle that `tokens.grid_sizes` finds, with the symmetry undone. An
+        empty one, which cannot be right, is no vote (the reference counts it).
+
+        Args:
+            predictions: Integer tokens [N, S].
+            q_halt: Logits of halting [N]; the vote weighs sigmoid(q_halt).
+            examples: Which example of the test split each is [N]; None: all, in order.
+
+        Raises:
+            DataError: Numbers that do not fit each other.
+        """
+        rows = np.arange(len(self.questions)) if examples is None else np.asarray(examples)
+        if not len(predictions) == len(q_halt) == len(rows):
+            raise DataError(
+                f"{len(predictions)} predictions, {len(q_halt)} q_halt and {len(rows)} examples, "
+                f"expected the same number of each"
+            )
+        if len(rows) and not 0 <= np.min(rows) <= np.max(rows) < len(self.questions):
+            raise DataError(f"examples: expected numbers below {len(self.questions)}")
+        with np.errstate(over="ignore"):
+            weights = 1 / (1 + np.exp(-np.asarray(q_halt, np.float64)))
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            self._add(np.asarray(predictions[part]), weights[part], rows[part])
+
+    def _add(self, predictions: Any, weights: Any, rows: Any) -> None:
+        canvas = canvas_side(predictions.shape[-1])
+        heights, widths = (sizes.tolist() for sizes in grid_sizes(predictions))
+        inverse = np.argsort(self.questions.symmetry.colours[rows], axis=1).astype(np.uint8)
+        # What is no colour lies outside the rectangles.
+        colours = np.clip(predictions, FIRST_COLOUR, VOCAB_SIZE - 1) - FIRST_COLOUR
+        grids = np.take_along_axis(inverse, colours.astype(np.int64), axis=1)
+        grids = grids.reshape(-1, canvas, canvas)
+        turns = self.questions.symmetry.dihedral[rows].tolist()
+        items = self.questions.item[rows].tolist()
+        for row, (item, turn) in enumerate(zip(items, turns, strict=True)):
+            if not heights[row]:
+                continue
+            grid = inverse_dihedral(grids[row, : heights[row], : widths[row]], turn)
+            vote = self._votes[item].setdefault((*grid.shape, grid.tobytes()), [0, 0.0])
+            vote[0] += 1
+            vote[1] += float(weights[row])
+
+    def ranking(self, item: int) -> list[tuple[Grid, int, float]]:
+        """Returns the answers to a question, the likeliest first.
+
+        Args:
+            item: Index into `questions.items`.
+
+        Returns:
+            Grid (uint8 [H, W]), votes and mean sigmoid(q_halt) of each; by votes, then by mean,
+            then by who came first.
+        """
+        votes = [
+            (np.frombuffer(cells, np.uint8).reshape(height, width), int(count), total / count)
+            for (height, width, cells), (count, total) in self._votes[item].items()
+        ]
+        return sorted(votes, key=lambda vote: (-vote[1], -vote[2]))
+
+
+def vote(questions: Questions, predictions: npt.NDArray[Any], q_halt: npt.NDArray[Any]) -> Ballot:
+    """Returns the votes of predictions [E, S] with logits q_halt [E] for all test examples.
+
+    Raises:
+        DataError: Not as many as there are examples.
+    """
+    ballot = Ballot(questions)
+    ballot.add(predictions, q_halt)
+    return ballot
+
+
+def pass_at_k(
+    ballot: Ballot, ks: Sequence[int] = PASS_AT, *, whole_tasks: bool = False
+) -> dict[str, float]:
+    """Scores the votes.
+
+    Args:
+        ballot: Votes.
+        ks: How many answers to a test input may be given.
+        whole_tasks: Whether a task counts only where all its test inputs are solved, which is how
+            ARC-AGI-2 defines solving, or else as the share that is, as in the reference.
+
+    Returns:
+        `pass@k`: mean over the tasks. Test inputs without a known answer do not count; one
+        without a vote is not solved.
+
+    Raises:
+        DataError: No answer is known at all.
+    """
+    ranks: dict[str, list[float]] = {}  # of the right answer, by task
+    for item, question in enumerate(ballot.questions.items):
+        if question.answer is None:
+            continue
+        rank = float("inf")
+        for place, (grid, _, _) in enumerate(ballot.ranking(item)):
+            if np.array_equal(grid, question.answer):
+                rank = place
+                break
+        ranks.setdefault(question.task, []).append(rank)
+    if not ranks:
+        raise DataError(_UNKNOWN)
+    score = min if whole_tasks else np.mean
+    return {
+        f"pass@{k}": float(
+            np.mean([float(score([rank < k for rank in task])) for task in ranks.values()])
+        )
+        for k in ks
+    }
+
+
+def cell_accuracy(ballot: Ballot) -> float:
+    """Returns the share of the right answers' cells that the likeliest answers have right.
+
+    Args:
+        ballot: Votes. Test inputs without a known answer do not count; a cell that an answer lacks
+            is wrong, one that it has too many is not counted.
+
+    Raises:
+        DataError: No answer is known at all.
+    """
+    right = cells = 0
+    for item, question in enumerate(ballot.questions.items):
+        if question.answer is None:
+            continue
+        cells += question.answer.size
+        for grid, _, _ in ballot.ranking(item)[:1]:
+            height, width = np.minimum(grid.shape, question.answer.shape)
+            right += int((grid[:height, :width] == question.answer[:height, :width]).sum())
+    if not cells:
+        raise DataError(_UNKNOWN)
+    return right / cells
+
+
+def submission(ballot: Ballot, attempts: int = 2) -> dict[str, list[dict[str, list[list[int]]]]]:
+    """Returns what Kaggle's ARC Prize wants as `submission.json`.
+
+    Args:
+        ballot: Votes.
+        attempts: Answers for each test input; Kaggle takes two.
+
+    Returns:
+        For each task a list with one object for each test input, `attempt_1`, `attempt_2`, …; the
+        likeliest answer is repeated where there are too few, and `[[0]]` stands where there is
+        none.
+    """
+    result: dict[str, list[dict[str, list[list[int]]]]] = {}
+    for item, question in enumerate(ballot.questions.items):
+        grids = [grid.tolist() for grid, _, _ in ballot.ranking(item)[:attempts]] or [[[0]]]
+        grids += grids[:1] * (attempts - len(grids))
+        answers = {f"attempt_{number}": grid for number, grid in enumerate(grids, 1)}
+        result.setdefault(question.task, []).append(answers)
+    return result

@@ -1,0 +1,65 @@
+"""Domino positions as one line of text, for people to type: `table 2|5 5|3; hand 2|3 0|2`."""
+
+from __future__ import annotations
+
+import re
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.domino.encoding import Array, decode, encode
+from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, TILES, Position, Tile, legal_moves
+
+_FORM = "expected a position like 'table 2|5 5|3; hand 2|3 0|2'"
+
+
+def parse(text: str) -> Position:
+    """Reads a position.
+
+    Args:
+        text: `table`, its tiles from left to right as they lie, a semicolon, `hand` and its tiles
+            in any order and direction. A tile is two numbers of pips with `|` or `-` between; a
+            table without tiles may be left out.
+
+    Raises:
+        DataError: Another form, no such tile, a tile that stands twice, neighbours on the table
+            that do not match, or a hand of which no tile fits.
+    """
+    parts: dict[str, tuple[Tile, ...]] = {"table": (), "hand": ()}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        name, *tiles = part.split()
+        if name not in parts or parts[name]:
+            raise DataError(f"{text!r}: {part!r}: {_FORM}")
+        parts[name] = tuple(_tile(tile, text) for tile in tiles)
+    position = Position(**parts)
+    if not position.hand:
+        raise DataError(f"{text!r}: no tile in the hand; {_FORM}")
+    both = [tuple(sorted(tile)) for tile in (*position.table, *position.hand)]
+    for number, tile in enumerate(both):
+        if tile in both[:number]:
+            raise DataError(f"{text!r}: the tile {tile[0]}|{tile[1]} stands twice")
+    decode(encode(position))
+    if not legal_moves(position):
+        raise DataError(f"{text!r}: no tile of the hand fits the table")
+    return position
+
+
+def to_text(position: Position) -> str:
+    """Formats a position as one line; `parse` inverts it."""
+    table, hand = (" ".join(f"{a}|{b}" for a, b in tiles) for tiles in position)
+    return f"table {table}; hand {hand}" if table else f"hand {hand}"
+
+
+def move_text(move: Array) -> str:
+    """Formats the first three tokens of a label or prediction; `?` for what is no pip or end.
+
+    Such as `6|4 at the right end`, or `1|2 first` on an empty table.
+    """
+    a, b = (str(int(token) - 1) if 1 <= token <= 7 else "?" for token in move[:2])
+    where = "first" if move[2] == FIRST else f"at the {END_NAMES.get(int(move[2]), '?')} end"
+    return f"{a}|{b} {where}"
+
+
+def _tile(text: str, where: str) -> Tile:
+    found = re.fullmatch(r"(\d)[|-](\d)", text)
+    if found is None or tuple(sorted(map(int, found.groups()))) not in TILES:
+        raise DataError(f"{where!r}: {text!r} is no tile 0|0 to 6|6; {_FORM}")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,131 @@
+"""Rotations and reflections of boards: as augmentation, for voting, and a canonical form.
+
+Number 0 to 7: the board is reflected left to right from 4 on, and then rotated by `number % 4`
+quarter turns counterclockwise. Boards that are not square keep their shape under 0, 2, 4 and 6.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.maze.board import Array, MazeShape
+
+_INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
+
+
+def augment(
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Applies one random symmetry to a puzzle and its solution; uniform over the group.
+
+    A label stays a shortest path, but not always the one of `solver.shortest_path`: the order of
+    the directions turns with the board. The reference's augmentation does the same.
+
+    Args:
+        key: Randomness; the same key gives the same symmetry for every puzzle.
+        inputs: Tokens [cells] of one puzzle.
+        labels: Tokens [cells] of its answer.
+        height: Rows of the board; static under `jit`.
+        width: Columns of the board; static under `jit`.
+
+    Returns:
+        `inputs` and `labels` after the same symmetry, same shapes and dtypes.
+    """
+    cells = _drawn(key, _places(MazeShape(height, width)))
+    return inputs[cells], labels[cells]
+
+
+def undo(key: jax.Array, tokens: jax.Array, height: int, width: int) -> jax.Array:
+    """Turns what belongs to a board that `augment` changed with this key back; its inverse.
+
+    Args:
+        key: The key given to `augment`.
+        tokens: Anything per cell [cells], for instance the answer to the changed puzzle.
+        height, width: As in `augment`.
+
+    Returns:
+        The same shape and dtype, for the board as it was.
+    """
+    places = np.argsort(_places(MazeShape(height, width)), axis=1)
+    return tokens[_drawn(key, places)]
+
+
+def _drawn(key: jax.Array, places: Array) -> jax.Array:
+    """One of the rows of `places`."""
+    return jnp.asarray(places)[jax.random.bits(key, (), jnp.uint32) % len(places)]
+
+
+def symmetries(shape: MazeShape) -> tuple[int, ...]:
+    """Returns the numbers of the symmetries that keep the shape: 8 of a square, else 4."""
+    return tuple(range(8)) if shape.height == shape.width else (0, 2, 4, 6)
+
+
+def inverse(number: int) -> int:
+    """Returns the number of the symmetry that undoes the given one.
+
+    Raises:
+        DataError: The number is outside 0 to 7.
+    """
+    if not 0 <= number < 8:
+        raise DataError(f"symmetry is {number}, expected 0 to 7")
+    return _INVERSES[number]
+
+
+def apply_dihedral(number: int, tokens: Array, shape: MazeShape | None = None) -> Array:
+    """Applies a symmetry to boards; `apply_dihedral(inverse(number), …)` undoes it.
+
+    Args:
+        number: Number of the symmetry, one of `symmetries(shape)`.
+        tokens: Anything per cell [..., cells].
+        shape: Shape of the boards; None takes the square one with that many cells.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        DataError: The symmetry does not keep the shape, or the number of cells is another.
+    """
+    tokens = np.asarray(tokens)
+    shape = shape or MazeShape.for_cells(tokens.shape[-1])
+    if tokens.shape[-1] != shape.cells:
+        raise DataError(f"boards have {tokens.shape[-1]} cells, expected {shape.cells}")
+    if number not in symmetries(shape):
+        raise DataError(
+            f"symmetry is {number}, expected one of {list(symmetries(shape))} for "
+            f"{shape.height}×{shape.width}"
+        )
+    return np.asarray(tokens[..., _places(shape)[symmetries(shape).index(number)]])
+
+
+def canonical(boards: Array, shape: MazeShape) -> Array:
+    """Returns the lexicographically least board that symmetries make of each.
+
+    Args:
+        boards: Values of one byte [E, cells].
+        shape: Shape of the boards.
+
+    Returns:
+        uint8 [E, cells]; two boards are equivalent exactly when these are equal.
+    """
+    boards = np.asarray(boards, np.uint8)
+    turned = boards[:, _places(shape)]  # [E, symmetries, cells]
+    least = [min(row.tobytes() for row in rows) for rows in turned]
+    return np.frombuffer(b"".join(least), np.uint8).reshape(boards.shape)
+
+
+@functools.cache
+def _places(shape: MazeShape) -> Array:
+    """Cell that each cell of the turned board comes from, int32 [symmetries, cells]."""
+    grid = np.arange(shape.cells, dtype=np.int32).reshape(shape.height, shape.width)
+    turned = [
+        np.rot90(np.fliplr(grid) if number >= 4 else grid, number % 4)
+        for number in symmetries(shape)
+    ]
+    places = np.stack([board.reshape(-1) for board in turned])
+    places.setflags(write=False)
+    return places

@@ -1,0 +1,159 @@
+"""Random Sudokus with one solution, and splits whose grids share no symmetry class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.boards import BoardPuzzles, distinct
+from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.puzzles.sudoku.search import generate_many
+from hrm_jax.puzzles.sudoku.solver import tables
+from hrm_jax.puzzles.sudoku.symmetry import canonical
+
+Array = npt.NDArray[Any]
+
+# Fewest givens of a puzzle with one solution: 4×4 (Taalman 2007), 6×6 with boxes of 2×3 (8) and
+# 9×9 (McGuire et al. 2012, arXiv:1201.0749).
+_FEWEST_GIVENS = {4: 4, 6: 8, 9: 17}
+_ATTEMPTS = 1000  # grids per puzzle before giving up
+_TEST_SHARE = 0.25  # of the grids' probability mass, at most, where classes are shared out
+
+
+class SudokuPuzzles(BoardPuzzles):
+    """Puzzles of one shape.
+
+    Attributes:
+        questions: Digits, 0 for a blank, int8 [E, cells].
+        answers: The only solution, int8 [E, cells].
+        ratings: Difficulty, int32 [E]; guesses of `solver.solve_many` unless a file says otherwise.
+        sources: Where each puzzle is from, or None.
+    """
+
+
+def generate(
+    shape: SudokuShape,
+    count: int,
+    givens: tuple[int, int],
+    seed: int,
+    *,
+    stream: int = 0,
+    accept: Callable[[Array], Array] | None = None,
+) -> SudokuPuzzles:
+    """Generates distinct puzzles with exactly one solution.
+
+    Puzzle number i is drawn from (seed, stream, i) with our own generator, so the same arguments
+    give the same puzzles on every machine and with every library version, and fewer puzzles are
+    the first ones of more.
+
+    Args:
+        shape: Shape of the boards.
+        count: Number of puzzles.
+        givens: Least and greatest number of givens; drawn uniformly for each puzzle.
+        seed: Any integer in [0, 2**32).
+        stream: Independent sequence under the same seed, in [0, 2**31).
+        accept: Says of solution grids, int8 [n, cells], which ones may be used, bool [n].
+
+    Raises:
+        DataError: A range that is impossible, or too few distinct puzzles found.
+    """
+    fewest = _FEWEST_GIVENS.get(shape.size, 0)
+    if not fewest <= givens[0] <= givens[1] <= shape.cells:
+        raise DataError(
+            f"givens are {givens[0]} to {givens[1]}, expected a range inside {fewest} to "
+            f"{shape.cells} for {shape.size}×{shape.size}"
+        )
+    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
+        raise DataError(
+            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 puzzle, a seed "
+            f"in [0, 2**32) and a stream in [0, 2**31)"
+        )
+    units, unit_of = tables(shape)
+    mixed = np.uint64((seed << 31) | stream)
+
+    def draw(first: int, batch: int) -> SudokuPuzzles:
+        part = SudokuPuzzles(
+            np.zeros((batch, shape.cells), np.int8),
+            np.zeros((batch, shape.cells), np.int8),
+            np.zeros(batch, np.int32),
+        )
+        made = generate_many(
+            first, givens, _ATTEMPTS, mixed, units, unit_of,
+            part.questions, part.answers, part.ratings,
+        )  # fmt: skip
+        if made < batch:
+            raise DataError(
+                f"found no {shape.size}×{shape.size} puzzle with as few givens as wanted "
+                f"({givens[0]} to {givens[1]}) in {_ATTEMPTS} grids; allow more givens"
+            )
+        return part
+
+    return distinct(
+        count,
+        draw,
+        None if accept is None else lambda part: accept(part.answers),
+        least=64,
+        most=4096,
+        patience=50_000,
+        give_up=lambda found: (
+            f"only {found} distinct {shape.size}×{shape.size} puzzles with {givens[0]} to "
+            f"{givens[1]} givens found of the {count} wanted; allow more or other givens"
+        ),
+    )
+
+
+def generate_split(
+    shape: SudokuShape, num_train: int, num_test: int, givens: tuple[int, int], seed: int
+) -> tuple[SudokuPuzzles, SudokuPuzzles]:
+    """Generates training and test puzzles whose solution grids share no symmetry class.
+
+    A class holds the grids that `symmetry.augment` makes of each other, so augmenting the training
+    puzzles cannot produce a test grid. 9×9 has 5.5 billion classes: the test just leaves out those
+    of the training. Smaller boards have few (4×4 two, 6×6 49): there the seed picks test classes
+    with at most 25% of all grids, or the least class where none is that small.
+
+    Returns:
+        Train and test puzzles, each distinct.
+
+    Raises:
+        DataError: See `generate`.
+    """
+    if shape.size >= 9:
+        train = generate(shape, num_train, givens, seed)
+        taken = _classes(train.answers, shape)
+        test = generate(
+            shape, num_test, givens, seed, stream=1, accept=lambda x: ~_among(x, taken, shape)
+        )
+        return train, test
+    held_out = _test_classes(shape, seed)
+    train = generate(shape, num_train, givens, seed, accept=lambda x: ~_among(x, held_out, shape))
+    test = generate(
+        shape, num_test, givens, seed, stream=1, accept=lambda x: _among(x, held_out, shape)
+    )
+    return train, test
+
+
+def _test_classes(shape: SudokuShape, seed: int) -> set[bytes]:
+    """Picks symmetry classes for the test; classes too rare for the sample stay in training."""
+    grids = generate(shape, 4000 if shape.size > 4 else 200, (shape.cells,) * 2, 0, stream=2)
+    names, sizes = np.unique(canonical(grids.answers, shape), axis=0, return_counts=True)
+    shares = sizes / sizes.sum()
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(names))
+    chosen, total = set(), 0.0
+    for index in order:
+        if total + shares[index] <= _TEST_SHARE:
+            chosen.add(names[index].tobytes())
+            total += shares[index]
+    return chosen or {names[int(np.argmin(shares))].tobytes()}
+
+
+def _classes(answers: Array, shape: SudokuShape) -> set[bytes]:
+    return {grid.tobytes() for grid in canonical(answers, shape)}
+
+
+def _among(answers: Array, classes: Collection[bytes], shape: SudokuShape) -> Array:
+    return np.array([grid.tobytes() in classes for grid in canonical(answers, shape)], bool)

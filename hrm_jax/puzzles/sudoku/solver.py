@@ -1,0 +1,80 @@
+"""An exact Sudoku solver: proves that a puzzle has no, one or several solutions, and rates it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.puzzles.sudoku.search import search_many
+
+Array = npt.NDArray[Any]
+
+
+def solve(board: Array, shape: SudokuShape, limit: int = 2) -> tuple[int, Array, int]:
+    """Solves one board; see `solve_many`.
+
+    Args:
+        board: Digits, 0 for a blank [cells].
+        shape: Shape of the board.
+        limit: Stop counting solutions here.
+
+    Returns:
+        Number of solutions, the first one (int8 [cells], zeros if there is none) and the guesses.
+
+    Raises:
+        DataError: Wrong shape, dtype or digits.
+    """
+    counts, solutions, guesses = solve_many(np.asarray(board)[None], shape, limit)
+    return int(counts[0]), solutions[0], int(guesses[0])
+
+
+def solve_many(boards: Array, shape: SudokuShape, limit: int = 2) -> tuple[Array, Array, Array]:
+    """Solves boards by depth-first search with naked and hidden singles.
+
+    Args:
+        boards: Digits, 0 for a blank [E, cells]; a contradictory board has 0 solutions.
+        shape: Shape of the boards.
+        limit: Stop counting solutions here; 2 tells whether the solution is the only one.
+
+    Returns:
+        Number of solutions up to `limit`, int32 [E]; the first solution, int8 [E, cells], zeros
+        where there is none; and the rating, int32 [E]: guesses up to the first solution, which are
+        choices of a digit while another one for the cell was still untried. 0 means that naked and
+        hidden singles suffice. Ratings of other solvers differ in scale.
+
+    Raises:
+        DataError: Wrong shape, dtype or digits.
+    """
+    boards = np.asarray(boards)
+    if boards.ndim != 2 or boards.shape[1] != shape.cells or boards.dtype.kind not in "iu":
+        raise DataError(
+            f"boards are {boards.dtype} {boards.shape}, expected integers [E, {shape.cells}]"
+        )
+    bad = (boards < 0) | (boards > shape.size)
+    if bad.any():
+        row, cell = np.unravel_index(int(np.argmax(bad)), boards.shape)
+        raise DataError(
+            f"boards, row {row}, cell {cell}: {boards[row, cell]} is outside 0 to {shape.size}"
+        )
+    if limit < 1:
+        raise DataError(f"limit is {limit}, expected 1 or more")
+    counts = np.zeros(len(boards), np.int32)
+    solutions = np.zeros(boards.shape, np.int8)
+    guesses = np.zeros(len(boards), np.int32)
+    units, unit_of = tables(shape)
+    boards = np.ascontiguousarray(boards, np.int8)
+    search_many(boards, units, unit_of, limit, counts, solutions, guesses)
+    return counts, solutions, guesses
+
+
+def tables(shape: SudokuShape) -> tuple[Array, Array]:
+    """Returns the cells of each unit, int64 [3N, N], and the units of each cell, int64 [C, 3]."""
+    units = shape.units()
+    unit_of = np.empty((shape.cells, 3), np.int64)
+    for unit, cells in enumerate(units):
+        unit_of[cells, unit // shape.size] = unit
+    return units, unit_of

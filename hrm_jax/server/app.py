@@ -1,0 +1,377 @@
+"""An HTTP server that speaks as OpenAI's does, and a chat page.
+
+| path | |
+|---|---|
+| `/v1/models`, `/v1/completions`, `/v1/chat/completions` | as OpenAI's; see `server_schemas` |
+| `/health` | 200, or 503 while it drains or when the engine has failed; needs no key |
+| `/metrics` | for Prometheus |
+| `/` | the chat page; needs no key, but asks for it |
+
+Without an API key it is bound to loopback addresses only. There it answers requests that name a
+loopback host alone, so that no web page can reach it under a name of its own; and bodies must be
+declared as JSON, which pages of others may not send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hrm_jax.engine.engine import Engine
+from hrm_jax.engine.requests import Event, Handle, QueueFull, RequestError
+from hrm_jax.engine.sampling import Sampling
+from hrm_jax.server.chat_template import ChatTemplate
+from hrm_jax.server.http import chat_page, error_response, is_loopback, read_json
+from hrm_jax.server.metrics import Metrics
+from hrm_jax.server.replies import Reply
+from hrm_jax.server.schemas import ApiError, ChatRequest, CompletionRequest, parse
+from hrm_jax.server.streams import (
+    Answers,
+    EventStream,
+    draining,
+    engine_failed,
+)
+
+log = logging.getLogger("hrm_jax")
+
+_TICK = 0.1
+_OPEN = ("/", "/health")  # paths that need no key
+_OUTCOMES = {401: "unauthorized", 408: "cancelled", 429: "overloaded", 503: "unavailable"}
+
+
+class Service:
+    """The application: endpoints, and what all requests share.
+
+    Attributes:
+        failed: Whether the engine's thread has ended by itself.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        api_key: str | None,
+        max_queue: int,
+        max_tokens: int,
+        max_body: int,
+        drain_seconds: float,
+        local: bool,
+    ) -> None:
+        """Arguments as of `Server`; `local`: whether requests must name a loopback host."""
+        self.failed = False
+        self._engine = engine
+        self._api_key = api_key
+        self._max_queue = max_queue
+        self._max_tokens = max_tokens
+        self._max_body = max_body
+        self._drain_seconds = drain_seconds
+        self._local = local
+        self._deadline: float | None = None  # of draining
+        self._open_requests = 0
+        self._answers: set[Answers] = set()
+        self._metrics = Metrics(engine)
+        self._template = ChatTemplate(engine.decoder.chat_template)
+        self._name = engine.decoder.name or "model"
+        self._created = int(time.time())
+        self._page, self._page_headers = chat_page()
+
+    def app(self, drained: Any = None) -> Starlette:
+        """The ASGI application.
+
+        Args:
+            drained: Called once when draining is done, without arguments.
+        """
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            self._engine.start()
+            watch = asyncio.create_task(self._watch(drained))
+            yield
+            watch.cancel()
+            self._engine.close()
+
+        self._endpoints = {
+            "/v1/completions": (self._completions, "POST"),
+            "/v1/chat/completions": (self._chat, "POST"),
+            "/v1/models": (self._models, "GET"),
+            "/v1/models/{name:path}": (self._model, "GET"),
+            "/health": (self._health, "GET"),
+            "/metrics": (self._figures, "GET"),
+            "/": (self._chat_page, "GET"),
+        }
+        return Starlette(
+            routes=[Route(p, f, methods=[m]) for p, (f, m) in self._endpoints.items()],
+            middleware=[Middleware(_Gate, service=self)],
+            exception_handlers={
+                ApiError: lambda _, error: error_response(error),
+                HTTPException: lambda r, e: error_response(_plain_error(r, e)),
+                Exception: lambda _, __: error_response(
+                    ApiError(500, "internal error; the server's log has more")
+                ),
+            },
+            lifespan=lifespan,
+        )
+
+    def drain(self) -> None:
+        """Takes no more requests; called again, ends the running ones."""
+        now = time.monotonic()
+        self._deadline = now + self._drain_seconds if self._deadline is None else now
+
+    async def _watch(self, drained: Any) -> None:
+        """Notices an engine that has died, and the end of draining."""
+        while True:
+            await asyncio.sleep(_TICK)
+            if not self.failed and not self._engine.running:
+                log.error("the engine's thread has ended; all requests fail from now on")
+                self.failed = True
+            if self.failed:
+                self._end_all(engine_failed())
+            if self._deadline is not None:
+                if time.monotonic() >= self._deadline:
+                    self._end_all(draining())
+                if drained and (not self._open_requests or time.monotonic() > self._deadline + 1):
+                    drained()
+                    drained = None
+
+    def _end_all(self, error: ApiError) -> None:
+        for answers in self._answers:
+            answers.fail(error)
+
+    # Admission
+
+    def admit(self, request: Request) -> None:
+        """Lets a request in.
+
+        Raises:
+            ApiError: 403, 401 or 503.
+        """
+        host = request.headers.get("host", "")
+        name = re.sub(r":\d*$", "", host).removeprefix("[").removesuffix("]")
+        if self._local and not is_loopback(name):
+            raise ApiError(
+                403, f"host {host!r}: expected localhost or a loopback address", code="bad_host"
+            )
+        path = request.url.path
+        if self._api_key is not None and path not in _OPEN:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            given, expected = key.strip().encode("latin-1"), self._api_key.encode()
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected):
+                raise ApiError(
+                    401,
+                    "expected the header Authorization: Bearer and the server's API key",
+                    code="invalid_api_key",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+        if path.startswith("/v1/") and self._deadline is not None:
+            raise draining()
+
+    @contextlib.contextmanager
+    def counted(self, path: str) -> Any:
+        """Counts a request while it is served, and how it ended: yields a dict for "outcome"."""
+        result = {"outcome": "error"}
+        self._open_requests += 1
+        try:
+            yield result
+        finally:
+            self._open_requests -= 1
+            if path.startswith("/v1/"):
+                endpoint = path if path in self._endpoints else "other"
+                self._metrics.request(endpoint, result["outcome"])
+
+    # Endpoints
+
+    async def _models(self, _: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._card()]})
+
+    async def _model(self, request: Request) -> Response:
+        self._check_model(request.path_params["name"])
+        return JSONResponse(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "id": self._name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "hrm_jax",
+            "max_model_len": self._engine.max_length,
+        }
+
+    def _check_model(self, name: str) -> None:
+        if name and name != self._name:
+            raise ApiError(
+                404,
+                f"model: there is no {name!r}; expected {self._name!r}",
+                param="model",
+                code="model_not_found",
+            )
+
+    async def _completions(self, request: Request) -> Response:
+        asked = parse(CompletionRequest, await read_json(request, self._max_body))
+        return await self._answer(request, asked, asked.prompt)
+
+    async def _chat(self, request: Request) -> Response:
+        asked = parse(ChatRequest, await read_json(request, self._max_body))
+        try:
+            prompt = self._template.render(
+                [{"role": m.role, "content": m.content} for m in asked.messages]
+            )
+        except ValueError as error:
+            raise ApiError(400, str(error), param="messages") from error
+        return await self._answer(request, asked, [prompt])
+
+    async def _health(self, _: Request) -> Response:
+        state = "failed" if self.failed else "ok" if self._deadline is None else "draining"
+        stats = self._engine.stats
+        content = {"status": state, "running": stats.running, "waiting": stats.waiting}
+        return JSONResponse(content, 200 if state == "ok" else 503)
+
+    async def _figures(self, _: Request) -> Response:
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Response(self._metrics.text(), headers={"content-type": kind})
+
+    async def _chat_page(self, _: Request) -> Response:
+        return HTMLResponse(self._page, headers=self._page_headers)
+
+    # Answers
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: CompletionRequest | ChatRequest,
+        prompts: Sequence[str | list[int]],
+    ) -> Response:
+        self._check_model(asked.model)
+        if asked.n > self._engine.slots:
+            raise ApiError(
+                400, f"n: expected at most {self._engine.slots}, got {asked.n}", param="n"
+            )
+        if len(prompts) * asked.n > self._max_queue:
+            raise ApiError(
+                400,
+                f"prompt: expected at most {self._max_queue} answers in one request, got "
+                f"{len(prompts) * asked.n}",
+                param="prompt",
+            )
+        samplings = asked.samplings(self._max_tokens)
+        jobs = [(prompt, sampling) for prompt in prompts for sampling in samplings]
+        if self.failed or not self._engine.running:
+            raise engine_failed()
+        param = "messages" if isinstance(asked, ChatRequest) else "prompt"
+        # In a thread, because tokenizing takes time, and so does planning.
+        handles = await asyncio.to_thread(self._submit, jobs, param)
+        reply = Reply(asked, self._name, self._engine.decoder.tokenizer)
+        reply.prompt_tokens = sum(handle.prompt_tokens for handle in handles[:: asked.n])
+        answers = Answers(handles, request.receive, self._metrics)
+        if asked.stream:
+            return EventStream(self._chunks(request, answers, reply))
+        events: list[list[Event]] = [[] for _ in handles]
+        with self._following(answers):
+            async with contextlib.aclosing(answers.batches()) as batches:
+                async for batch in batches:
+                    for index, new in batch.items():
+                        events[index] += new
+        return JSONResponse(reply.whole(events))
+
+    def _submit(self, jobs: Sequence[tuple[Any, Sampling]], param: str) -> list[Handle]:
+        handles: list[Handle] = []
+        try:
+            for prompt, sampling in jobs:
+                handles.append(self._engine.submit(prompt, sampling))
+        except Exception as error:
+            for handle in handles:
+                handle.cancel()
+            if isinstance(error, RequestError):
+                raise ApiError(400, str(error), param=param) from error
+            if isinstance(error, QueueFull):
+                raise ApiError(
+                    429, str(error), code="queue_full", headers={"Retry-After": "1"}
+                ) from error
+            raise
+        return handles
+
+    @contextlib.contextmanager
+    def _following(self, answers: Answers) -> Any:
+        self._answers.add(answers)
+        try:
+            yield
+        finally:
+            self._answers.discard(answers)
+
+    async def _chunks(
+        self, request: Request, answers: Answers, reply: Reply
+    ) -> AsyncGenerator[str, None]:
+        """The lines of a stream; an error after its beginning is one of them."""
+        try:
+            for chunk in reply.opening(answers.count):
+                yield _line(chunk)
+            with self._following(answers):
+                async with contextlib.aclosing(answers.batches()) as batches:
+                    async for batch in batches:
+                        for index, events in batch.items():
+                            said = reply.chunk(index, events)
+                            if said is not None:
+                                yield _line(said)
+            for chunk in reply.closing():
+                yield _line(chunk)
+            yield "data: [DONE]\n\n"
+        except ApiError as error:
+            request.state.outcome = _outcome(error.status)
+            yield _line(error.body())
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
+
+
+class _Gate:
+    """Admits requests, and counts them with their outcomes."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        with self._service.counted(scope["path"]) as result:
+
+            async def noting(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    result["outcome"] = _outcome(message["status"])
+                await send(message)
+
+            try:
+                self._service.admit(request)
+            except ApiError as error:
+                await error_response(error)(scope, receive, noting)
+                return
+            await self._app(scope, receive, noting)
+            result["outcome"] = getattr(request.state, "outcome", result["outcome"])
+
+
+def _outcome(status: int) -> str:
+    kind = "ok" if status < 400 else "refused" if status < 500 else "error"
+    return _OUTCOMES.get(status, kind)
+
+
+def _plain_error(request: Request, error: Any) -> ApiError:
+    """What the router says: 404 or 405."""
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return ApiError(error.status_code, message, headers=error.headers)

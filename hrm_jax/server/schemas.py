@@ -1,0 +1,285 @@
+"""What clients of the server send: OpenAI's requests and errors.
+
+A field that would change the answer and is not supported is refused; so is one that is not known.
+What cannot change it (`_IGNORED`), and values that ask for nothing (`_NEUTRAL`), are accepted.
+
+References:
+    https://platform.openai.com/docs/api-reference
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
+
+from hrm_jax.engine.sampling import MAX_ALTERNATIVES, Sampling
+
+MAX_STOPS, MAX_STOP_LENGTH = 16, 256
+
+_IGNORED = {
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction"),
+    *("prompt_cache_key", "prompt_cache_retention", "parallel_tool_calls"),
+    *("include_obfuscation", "name", "annotations"),
+}
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "tool_calls": ([],),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "response_format": ({"type": "text"},),
+    "reasoning_effort": ("none",),
+}
+_COMPLETION_TOKENS = 16  # OpenAI's default
+_ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's form."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {
+            "error": {
+                "message": str(self),
+                "type": _ERROR_TYPES.get(self.status, kind),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: item for name, item in value.items() if item is not None}
+        return value
+
+    def check_extra(self, where: str = "") -> None:
+        """Refuses fields that are not known and would, or might, change the answer."""
+        for name, value in (self.model_extra or {}).items():
+            neutral = _NEUTRAL.get(name, ())
+            if name in _IGNORED or value in neutral:
+                continue
+            expected = f"; expected none, or {neutral[0]!r}" if neutral else ""
+            known = "not supported" if neutral else "not a field that this server knows"
+            raise ApiError(
+                400,
+                f"{where}{name}: {known}{expected}",
+                param=f"{where}{name}",
+                code="unsupported_parameter" if neutral else "unknown_parameter",
+            )
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _prompts(value: Any) -> Any:
+    """A list of prompts, each a text or tokens."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(type(x) is int for x in value):
+            return [value]
+        lists = all(isinstance(x, list) and x and all(type(y) is int for y in x) for x in value)
+        if lists or all(isinstance(x, str) for x in value):
+            return value
+    raise ValueError(
+        "expected a text, a list of texts, a list of tokens, or a list of lists of tokens"
+    )
+
+
+def _content(value: Any) -> Any:
+    """A message's text; parts that are texts are put together."""
+    if not isinstance(value, list):
+        return value
+    texts = []
+    for part in value:
+        if not isinstance(part, dict) or part.get("type") != "text" or "text" not in part:
+            raise ValueError('expected parts of the type "text" only')
+        if not isinstance(part["text"], str):
+            raise ValueError("expected the text of a part to be a string")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+class StreamOptions(_Model):
+    """What a stream has besides the answer."""
+
+    include_usage: bool = False
+
+
+class Generation(_Model):
+    """Fields of both kinds of requests; the names are OpenAI's and, for the last three, vLLM's."""
+
+    model: str = ""
+    n: int = Field(1, ge=1, le=128)
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, ge=0, le=1)
+    seed: int = Field(default_factory=lambda: secrets.randbits(63), ge=-(2**63), lt=2**63)
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
+        BeforeValidator(_stops),
+        Field(max_length=MAX_STOPS),
+    ] = []
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=100)
+
+    def alternatives(self) -> int | None:
+        """How many alternatives to each token are told; None tells no log-probabilities."""
+        raise NotImplementedError
+
+    def wanted_tokens(self, limit: int) -> int:
+        """How many tokens to make at most, where the server allows `limit`."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Checks what single fields cannot tell.
+
+        Raises:
+            ApiError: 400, names the field.
+        """
+        self.check_extra()
+        if self.stream_options is not None:
+            self.stream_options.check_extra("stream_options.")
+            if not self.stream:
+                raise ApiError(400, "stream_options: only with stream=true", param="stream_options")
+
+    def samplings(self, limit: int) -> list[Sampling]:
+        """How each of the n choices is drawn; the first one with the request's own seed.
+
+        Raises:
+            ApiError: 400, more tokens are asked for than `limit`.
+        """
+        wanted = self.wanted_tokens(limit)
+        if wanted > limit:
+            raise ApiError(
+                400, f"max_tokens: expected at most {limit}, got {wanted}", param="max_tokens"
+            )
+        return [
+            Sampling(
+                max_new_tokens=wanted,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                repetition_penalty=self.repetition_penalty,
+                seed=(self.seed + number * 0x9E3779B97F4A7C15) % 2**64,
+                stop=tuple(self.stop),
+                logprobs=self.alternatives() or 0,
+            )
+            for number in range(self.n)
+        ]
+
+
+class CompletionRequest(Generation):
+    """A text, or several, to continue."""
+
+    prompt: Annotated[list[Any], BeforeValidator(_prompts)]
+    logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
+
+    def alternatives(self) -> int | None:
+        return self.logprobs
+
+    def wanted_tokens(self, limit: int) -> int:
+        return min(_COMPLETION_TOKENS, limit) if self.max_tokens is None else self.max_tokens
+
+
+class Message(_Model):
+    """What somebody said."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_content)]
+
+
+class ChatRequest(Generation):
+    """A chat to answer."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_ALTERNATIVES)] = 0
+
+    def alternatives(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
+
+    def wanted_tokens(self, limit: int) -> int:
+        given = [x for x in (self.max_completion_tokens, self.max_tokens) if x is not None]
+        return min(given, default=limit)
+
+    def check(self) -> None:
+        super().check()
+        for number, message in enumerate(self.messages):
+            message.check_extra(f"messages[{number}].")
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError(400, "top_logprobs: only with logprobs=true", param="top_logprobs")
+
+
+_AnyRequest = TypeVar("_AnyRequest", bound=Generation)
+
+
+def parse(kind: type[_AnyRequest], body: bytes) -> _AnyRequest:
+    """Reads a request.
+
+    Args:
+        kind: `CompletionRequest` or `ChatRequest`.
+        body: JSON.
+
+    Raises:
+        ApiError: 400, names the field and what was expected.
+    """
+    try:
+        asked = kind.model_validate_json(body)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "json_invalid":
+            raise ApiError(400, f"the body is not valid JSON: {first['msg']}") from error
+        where = _path(first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] not in ("missing", "value_error"):
+            message += f", got {repr(first['input'])[:100]}"
+        raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from error
+    asked.check()
+    return asked
+
+
+def _path(where: Sequence[int | str]) -> str:
+    """messages[0].content"""
+    text = "".join(f"[{x}]" if isinstance(x, int) else f".{x}" for x in where)
+    return text.removeprefix(".")

@@ -1,0 +1,234 @@
+"""Language models that answer prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from hrm_jax.compilation import jit
+from hrm_jax.data.identity import Identity
+from hrm_jax.data.pipeline import batch_iterator
+from hrm_jax.data.text.numbers import number_pairs
+from hrm_jax.data.text.pairs import PairBatches, Pairs, encode_pairs, read_pairs
+from hrm_jax.fields import ConfigError, require
+from hrm_jax.models.decoding import greedy
+from hrm_jax.models.planner_executor import weave
+from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class PairData:
+    r"""Prompts and their targets.
+
+    Attributes:
+        train: File of prompt⟨TAB⟩target lines, or .jsonl; "" makes number words in Spanish.
+        test: The same, held out.
+        prompt_field, target_field: Fields of .jsonl records.
+        tokenizer: As in `TextData`.
+        prompt_length, target_length: Most tokens of each, with the EOS of the target; 0 takes those
+            of the longest in the data.
+        too_long: Whether longer pairs are refused or dropped.
+        eval_pairs: How many held-out pairs are scored at most; 0 for all.
+        numbers_below: The numbers made are from 0 to below this.
+        num_train, num_test: How many numbers are made.
+        seed: Of the numbers made.
+    """
+
+    train: str = ""
+    test: str = ""
+    prompt_field: str = "prompt"
+    target_field: str = "target"
+    tokenizer: str = "bytes"
+    prompt_length: int = 0
+    target_length: int = 0
+    too_long: Literal["refuse", "drop"] = "refuse"
+    eval_pairs: int = 512
+    numbers_below: int = 1_000_000
+    num_train: int = 20_000
+    num_test: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.train) == bool(self.test),
+            "data.test: expected a held-out file where, and only where, data.train is given",
+        )
+        for name in ("num_train", "num_test"):
+            require(getattr(self, name) >= 1, f"data.{name}: expected at least 1")
+        for name in ("prompt_length", "target_length", "eval_pairs"):
+            require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
+
+    def pairs(self) -> tuple[Pairs, Pairs]:
+        """Training and held-out pairs."""
+        if not self.train:
+            return number_pairs(self.numbers_below, self.num_train, self.num_test, self.seed)
+        return self.read(self.train), self.read(self.test)
+
+    def read(self, path: str) -> Pairs:
+        """The pairs of a file."""
+        return read_pairs(path, prompt_field=self.prompt_field, target_field=self.target_field)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairConfig(LanguageConfig):
+    """Fields of the config of `PairTask`."""
+
+    data: PairData = PairData()
+    best_metric: str = "eval/exact_match"
+
+
+class PairTask(LanguageTask):
+    """Prompts and targets: the target and its EOS count."""
+
+    def __init__(
+        self,
+        config: PairConfig,
+        data_cache: pathlib.Path | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(config, data_cache, variables)
+        self._answer = jit(self._answers)
+
+    @functools.cached_property
+    def pairs(self) -> tuple[Pairs, Pairs]:
+        """Training and held-out pairs."""
+        return self.config.data.pairs()
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What identifies the pairs."""
+        data = self.config.data
+        train, test = self.pairs
+        return Identity.of(
+            builder="pairs",
+            version="1",
+            seed=None if data.train else data.seed,
+            counts={"training_pairs": len(train), "held_out_pairs": len(test)},
+            train=train,
+            test=test,
+        )
+
+    def lengths(self, *sets: Pairs) -> tuple[int, int]:
+        """Room for the prompts and targets of some pairs, in tokens.
+
+        Raises:
+            ConfigError: The model has not so many positions.
+        """
+        data, positions = self.config.data, self.config.model.max_length
+        prompt, target = data.prompt_length, data.target_length
+        encode = self.tokenizer.encode
+        if not prompt:
+            prompt = max(len(encode(text)) for pairs in sets for text in pairs.prompts)
+        if not target:
+            target = max(len(encode(text)) + 1 for pairs in sets for text in pairs.targets)
+        if 1 + prompt + target > positions:
+            raise ConfigError(
+                f"model.max_length: {positions}, but prompts and targets have up to "
+                f"{1 + prompt + target} tokens; a smaller data.prompt_length or "
+                "data.target_length with data.too_long=drop leaves out the longest"
+            )
+        return prompt, target
+
+    def batches(self) -> grain.DatasetIterator:
+        """Pairs in random order."""
+        config = self.config
+        source = PairBatches(
+            self.pairs[0],
+            self.tokenizer,
+            *self.lengths(*self.pairs),
+            config.batch_size,
+            config.seed,
+            jax.process_index(),
+            jax.process_count(),
+            config.data.too_long,
+        )
+        return batch_iterator(source)
+
+    def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
+        """BOS prompt, where the plan is put, then the target, all that counts."""
+        first, last = batch["prompt_length"], batch["target_length"]
+        count = first.shape[0]
+        places = jnp.arange(1 + batch["prompt"].shape[1] + batch["target"].shape[1])
+        prompt = jnp.concatenate([jnp.full((count, 1), self.start_id), batch["prompt"]], axis=1)
+        split = first + 1
+
+        def at(values: Array, index: Array) -> Array:
+            return jnp.take_along_axis(values, jnp.clip(index, 0, values.shape[1] - 1), axis=1)
+
+        behind = places - split[:, None]  # place in the target
+        tokens = jnp.where(
+            behind < 0,
+            at(prompt, jnp.broadcast_to(places, behind.shape)),
+            at(batch["target"], behind),
+        )
+        counted = (behind >= 0) & (behind < last[:, None])
+        tokens = jnp.where(behind < last[:, None], tokens, self.pad_id)
+        return {"tokens": tokens, "split": split, "counted": counted}
+
+    def held_out(
+        self, source: str | None = None, limit: int | None = None
+    ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
+        """The first held-out pairs; a token is taken for a byte."""
+        data = self.config.data
+        pairs = self.pairs[1] if source is None else data.read(source)
+        lengths = self.lengths(*(self.pairs if source is None else [pairs]))
+        encoded = encode_pairs(pairs, self.tokenizer, *lengths, data.too_long)
+        limit = data.eval_pairs if limit is None else limit
+        return encoded.batch(np.arange(min(limit or len(encoded), len(encoded)))), 1.0
+
+    def score(
+        self, params: Any, batch: Mapping[str, npt.NDArray[Any]], bytes_per_token: float
+    ) -> dict[str, Any]:
+        """The figures of every language task, and `eval/exact_match`.
+
+        A match is a target that greedy decoding gives with its EOS, token by token. Bits are per
+        token of the target for tokenizers other than bytes.
+        """
+        figures = super().score(params, batch, bytes_per_token)
+        right = 0
+        for rows, real in self._parts(batch):
+            answers = np.asarray(self._answer(params, rows))
+            width = np.arange(answers.shape[1]) < rows["target_length"][:, None]
+            same = ((answers == rows["target"]) | ~width).all(axis=1)
+            right += int((same & real).sum())
+        return {
+            "eval/exact_match": right / len(batch["prompt"]),
+            **figures,
+            "eval/pairs": len(batch["prompt"]),
+        }
+
+    def _answers(self, params: Any, batch: Any) -> Int[Array, "B T"]:
+        """Greedy targets."""
+        rows = self.rows(batch, None)
+        tokens, lengths = rows["tokens"], rows["split"]
+        tokens = jnp.where(jnp.arange(tokens.shape[1]) < lengths[:, None], tokens, self.pad_id)
+        tokens = tokens[:, : 1 + batch["prompt"].shape[1]]
+        config, added = self.config.model, None
+        if self.planned:
+            plan = self.apply(params, tokens, lengths, method="plan")
+            if not config.executor_sees_prompt:
+                tokens = jnp.full_like(tokens, config.pad_id)
+            tokens = weave(tokens, lengths, config.num_plans, config.plan_id)
+            added = self.apply(params, tokens.shape[1], lengths, plan.vectors, method="added")
+            lengths, params = lengths + config.num_plans, params["executor"]
+            config = config.executor
+        return greedy(
+            config,
+            params,
+            tokens,
+            lengths,
+            batch["target"].shape[1],
+            self.end_id,
+            added=added,
+            suppressed=self.suppressed,
+        )

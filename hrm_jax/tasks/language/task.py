@@ -1,0 +1,330 @@
+"""What all language tasks share: their configuration, training step and evaluation."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from hrm_jax.compilation import jit
+from hrm_jax.data.identity import Identity
+from hrm_jax.data.text.tokenizers import (
+    ByteTokenizer,
+    Tokenizer,
+    load_tokenizer,
+    suppressed_tokens,
+)
+from hrm_jax.fields import ConfigError, require
+from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig, weave
+from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, pair
+from hrm_jax.tasks.supervised import SupervisedTrainer
+
+Rows = Mapping[str, Any]
+"""`tokens` [B, S]; `split` [B], in front of which the plan is put and up to which it is made;
+`counted` bool [B, S], the tokens whose prediction counts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanConfig:
+    """How the planner is trained; without effect on a plain Transformer.
+
+    Attributes:
+        first_temperature, last_temperature: Of the Gumbel-softmax, falling exponentially.
+        anneal: Share of the run in which it falls.
+        usage_weight: Weight, in nats per token, of the mutual information between texts and codes:
+            each text is to be sure of its code, all texts together are to use all codes.
+        dropout: Share of training rows whose executor is not shown the plan, so that it knows what
+            to do without.
+    """
+
+    first_temperature: float = 1.0
+    last_temperature: float = 0.1
+    anneal: float = 0.5
+    usage_weight: float = 0.01
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("first_temperature", "last_temperature", "anneal"):
+            value = getattr(self, name)
+            require(value > 0, f"config.plan.{name}: expected more than 0, got {value}")
+        require(self.usage_weight >= 0, "config.plan.usage_weight: expected 0 or more")
+        require(0 <= self.dropout < 1, "config.plan.dropout: expected 0 <= x < 1")
+
+    def temperature(self, step: Array, total_steps: int) -> Array:
+        """The temperature at a step."""
+        progress = jnp.minimum(step / (self.anneal * total_steps), 1.0)
+        return self.first_temperature * (self.last_temperature / self.first_temperature) ** progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageConfig(RunConfig):
+    """Fields that the config of every language task has.
+
+    Attributes:
+        data: Which texts.
+        model: A plain Transformer or a planner–executor (`model.name`), and its sizes.
+        plan: How the planner is trained.
+        optimizer: How parameters are updated.
+        init_from: Workdir of a language model to start from, whose sizes are taken too; or a folder
+            with a GPT-2 or Llama of Hugging Face's.
+    """
+
+    data: Any = None
+    model: PlannerExecutorConfig | TransformerConfig = dataclasses.field(
+        default_factory=PlannerExecutorConfig
+    )
+    plan: PlanConfig = PlanConfig()
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    init_from: str = ""
+
+
+class LanguageTask(abc.ABC):
+    """Trains a language model; see `hrm_jax.tasks.base.Task`.
+
+    A kind of text says where rows come from (`rows`, `batches`) and which are held out.
+
+    Attributes:
+        config: The configuration.
+        tokenizer: What makes tokens of text.
+    """
+
+    config: Any
+
+    def __init__(
+        self,
+        config: Any,
+        data_cache: pathlib.Path | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Makes the task; data are read when they are first needed.
+
+        Args:
+            config: The configuration.
+            data_cache: Not used: texts are read where they are.
+            variables: Weights to start from instead of fresh ones.
+
+        Raises:
+            ConfigError: `config.model` does not go with `config.data`.
+            DataError: A bad tokenizer.
+        """
+        self.config = config
+        self.tokenizer: Tokenizer = load_tokenizer(config.data.tokenizer)
+        if config.model.vocab_size < self.tokenizer.vocab_size:
+            raise ConfigError(
+                f"model.vocab_size is {config.model.vocab_size}, but data.tokenizer has "
+                f"{self.tokenizer.vocab_size} tokens"
+            )
+        plan_id = getattr(config.model, "plan_id", -1)
+        ordinary = self.tokenizer.vocab_size - isinstance(self.tokenizer, ByteTokenizer)  # PLAN
+        if 0 <= plan_id < ordinary:
+            raise ConfigError(
+                f"model.plan_id is {plan_id}, a token of data.tokenizer with another meaning; "
+                f"expected {ordinary} or more, and a model.vocab_size above it"
+            )
+        self._variables = variables
+        self._trainer = SupervisedTrainer(
+            config.optimizer, config.steps, self._loss, config.microbatch_size
+        )
+        self._score = jit(self._scores)
+
+    @property
+    @abc.abstractmethod
+    def identity(self) -> Identity:
+        """What identifies the data."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether the model is a planner–executor."""
+        return isinstance(self.config.model, PlannerExecutorConfig)
+
+    @property
+    def end_id(self) -> int:
+        """What a text ends with."""
+        assert self.tokenizer.eos_id is not None  # encoding the data would have failed
+        return self.tokenizer.eos_id
+
+    @property
+    def start_id(self) -> int:
+        """What a text begins with: BOS, or EOS where there is no BOS."""
+        return self.end_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
+
+    @property
+    def pad_id(self) -> int:
+        """What rows are filled up with: PAD, or EOS where there is no PAD."""
+        return self.end_id if self.tokenizer.pad_id is None else self.tokenizer.pad_id
+
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that are never generated."""
+        return suppressed_tokens(self.tokenizer)
+
+    @abc.abstractmethod
+    def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
+        """Rows of a batch; `key` draws what is random in training, None is for evaluation."""
+
+    @abc.abstractmethod
+    def held_out(
+        self, source: str | None = None, limit: int | None = None
+    ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
+        """Held-out rows.
+
+        Args:
+            source: Files to take instead of the run's.
+            limit: Rows at most, 0 for all; None takes as many as the config says.
+
+        Returns:
+            A batch of all rows [E, …], and how many bytes a token that counts stands for.
+        """
+
+    def apply(self, params: Any, *args: Any, train: bool = False, **kwargs: Any) -> Any:
+        """`Module.apply` of the model."""
+        kind = PlannerExecutor if self.planned else Transformer
+        return kind(self.config.model, train).apply({"params": params}, *args, **kwargs)
+
+    def init(self, key: PRNGKeyArray) -> State:
+        """A fresh state."""
+        weights_key, run_key = jax.random.split(key)
+        if self._variables is not None:
+            return self._trainer.init(run_key, self._variables["params"])
+        tokens = jnp.zeros((1, 2), jnp.int32)
+        extra = (jnp.ones(1, jnp.int32),) if self.planned else ()
+        kind = PlannerExecutor if self.planned else Transformer
+        params = kind(self.config.model).init(weights_key, tokens, *extra)["params"]
+        return self._trainer.init(run_key, params)
+
+    def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        """One optimizer step on the mean cross entropy of a batch."""
+        return self._trainer.step(state, batch)
+
+    def _loss(
+        self, params: Any, batch: Any, key: PRNGKeyArray, step: Array
+    ) -> tuple[Array, Metrics]:
+        config = self.config
+        row_key, noise_key, shown_key, drop_key = jax.random.split(key, 4)
+        rows = self.rows(batch, row_key)
+        tokens, split = rows["tokens"], rows["split"]
+        options: Any = {"train": True, "rngs": {"dropout": drop_key}}
+        metrics = {}
+        regulariser = jnp.float32(0)
+        if self.planned:
+            temperature = config.plan.temperature(step, config.steps)
+            plan = self.apply(
+                params, tokens, split, noise_key, temperature, method="plan", **options
+            )
+            shown = jax.random.bernoulli(shown_key, 1 - config.plan.dropout, split.shape)
+            logits = self.apply(
+                params, tokens, split, plan.vectors, shown, method="execute", **options
+            )
+            if plan.logits is not None:
+                information = code_information(plan.logits)
+                regulariser = -config.plan.usage_weight * information
+                metrics["code_information"] = pair(information, 1)
+        else:
+            logits = self.apply(params, tokens, **options)
+        nats, count = self._nats(logits, rows)
+        total, count = jnp.sum(nats), jnp.sum(count)
+        metrics["bits_per_token"] = pair(total / math.log(2), count)
+        metrics["tokens"] = pair(count, 1)
+        objective = total + regulariser * count
+        metrics["loss"] = pair(objective, count)
+        return objective, metrics
+
+    def _nats(
+        self, logits: Float[Array, "B T V"], rows: Rows
+    ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
+        """Cross entropy of the tokens that count, summed, and how many they are."""
+        tokens, counted = rows["tokens"], rows["counted"]
+        if self.planned:
+            plans = self.config.model.num_plans
+            tokens = weave(tokens, rows["split"], plans, self.config.model.plan_id)
+            counted = weave(counted, rows["split"], plans, False)
+            # The token after the plan is predicted by the last PLAN, the one before predicts none.
+        targets, counted = tokens[:, 1:], counted[:, 1:]
+        logits = logits[:, :-1]
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        losses = jax.nn.logsumexp(logits, axis=-1) - chosen
+        return jnp.sum(jnp.where(counted, losses, 0), axis=1), jnp.sum(counted, axis=1)
+
+    def _scores(self, params: Any, batch: Any, real: Bool[Array, " B"]) -> dict[str, Any]:
+        """Nats of rows with their plan, another row's and none, and codes."""
+        rows = self.rows(batch, None)
+        rows = {**rows, "counted": rows["counted"] & real[:, None]}
+        tokens, split = rows["tokens"], rows["split"]
+        if not self.planned:
+            nats, count = self._nats(self.apply(params, tokens), rows)
+            return {"right": jnp.sum(nats), "count": jnp.sum(count)}
+        plan = self.apply(params, tokens, split, method="plan")
+        others = jnp.roll(plan.vectors, max(1, len(real) // 2), axis=0)
+        nobody = jnp.zeros(real.shape, bool)
+        out: dict[str, Any] = {}
+        for name, vectors, shown in (
+            ("right", plan.vectors, None),
+            ("shuffled", others, None),
+            ("none", plan.vectors, nobody),
+        ):
+            logits = self.apply(params, tokens, split, vectors, shown, method="execute")
+            nats, count = self._nats(logits, rows)
+            out[name] = jnp.sum(nats)
+        out["count"] = jnp.sum(count)
+        if plan.logits is not None:
+            codes = jax.nn.one_hot(jnp.argmax(plan.logits, -1), plan.logits.shape[-1])
+            out["codes"] = jnp.sum(jnp.where(real[:, None, None], codes, 0), axis=0)
+        return out
+
+    def evaluate(self, state: State) -> Figures:
+        """Figures on held-out text.
+
+        `eval/bits_per_byte`; of a planner–executor also the same with another row's plan and with
+        bare PLAN tokens, and `eval/code_perplexity`, the perplexity of the codes taken.
+        """
+        batch, bytes_per_token = self.held_out()
+        return self.score(state.variables()["params"], batch, bytes_per_token)
+
+    def score(
+        self, params: Any, batch: Mapping[str, npt.NDArray[Any]], bytes_per_token: float
+    ) -> dict[str, Any]:
+        """The figures of `evaluate` on rows [E, …] like those of `held_out`."""
+        totals: dict[str, Any] = {}
+        for rows, real in self._parts(batch):
+            found = jax.device_get(self._score(params, rows, real))
+            totals = {k: v + totals.get(k, 0) for k, v in found.items()}
+        size = max(float(totals["count"]) * bytes_per_token, 1.0)
+        figures = {"eval/bits_per_byte": float(totals["right"]) / math.log(2) / size}
+        if "none" in totals:
+            for name in ("shuffled", "none"):
+                key = f"eval/bits_per_byte_{'no' if name == 'none' else name}_plan"
+                figures[key] = float(totals[name]) / math.log(2) / size
+        if "codes" in totals:
+            shares = totals["codes"] / totals["codes"].sum(axis=-1, keepdims=True)
+            entropy = -np.sum(shares * np.log(np.maximum(shares, 1e-12)), axis=-1)
+            figures["eval/code_perplexity"] = float(np.exp(entropy).mean())
+        figures["eval/bytes"] = round(size)
+        return figures
+
+    def _parts(self, batch: Mapping[str, npt.NDArray[Any]]) -> Any:
+        """Parts of `batch` of equal size, and which rows of each are not there to fill it up."""
+        count, size = len(next(iter(batch.values()))), self.config.batch_size
+        for first in range(0, count, size):
+            index = np.arange(first, first + size)
+            yield {k: v[index % count] for k, v in batch.items()}, index < count
+
+
+def code_information(logits: Float[Array, "B M K"]) -> Float[Array, ""]:
+    """Mutual information between rows and codes in nats, the mean over plan vectors."""
+
+    def entropy(p: Array) -> Array:
+        return -jnp.sum(p * jnp.log(jnp.maximum(p, 1e-9)), axis=-1)
+
+    shares = jax.nn.softmax(logits, axis=-1)
+    return jnp.mean(entropy(shares.mean(axis=0)) - entropy(shares).mean(axis=0))

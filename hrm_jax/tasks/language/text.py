@@ -1,0 +1,167 @@
+"""Language models of running text."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, PRNGKeyArray
+
+from hrm_jax.data.identity import Identity
+from hrm_jax.data.pipeline import batch_iterator
+from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
+from hrm_jax.data.text.embedded import spanish_documents
+from hrm_jax.data.text.reader import Documents, read_documents
+from hrm_jax.fields import ConfigError, require
+from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
+
+_EVAL_SEED = 0  # of the held-out windows that are scored
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+    """Running text.
+
+    Attributes:
+        train: Files, folders or patterns with commas between them (.txt, .jsonl, either may be
+            .gz); "" takes the Spanish novels that come with the package.
+        test: The same, held out; "" keeps whole documents of the training text aside.
+        held_out: Share of the documents that are kept aside.
+        document: What is a document in .txt files.
+        json_field: Field with the text in .jsonl files.
+        strict: Whether bytes that are not UTF-8 are an error.
+        tokenizer: "bytes", or a tokenizer.json of Hugging Face's or its folder.
+        length: Tokens of a window.
+        eval_stride: New tokens of a held-out window; those before are context.
+        eval_windows: How many held-out windows are scored at most; 0 for all.
+    """
+
+    train: str = ""
+    test: str = ""
+    held_out: float = 0.05
+    document: Literal["file", "line", "blank_line"] = "file"
+    json_field: str = "text"
+    strict: bool = False
+    tokenizer: str = "bytes"
+    length: int = 512
+    eval_stride: int = 256
+    eval_windows: int = 512
+
+    def __post_init__(self) -> None:
+        require(0 < self.held_out < 1, f"data.held_out: expected 0 < x < 1, got {self.held_out}")
+        require(
+            1 <= self.eval_stride < self.length,
+            f"data.eval_stride: expected 1 to data.length - 1, got {self.eval_stride}",
+        )
+        require(self.eval_windows >= 0, "data.eval_windows: expected 0 or more")
+
+    def documents(self) -> tuple[Documents, Documents]:
+        """Training and held-out documents."""
+        if not self.train:
+            train, test = spanish_documents()
+            return train, self.read(self.test) if self.test else test
+        train = self.read(self.train)
+        if self.test:
+            return train, self.read(self.test)
+        return split_documents(train, self.held_out, seed=0)
+
+    def read(self, paths: str) -> Documents:
+        """The documents of files with commas between them."""
+        return read_documents(
+            [p.strip() for p in paths.split(",")],
+            json_field=self.json_field,
+            document=self.document,
+            strict=self.strict,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(LanguageConfig):
+    """Fields of the config of `TextTask`."""
+
+    data: TextData = TextData()
+    best_metric: str = ""
+
+
+class TextTask(LanguageTask):
+    """Running text: every token of a window counts; the plan stands somewhere in its middle."""
+
+    def __init__(
+        self,
+        config: TextConfig,
+        data_cache: pathlib.Path | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(config, data_cache, variables)
+        if config.model.max_length < config.data.length:
+            raise ConfigError(
+                f"data.length: {config.data.length} tokens, but model.max_length is "
+                f"{config.model.max_length}"
+            )
+
+    @functools.cached_property
+    def documents(self) -> tuple[Documents, Documents]:
+        """Training and held-out documents."""
+        return self.config.data.documents()
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What identifies the documents."""
+        train, test = self.documents
+        return Identity.of(
+            builder="text",
+            version="1",
+            seed=None,
+            counts={
+                "training_documents": len(train),
+                "training_bytes": len(train.tokens),
+                "held_out_documents": len(test),
+                "held_out_bytes": len(test.tokens),
+            },
+            train=train,
+            test=test,
+        )
+
+    def batches(self) -> grain.DatasetIterator:
+        """Windows in random order."""
+        config = self.config
+        source = TextWindows(
+            self.documents[0],
+            self.tokenizer,
+            config.data.length,
+            config.batch_size,
+            config.seed,
+            jax.process_index(),
+            jax.process_count(),
+        )
+        return batch_iterator(source)
+
+    def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
+        """The plan goes in front of a random token, or in evaluation of the first new one."""
+        tokens = batch["tokens"]
+        count, length = tokens.shape
+        if key is None:
+            split = jnp.full(count, self.config.data.length - self.config.data.eval_stride)
+            return {"tokens": tokens, "split": split, "counted": batch["counted"]}
+        split = jax.random.randint(key, (count,), 1, max(2, 3 * length // 4))
+        return {"tokens": tokens, "split": split, "counted": jnp.ones(tokens.shape, bool)}
+
+    def held_out(
+        self, source: str | None = None, limit: int | None = None
+    ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
+        """Windows of held-out text, drawn once and for all, and bytes per token."""
+        data = self.config.data
+        documents = self.documents[1] if source is None else data.read(source)
+        tokens, counted = eval_windows(documents, self.tokenizer, data.length, data.eval_stride)
+        limit = data.eval_windows if limit is None else limit
+        order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
+        bytes_per_token = len(documents.tokens) / max(int(counted.sum()), 1)
+        return {"tokens": tokens[order], "counted": counted[order]}, bytes_per_token

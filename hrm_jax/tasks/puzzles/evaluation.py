@@ -1,0 +1,225 @@
+"""Held-out figures of puzzle models."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hrm_jax.compilation import jit
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.fields import require
+from hrm_jax.models import act
+from hrm_jax.models.act import Halting, Solved
+from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.tasks.base import Figures
+from hrm_jax.tasks.puzzles.losses import IGNORED
+
+_CHUNK = 4096  # puzzles in one call, so that traces of large sets need not fit on the device
+
+
+def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array:
+    """Labels as int32, with the data set's ignore label turned into `IGNORED`."""
+    labels = labels.astype(jnp.int32)
+    return (
+        labels if ignore_label_id is None else jnp.where(labels == ignore_label_id, IGNORED, labels)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _solver(config: PuzzleModelConfig, **options: Any) -> Any:
+    return jit(functools.partial(act.solve, config, **options))
+
+
+def row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | None:
+    """How `rows` rows are spread over the mesh the weights are on; None off a mesh."""
+    sharding = jax.tree.leaves(variables)[0].sharding
+    if not isinstance(sharding, NamedSharding) or rows % sharding.mesh.size:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names))
+
+
+def solve_puzzles(
+    config: PuzzleModelConfig,
+    variables: Mapping[str, Any],
+    inputs: npt.NDArray[Any],
+    identifiers: npt.NDArray[Any],
+    *,
+    slots: int = 32,
+    halting: Halting = "q",
+    max_steps: int | None = None,
+    trace: bool = False,
+) -> Solved:
+    """Solves any number of puzzles; compiles once for each size up to 4096, rounded up to 2ⁿ.
+
+    Args:
+        config: Sizes.
+        variables: Weights.
+        inputs: Tokens [N, S].
+        identifiers: Puzzle identifiers [N].
+        slots: Rows that think at a time; fewer are used for fewer puzzles.
+        halting, max_steps, trace: As in `act.solve`.
+
+    Returns:
+        Answers as numpy arrays; `iterations` is the total over all calls, `seconds` the time they
+        took without compilation.
+    """
+    require(slots >= 1, f"slots: expected at least 1, got {slots}")  # with 0 it would never end
+    count = len(inputs)
+    size = min(_CHUNK, 1 << (count - 1).bit_length())
+    slots = min(slots, size)
+    solver = _solver(
+        config,
+        slots=slots,
+        halting=halting,
+        max_steps=max_steps,
+        trace=trace,
+        sharding=row_sharding(variables, slots),
+    )
+    filled = np.resize(np.arange(count), size)
+    jax.block_until_ready(  # compiles; with no puzzles to solve it ends at once
+        solver(variables, inputs[filled].astype(np.int32), identifiers[filled].astype(np.int32), 0)
+    )
+    begin = time.perf_counter()
+    parts = []
+    for start in range(0, count, size):
+        rows = np.arange(start, min(start + size, count))
+        filled = np.resize(rows, size)
+        out = solver(
+            variables,
+            inputs[filled].astype(np.int32),
+            identifiers[filled].astype(np.int32),
+            len(rows),
+        )
+        out = jax.device_get(out)
+        parts.append(
+            Solved(
+                predictions=out.predictions[: len(rows)],
+                steps=out.steps[: len(rows)],
+                q_halt=out.q_halt[: len(rows)],
+                trace=out.trace[: len(rows)] if trace else None,
+                iterations=out.iterations,
+            )
+        )
+    return Solved(
+        predictions=np.concatenate([p.predictions for p in parts]),
+        steps=np.concatenate([p.steps for p in parts]),
+        q_halt=np.concatenate([p.q_halt for p in parts]),
+        trace=np.concatenate([p.trace for p in parts]) if trace else None,
+        iterations=sum(p.iterations for p in parts),
+        seconds=time.perf_counter() - begin,
+    )
+
+
+Scores = Callable[..., Mapping[str, npt.NDArray[np.bool_]]]
+
+
+def answers_compared(
+    puzzles: PuzzleSet, predictions: npt.NDArray[Any], scores: Scores | None = None
+) -> Figures:
+    """Compares answers with labels.
+
+    Args:
+        puzzles: Questions and answers.
+        predictions: Answers to the first N of them [N, S].
+        scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
+
+    Returns:
+        `exact_accuracy` (all labelled tokens right), `accuracy` (share of labelled tokens that are
+        right, averaged over puzzles), `blank_accuracy` (the same over tokens that the question does
+        not give), and the shares of the further verdicts. Puzzles without any label have no part
+        in the accuracies, which are left out if all are so.
+    """
+    inputs = puzzles.inputs[: len(predictions)]
+    labels, counted = _labels(puzzles, len(predictions))
+    right = (predictions == labels) & counted
+    known = counted.any(1)
+
+    def share(of: npt.NDArray[np.bool_]) -> float:
+        number = of.sum(1)
+        rows = number > 0
+        return float(((right & of).sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
+
+    further = {} if scores is None else scores(inputs, labels, predictions)
+    figures: dict[str, Any] = {name: float(np.mean(v)) for name, v in further.items()}
+    if known.any():
+        figures["exact_accuracy"] = float((right == counted).all(1)[known].mean())
+        figures["accuracy"] = share(counted)
+        figures["blank_accuracy"] = share(counted & (inputs != labels))
+    return figures
+
+
+def _labels(puzzles: PuzzleSet, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Labels of the first puzzles as int32, and which of them count; both [N, S]."""
+    labels = np.asarray(puzzles.labels[:count], np.int32)
+    ignored = puzzles.metadata.ignore_label_id
+    return labels, np.ones(labels.shape, bool) if ignored is None else labels != ignored
+
+
+def evaluate_puzzles(
+    config: PuzzleModelConfig,
+    variables: Mapping[str, Any],
+    puzzles: PuzzleSet,
+    *,
+    slots: int = 32,
+    halting: Halting = "q",
+    max_steps: int | None = None,
+    limit: int | None = None,
+    scores: Scores | None = None,
+    tally: Callable[[PuzzleSet, Solved], Figures] | None = None,
+) -> Figures:
+    """Solves a set and compares with its labels.
+
+    Args:
+        config: Sizes.
+        variables: Weights.
+        puzzles: Questions and answers.
+        slots, halting, max_steps: As in `solve_puzzles`.
+        limit: Only the first so many examples; None takes all.
+        scores: As in `answers_compared`.
+        tally: From `puzzles` and the answers to the first N of them to figures of them together.
+
+    Returns:
+        The figures of `answers_compared` as `eval/…`, `eval/q_halt_accuracy` (whether q_halt ≥ 0
+        tells right answers from wrong), `eval/steps` (mean ACT steps),
+        `eval/exact_accuracy_by_step` (list: if all rows were stopped after that many steps),
+        `eval/puzzles`, `eval/puzzles_per_second` (without compilation), and the figures of `tally`.
+        The accuracies are left out where no puzzle has a label.
+    """
+    inputs = puzzles.inputs[:limit]
+    solved = solve_puzzles(
+        config,
+        variables,
+        inputs,
+        puzzles.example_identifiers()[:limit],
+        slots=slots,
+        halting=halting,
+        max_steps=max_steps,
+        trace=True,
+    )
+    compared = answers_compared(puzzles, solved.predictions, scores)
+    figures: dict[str, Any] = {f"eval/{name}": value for name, value in compared.items()}
+    labels, counted = _labels(puzzles, len(inputs))
+    known = counted.any(1)
+    if known.any():
+        exact = ((solved.predictions == labels) | ~counted).all(1)
+        agrees = (solved.q_halt >= 0) == exact
+        figures["eval/q_halt_accuracy"] = float(agrees[known].mean())
+        figures["eval/exact_accuracy_by_step"] = [  # one at a time, for a trace can be gigabytes
+            float(((board == labels) | ~counted).all(1)[known].mean())
+            for board in np.moveaxis(solved.trace, 1, 0)
+        ]
+    return {
+        **figures,
+        "eval/steps": float(solved.steps.mean()),
+        **({} if tally is None else tally(puzzles, solved)),
+        "eval/puzzles": len(inputs),
+        "eval/puzzles_per_second": len(inputs) / solved.seconds,
+    }

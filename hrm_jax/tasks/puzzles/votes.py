@@ -1,0 +1,148 @@
+"""Several answers to the same puzzle from the same weights, and the vote between them.
+
+Cells are not voted on one by one, for a majority of cells need not fit together: whole answers are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import PRNGKeyArray
+
+from hrm_jax.compilation import jit
+from hrm_jax.models.act import Solved
+from hrm_jax.tasks.puzzles.task import PuzzleTask
+
+
+@dataclasses.dataclass(frozen=True)
+class Elected:
+    """The answers that won.
+
+    Attributes:
+        answers: The winning vote of each puzzle; of several votes for one answer, the surest.
+        votes: Votes for that answer, int [N].
+        steps: ACT steps of all votes together, int [N].
+    """
+
+    answers: Solved
+    votes: npt.NDArray[Any]
+    steps: npt.NDArray[Any]
+
+
+def cast(
+    kind: type[PuzzleTask],
+    solve: Callable[[npt.NDArray[Any]], Solved],
+    inputs: npt.NDArray[Any],
+    votes: int,
+    key: PRNGKeyArray,
+    plain: Solved | None = None,
+) -> list[Solved]:
+    """Solves each puzzle as it is, and then under random symmetries, which are undone.
+
+    A puzzle's symmetries depend on its place and the key, not on how many others there are.
+
+    Args:
+        kind: The task, which knows the symmetries.
+        solve: Answers to tokens [N, S].
+        inputs: The puzzles [N, S].
+        votes: How many answers.
+        key: Randomness of the symmetries.
+        plain: Answers to the puzzles as they are, where they are known already.
+
+    Returns:
+        As many answers to the puzzles, the plain ones first.
+
+    Raises:
+        DataError: More than one vote, and such puzzles have no symmetries to vote under.
+    """
+    ballots = [solve(inputs) if plain is None else plain]
+    for number in range(1, votes):
+        of_vote = functools.partial(jax.random.fold_in, jax.random.fold_in(key, number))
+        keys = jax.vmap(of_vote)(jnp.arange(len(inputs)))
+        solved = solve(np.asarray(_each(kind.transform)(keys, inputs)))
+        ballots.append(_restored(kind, keys, solved))
+    return ballots
+
+
+@functools.cache
+def _each(function: Callable[..., Any]) -> Any:
+    """A function of a key and a puzzle for many of both, compiled once."""
+    return jit(jax.vmap(function))
+
+
+def _restored(kind: type[PuzzleTask], keys: jax.Array, solved: Solved) -> Solved:
+    restore = _each(kind.restore)
+    answers = np.asarray(restore(keys, solved.predictions))
+    trace = solved.trace
+    if trace is not None:
+        steps = [restore(keys, trace[:, step]) for step in range(trace.shape[1])]
+        trace = np.stack(jax.device_get(steps), axis=1)
+    return solved.replace(predictions=answers, trace=trace)
+
+
+def obeying(
+    kind: type[PuzzleTask], inputs: npt.NDArray[Any], ballots: Sequence[Solved]
+) -> npt.NDArray[np.bool_]:
+    """Which votes obey the rules, bool [V, N].
+
+    Raises:
+        DataError: Answers to such puzzles cannot be checked without the label.
+    """
+    return np.stack([kind.obeys(inputs, ballot.predictions) for ballot in ballots])
+
+
+def elect(
+    ballots: Sequence[Solved],
+    obeys: npt.NDArray[np.bool_] | None = None,
+    answer_length: int | None = None,
+) -> Elected:
+    """Chooses an answer for each puzzle: most votes, then the highest mean of sigmoid(q_halt).
+
+    So where all differ, the surest one wins. As the vote of `hrm_jax.puzzles.arc.vote`.
+
+    Args:
+        ballots: V times the answers to N puzzles.
+        obeys: Only the votes for which this holds count [V, N]; where it holds for none, all do.
+        answer_length: How many of the first tokens are the answer; None for all.
+    """
+    if len(ballots) == 1:
+        only = ballots[0]
+        return Elected(only, np.ones(len(only.steps), np.int64), only.steps)
+    tokens = np.stack([ballot.predictions for ballot in ballots])
+    q_halt = np.stack([ballot.q_halt for ballot in ballots]).astype(np.float64)
+    number, puzzles, _ = tokens.shape
+    answers = tokens[..., :answer_length].reshape(number * puzzles, -1)
+    _, kinds = np.unique(answers, axis=0, return_inverse=True)
+    kinds = kinds.reshape(number, puzzles)
+    counts = np.ones(kinds.shape, bool) if obeys is None else obeys | ~obeys.any(0)
+    same = (kinds[:, None] == kinds[None]) & counts[None]  # [V, V, N]
+    votes = same.sum(1)
+    with np.errstate(over="ignore"):
+        belief = 1 / (1 + np.exp(-q_halt))
+    mean = np.einsum("vwn,wn->vn", same, belief) / np.maximum(votes, 1)
+    first = np.broadcast_to(-np.arange(number)[:, None], kinds.shape)
+    winner = np.lexsort((first, q_halt, mean, votes, counts), axis=0)[-1]
+    rows = np.arange(puzzles)
+
+    def chosen(name: str) -> npt.NDArray[Any]:
+        return np.stack([getattr(ballot, name) for ballot in ballots])[winner, rows]
+
+    return Elected(
+        answers=Solved(
+            predictions=chosen("predictions"),
+            steps=chosen("steps"),
+            q_halt=chosen("q_halt"),
+            trace=None if ballots[0].trace is None else chosen("trace"),
+            iterations=sum(ballot.iterations for ballot in ballots),
+            seconds=sum(ballot.seconds for ballot in ballots),
+        ),
+        votes=votes[winner, rows],
+        steps=np.sum([ballot.steps for ballot in ballots], axis=0),
+    )

@@ -1,0 +1,490 @@
+"""The engine against plain recomputation: lengths, company, ends, threads."""
+
+import asyncio
+import dataclasses
+import importlib.util
+import pathlib
+import sys
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN, ByteTokenizer
+from hrm_jax.engine.decoder import Decoder
+from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampling
+from hrm_jax.engine.requests import AnswerText
+from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
+
+LENGTH = 96
+SUPPRESSED = (PAD, BOS, PLAN)
+CONFIG = TransformerConfig(
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    ffn_size=48,
+    max_length=LENGTH,
+    positions="rotary",
+    norm="rms",
+    feed_forward="swiglu",
+    bias=False,
+    dropout=0.0,
+    init_std=0.3,
+)
+
+
+def _decoder(**changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    tokens = jnp.zeros((1, 2), jnp.int32)
+    params = jax.jit(Transformer(config).init)(jax.random.key(0), tokens)["params"]
+    return Decoder(config, params, ByteTokenizer(), suppressed=SUPPRESSED)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return _decoder()
+
+
+@pytest.fixture(scope="module")
+def engine(decoder):
+    return Engine(decoder, slots=3, prefill_chunk=8)
+
+
+@pytest.fixture(scope="module")
+def recompute(decoder):
+    """Logits of every next token of a sequence, without cache or batch."""
+    model = Transformer(decoder.config)
+    run = jax.jit(
+        lambda tokens, added: model.apply({"params": decoder.params}, tokens, added=added)
+    )
+
+    def logits(tokens, added=None):
+        row = np.zeros((1, LENGTH), np.int32)
+        row[0, : len(tokens)] = tokens
+        more = np.zeros((1, LENGTH, decoder.config.hidden_size), np.float32)
+        if added is not None:
+            more[0, : len(added)] = added
+        return np.array(run(row, more)[0, : len(tokens)])
+
+    return logits
+
+
+def _greedy(recompute, tokens, count, added=None):
+    tokens = list(tokens)
+    for _ in range(count):
+        last = recompute(tokens, added)[-1]
+        last[list(SUPPRESSED)] = -np.inf
+        tokens.append(int(last.argmax()))
+    return tuple(tokens[-count:])
+
+
+def _fed(prompt):
+    return [BOS, *prompt.encode()]
+
+
+GREEDY = {"temperature": 0, "ignore_eos": True}
+# Chunks are of 8 tokens, or of 2; the last token of the prompt is not in a chunk.
+PROMPTS = ["", "a", "abcdefg", "abcdefgh", "abcdefghi", "x" * 16, "y" * 40, "ñandú" * 11]
+
+
+def test_mixed_lengths_are_as_one_by_one_and_as_recomputed(engine, recompute):
+    together = engine.batch_generate(PROMPTS, max_new_tokens=12, **GREEDY)
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        alone = engine.generate(prompt, max_new_tokens=12, **GREEDY)
+        assert alone.tokens == found.tokens == _greedy(recompute, _fed(prompt), 12), prompt
+        assert found.finish_reason == "length"
+        assert found.prompt_tokens == len(_fed(prompt))
+        assert found.text == ByteTokenizer().decode(found.tokens)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scan_layers": True},
+        {"positions": "learned", "norm": "layer", "feed_forward": "gelu", "tie_head": True},
+        {"positions": "sinusoidal", "bias": True, "feed_forward": "relu", "num_kv_heads": 4},
+    ],
+    ids=["scanned", "gpt2", "rlm"],
+)
+def test_other_models_up_to_their_last_position(changes):
+    decoder = _decoder(max_length=40, **changes)
+    if changes.get("scan_layers"):
+        params = stack_layers(_decoder().params)
+        decoder = dataclasses.replace(decoder, params=params)
+    engine = Engine(decoder, slots=2, prefill_chunk=16)
+    model = Transformer(decoder.config)
+    run = jax.jit(lambda tokens: model.apply({"params": decoder.params}, tokens))
+    for prompt in ("z" * 35, "qu"):  # the first one's last chunk begins before its place
+        found = engine.generate(prompt, max_new_tokens=100, **GREEDY)
+        assert len(found.tokens) == 40 - len(_fed(prompt))
+        assert found.finish_reason == "length"
+        whole = [*_fed(prompt), *found.tokens]
+        logits = np.array(run(np.array([whole]))[0])
+        logits[:, list(SUPPRESSED)] = -np.inf
+        expected = logits.argmax(-1)[len(_fed(prompt)) - 1 : -1]
+        np.testing.assert_array_equal(found.tokens, expected)
+
+
+MIXED = [
+    ("one", Sampling(15, temperature=0.8, seed=1, ignore_eos=True)),
+    ("a longer prompt, of three chunks", Sampling(9, top_k=5, seed=2, ignore_eos=True)),
+    ("", Sampling(20, top_p=0.7, repetition_penalty=1.4, seed=3, ignore_eos=True)),
+    ("greedy", Sampling(6, temperature=0, ignore_eos=True)),
+    ("four " * 12, Sampling(11, temperature=1.5, min_p=0.05, seed=1, ignore_eos=True)),
+]
+
+
+@pytest.fixture(scope="module")
+def alone(engine):
+    return [engine.submit(prompt, sampling).result().tokens for prompt, sampling in MIXED]
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_request_is_the_same_in_any_company(engine, alone, data):
+    """Requests join at any time, in any order, and some are cancelled."""
+    handles = []
+    for which in data.draw(st.lists(st.integers(0, len(MIXED) - 1), min_size=1, max_size=7)):
+        handles.append((which, engine.submit(*MIXED[which])))
+        for _ in range(data.draw(st.integers(0, 3))):
+            engine.step()
+        if data.draw(st.integers(0, 4)) == 0:
+            data.draw(st.sampled_from(handles))[1].cancel()
+    for which, handle in handles:
+        found = handle.result()
+        if found.finish_reason == "cancelled":
+            assert found.tokens == alone[which][: len(found.tokens)]
+        else:
+            assert found.tokens == alone[which]
+    assert not engine.step()
+    assert engine.stats.running == engine.stats.waiting == 0
+
+
+def test_others_go_on_while_a_long_prompt_is_read(engine):
+    short = engine.submit("s", Sampling(60, **GREEDY))
+    engine.step()
+    before = len(short._events)
+    long = engine.submit("l" * 80, Sampling(2, **GREEDY))
+    rounds = 0
+    while long.times.first is None:
+        engine.step()
+        rounds += 1
+    assert rounds >= 80 // 8
+    assert len(short._events) - before >= rounds
+    assert [short.result().finish_reason, long.result().finish_reason] == ["length"] * 2
+
+
+def test_log_probabilities_are_those_of_the_model(engine, recompute):
+    found = engine.generate(
+        "probable", max_new_tokens=7, seed=4, temperature=2.0, logprobs=20, ignore_eos=True
+    )
+    whole = [*_fed("probable"), *found.tokens]
+    logits = recompute(whole).astype(np.float64)
+    expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for i, (token, logprob, top) in enumerate(
+        zip(found.tokens, found.logprobs, found.top, strict=True)
+    ):
+        row = expected[len(_fed("probable")) - 1 + i]
+        assert logprob == pytest.approx(row[token], abs=1e-4)
+        assert [t for t, _ in top] == np.argsort(-row)[:20].tolist()
+        np.testing.assert_allclose([p for _, p in top], np.sort(row)[::-1][:20], atol=1e-4)
+        # What the twenty leave over is what the others have together.
+        rest = np.log(np.exp(np.sort(row)[:-20]).sum())
+        total = np.logaddexp.reduce([p for _, p in top] + [rest])
+        assert total == pytest.approx(0, abs=1e-4)
+    plain = engine.generate("probable", max_new_tokens=7, seed=4, temperature=2.0, ignore_eos=True)
+    assert plain.tokens == found.tokens
+    assert plain.top == ((),) * 7
+
+
+def test_added_embeddings_reach_their_positions_only(decoder, recompute):
+    plans = {
+        "plan at the end": (4, [BOS, 65, 66, 67, PLAN]),
+        "plan in front": (1, [BOS, PLAN, *b"a prompt of several chunks, which is read"]),
+    }
+    rng = np.random.default_rng(0)
+    prepared = {}
+    for name, (at, tokens) in plans.items():
+        added = np.zeros((len(tokens), CONFIG.hidden_size), np.float32)
+        added[at] = rng.normal(size=CONFIG.hidden_size)
+        prepared[tuple(name.encode())] = tokens, added
+    planned = dataclasses.replace(decoder, prepare=lambda ids: prepared[tuple(ids)])
+    engine = Engine(planned, slots=2, prefill_chunk=8)
+    for name, found in zip(
+        plans, engine.batch_generate(list(plans), max_new_tokens=9, **GREEDY), strict=True
+    ):
+        tokens, added = prepared[tuple(name.encode())]
+        assert found.tokens == _greedy(recompute, tokens, 9, added), name
+        assert found.tokens != _greedy(recompute, tokens, 9), name
+        assert found.prompt_tokens == len(tokens)
+
+
+def test_an_end_token_ends_an_answer(engine, decoder):
+    free = engine.generate("end", max_new_tokens=12, **GREEDY)
+    token = free.tokens[4]
+    found = engine.generate("end", max_new_tokens=12, stop_tokens=(token,), **GREEDY)
+    count = free.tokens.index(token) + 1
+    assert found.tokens == free.tokens[:count]
+    assert found.finish_reason == "stop"
+    assert found.text == ByteTokenizer().decode(free.tokens[: count - 1])
+
+    head = np.array(decoder.params["lm_head"]["kernel"])
+    head[:, EOS] = head[:, token]
+    params = {**decoder.params, "lm_head": {"kernel": head}}
+    ending = Engine(dataclasses.replace(decoder, params=params, suppressed=(*SUPPRESSED, token)))
+    found = ending.generate("end", max_new_tokens=12, temperature=0)
+    assert found.tokens == (*free.tokens[: count - 1], EOS)
+    assert found.finish_reason == "stop"
+    assert found.text == ByteTokenizer().decode(free.tokens[: count - 1])
+    assert len(ending.generate("end", max_new_tokens=12, **GREEDY).tokens) == 12
+
+
+def test_a_stop_text_ends_an_answer_and_is_no_part_of_it(decoder):
+    """The model counts up: after each byte comes the next one."""
+    engine = Engine(_counting(decoder), slots=2)
+    alphabet = engine.generate("a", max_new_tokens=20, **GREEDY)
+    assert alphabet.text == "bcdefghijklmnopqrstu"
+    events = list(engine.submit("a", Sampling(20, stop=("hij", "x"), **GREEDY)))
+    assert "".join(event.text for event in events) == "bcdefg"
+    assert events[-1].finish_reason == "stop"
+    assert len(events) == 9  # j was needed to know
+    held = list(engine.submit("a", Sampling(20, stop=("hiz",), **GREEDY)))
+    assert [event.text for event in held[6:9]] == ["", "", "hij"]
+    cut = engine.generate("a", max_new_tokens=8, stop=("hijkl",), **GREEDY)
+    assert (cut.text, cut.finish_reason) == ("bcdefghi", "length")
+
+
+def _counting(decoder):
+    """A model without layers' influence whose next byte is one more than the last."""
+    params = jax.tree.map(np.array, decoder.params)
+    for i in range(CONFIG.num_layers):
+        for part in ("attention", "ffn"):
+            for dense in params[f"layers_{i}"][part].values():
+                dense["kernel"][:] = 0
+    table = np.random.default_rng(0).normal(size=(260, CONFIG.hidden_size)).astype(np.float32)
+    params["embed_tokens"]["embedding"] = table
+    params["lm_head"]["kernel"] = np.roll(table, 1, axis=0).T
+    return dataclasses.replace(decoder, params=params)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_text_in_pieces_is_the_text_up_to_the_stop(size):
+    whole = "año 漢字 🙂 stop here, STOP!"
+    stops = ("stop!", "STOP", "here!", "字 🙃")
+
+    def split(data, stop):
+        parts = [data[i : i + size] for i in range(0, len(data), size)]
+        text, pieces = AnswerText(_Parts(parts), stop), []
+        for token in range(len(parts)):
+            piece, stopped = text.feed(token)
+            pieces.append(piece)
+            if stopped:
+                return pieces, True
+        piece, stopped = text.finish()
+        return [*pieces, piece], stopped
+
+    pieces, stopped = split(whole.encode(), stops)
+    assert stopped
+    assert "".join(pieces) == whole.partition("STOP")[0]
+    assert not any("\ufffd" in piece for piece in pieces)
+    pieces, stopped = split(whole.encode(), stops[:1])
+    assert (not stopped, "".join(pieces)) == (True, whole)
+    pieces, _ = split("🙂".encode()[:3], ())
+    assert "".join(pieces) == "\ufffd"
+
+
+class _Parts(ByteTokenizer):
+    """Its tokens are the numbers of given parts of a text."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def stream(self):
+        inner = ByteTokenizer().stream()
+
+        class Stream:
+            def feed(_, ids):
+                return inner.feed(b"".join(self.parts[i] for i in ids))
+
+            def finish(_):
+                return inner.finish()
+
+        return Stream()
+
+
+def test_characters_come_whole(engine):
+    """Random bytes are rarely characters; what they are as a whole comes piece by piece."""
+    handle = engine.submit("ñ", Sampling(60, seed=9, temperature=3.0, ignore_eos=True))
+    events = list(handle)
+    assert "".join(event.text for event in events) == ByteTokenizer().decode(
+        event.token for event in events
+    )
+
+
+def test_prompts_that_cannot_be_served(engine):
+    with pytest.raises(RequestError, match=r"at most 95 tokens.* got 96"):
+        engine.submit("x" * 95)
+    with pytest.raises(RequestError, match=r"prompt: expected tokens in \[0, 260\), got 260"):
+        engine.submit([1, 260])
+    with pytest.raises(RequestError, match="stop_tokens: expected tokens"):
+        engine.submit("x", Sampling(stop_tokens=(-1,)))
+    found = engine.generate("x" * 93, **GREEDY)
+    assert (len(found.tokens), found.finish_reason) == (2, "length")
+
+
+def test_an_empty_prompt_needs_a_first_token(decoder):
+    class NoBos(ByteTokenizer):
+        bos_id = None
+
+    engine = Engine(dataclasses.replace(decoder, tokenizer=NoBos()), slots=1)
+    with pytest.raises(RequestError, match="prompt: empty"):
+        engine.submit("")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("slots", 0), ("max_length", LENGTH + 1), ("prefill_chunk", 0), ("max_queue", 0)],
+)
+def test_bad_sizes_are_named(decoder, name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1.*got {value}"):
+        Engine(decoder, **{name: value})
+
+
+def test_suppressed_tokens_must_exist_and_not_be_the_end(decoder):
+    with pytest.raises(ValueError, match="suppressed: 258 is the tokenizer's end token"):
+        dataclasses.replace(decoder, suppressed=(EOS,))
+    with pytest.raises(ValueError, match=r"suppressed: expected tokens in \[0, 260\), got 300"):
+        dataclasses.replace(decoder, suppressed=(300,))
+
+
+def test_a_full_queue_refuses_and_cancelling_makes_room(decoder, engine):
+    small = Engine(decoder, slots=1, max_queue=2, prefill_chunk=8)
+    first = small.submit("first", Sampling(40, **GREEDY))
+    small.step()
+    waiting = [small.submit("next", Sampling(4, **GREEDY)) for _ in range(2)]
+    with pytest.raises(QueueFull, match="2 requests wait already"):
+        small.submit("too many")
+    assert (small.stats.running, small.stats.waiting) == (1, 2)
+    waiting[0].cancel()
+    first.cancel()
+    assert first.result().finish_reason == "cancelled"
+    found = waiting[1].result()
+    assert found.tokens == engine.generate("next", max_new_tokens=4, **GREEDY).tokens
+    assert waiting[0].result().tokens == ()
+    assert waiting[0].result().text == ""
+    assert small.stats.finished == {"cancelled": 2, "length": 1}
+    many = small.batch_generate(["many"] * 6, max_new_tokens=3, **GREEDY)
+    assert len({answer.tokens for answer in many}) == 1
+
+
+def test_programs_are_compiled_once_for_each_shape(decoder):
+    engine = Engine(decoder, slots=4, prefill_chunk=16)
+
+    def serve(seed):
+        prompts = ["p" * (17 * i % 80) for i in range(9)]
+        return engine.batch_generate(prompts, max_new_tokens=10, seed=seed, logprobs=seed % 3)
+
+    first = serve(0)
+    compiled = engine.stats.compilations
+    assert set(compiled.values()) == {1}
+    assert {name.split()[0] for name in compiled} == {"decode", "fit", "join", "prefill", "widen"}
+    for seed in range(1, 4):
+        serve(seed)
+    assert [found.tokens for found in serve(0)] == [found.tokens for found in first]
+    again = engine.stats.compilations
+    # Answers may be of other lengths and end elsewhere, but shapes are few.
+    assert sum(name.startswith("decode") for name in again) <= 2 * 5
+    assert engine.stats.generated_tokens > 5 * 9
+    assert engine.stats.prompt_tokens == 5 * sum(1 + 17 * i % 80 for i in range(9))
+
+
+def test_a_thread_serves_many_callers(decoder, alone):
+    with Engine(decoder, slots=3, prefill_chunk=8) as engine:
+        found = [None] * 10
+
+        def call(i):
+            found[i] = engine.submit(*MIXED[i % len(MIXED)]).result().tokens
+
+        callers = [threading.Thread(target=call, args=(i,)) for i in range(len(found))]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert found == alone * 2
+        times = engine.submit("t", Sampling(2)).result() and engine.stats
+        assert 0 < times.queue_seconds <= times.first_token_seconds <= times.total_seconds
+
+        async def both():
+            async def read(which):
+                handle = engine.submit(*MIXED[which])
+                return tuple([event.token async for event in handle])
+
+            return await asyncio.gather(*(read(i) for i in range(len(MIXED))))
+
+        assert asyncio.run(both()) == alone
+        left = engine.submit("left", Sampling(90, **GREEDY))
+    assert left.result().finish_reason in ("cancelled", "length")
+    with pytest.raises(RequestError, match="closing"):
+        engine.submit("late")
+
+
+def test_draining_serves_what_was_taken(decoder, alone):
+    engine = Engine(decoder, slots=2, prefill_chunk=8)
+    engine.start()
+    handles = [engine.submit(*request) for request in MIXED]
+    engine.close(drain=True)
+    assert [handle.result().tokens for handle in handles] == alone
+
+
+def test_leaving_a_stream_cancels_it(decoder):
+    engine = Engine(decoder, slots=1)
+
+    async def look():
+        async for event in engine.stream("leave", max_new_tokens=100, **GREEDY):
+            assert isinstance(event, Event)
+            break
+
+    asyncio.run(look())
+    assert engine.generate("next", max_new_tokens=2, **GREEDY).finish_reason == "length"
+    engine.close()
+    assert engine.stats.finished == {"cancelled": 1, "length": 1}
+
+
+def test_a_failure_reaches_the_callers_and_leaves_the_engine_usable(decoder, engine, monkeypatch):
+    failing = Engine(decoder, slots=2, prefill_chunk=8)
+    expected = failing.generate("again", max_new_tokens=3, **GREEDY)
+    decode = failing._programs.decode
+
+    def broken(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(failing._programs, "decode", broken)
+    handle = failing.submit("fails", Sampling(3))
+    with pytest.raises(RuntimeError, match="the engine failed: no room"):
+        handle.result()
+    monkeypatch.setattr(failing._programs, "decode", decode)
+    assert failing.generate("again", max_new_tokens=3, **GREEDY) == expected
+    assert failing.stats.finished == {"length": 2, "error": 1}
+
+
+def test_the_benchmark_compares_answers_with_transformers(capsys):
+    pytest.importorskip("transformers")
+    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "engine.py"
+    spec = importlib.util.spec_from_file_location("engine_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    sizes = {"hidden": 64, "layers": 1, "slots": 2, "rounds": 1, "requests": 3}
+    sizes |= {"prompt": 20, "answer": 10, "threads": 1}
+    module.main([f"--{name}={value}" for name, value in sizes.items()])
+    *_, ours, theirs = capsys.readouterr().out.splitlines()
+    for line, name in ((ours, "hrm_jax"), (theirs, "transformers")):
+        number, engine, rate, ratio, *_ = (cell.strip() for cell in line.split("|")[1:-1])
+        assert (number, engine) == ("3", name)
+        assert float(rate) > 0
+        assert float(ratio) > 0

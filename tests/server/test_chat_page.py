@@ -1,0 +1,249 @@
+"""The chat page in a real browser: Debian's Chromium, driven by Playwright, against the server."""
+
+import contextlib
+import pathlib
+import shutil
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hrm_jax.data.text.tokenizers import ByteTokenizer
+from hrm_jax.engine.decoder import Decoder
+from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.server.process import Server, bind
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+expect.set_options(timeout=20_000)
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not pathlib.Path(CHROMIUM).exists(), reason="there is no /usr/bin/chromium"),
+]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking"]  # fmt: skip
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+NAME = "<b>tiny</b>"
+
+
+class Markup(ByteTokenizer):
+    """Every answer is markup, over and over."""
+
+    eos_id = None
+
+    def stream(self):
+        stream = super().stream()
+        feed = stream.feed
+        stream.feed = lambda ids: feed(ids) and "<img src=x onerror=alert(1)> "
+        return stream
+
+
+@contextlib.contextmanager
+def _serving(**options):
+    config = TransformerConfig(
+        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=256,
+        positions="rotary", dropout=0.0,
+    )  # fmt: skip
+    params = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    never = tuple(x for x in range(260) if not 97 <= x < 123)
+    decoder = Decoder(config, params["params"], Markup(), suppressed=never, name=NAME)
+    with bind(port=0) as listener:
+        server = Server(decoder, listener, slots=2, log_level="warning", **options)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            server.engine.generate("x", max_new_tokens=9)  # compiles
+            yield server
+        finally:
+            server.stop()
+            server.stop()
+            thread.join(60)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with _serving() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Opens the page in windows; requests to elsewhere and errors in the console fail the test."""
+    with sync_api.sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=ARGUMENTS
+        )
+
+        @contextlib.contextmanager
+        def window(server, size=DESKTOP, scheme="light", expected=""):
+            page = context.new_page()
+            requests, messages = [], []
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("console", lambda message: messages.append(message.text))
+            page.on("pageerror", lambda error: messages.append(str(error)))
+            page.on("dialog", lambda dialog: messages.append(dialog.message))
+            page.set_default_timeout(20_000)
+            page.set_viewport_size(size)
+            page.emulate_media(color_scheme=scheme)
+            page.goto(server.url)
+            page.wait_for_selector("body[data-ready]")
+            yield page
+            assert all(url.startswith((server.url, "data:")) for url in requests)
+            assert all(expected and expected in message for message in messages), messages
+            page.evaluate("localStorage.clear()")
+            page.close()
+
+        yield window
+        context.close()
+
+
+@contextlib.contextmanager
+def _slowed(server):
+    step = server.engine.step
+
+    def slow():
+        time.sleep(0.1)
+        return step()
+
+    server.engine.step = slow
+    try:
+        yield
+    finally:
+        del server.engine.step
+
+
+def _settings(page, tokens):
+    page.click("#toggle-settings")
+    page.fill("#max-tokens", str(tokens))
+    page.fill("#temperature", "0.5")
+    page.click("#toggle-settings")
+
+
+def test_a_chat_by_keyboard(browser, server, tmp_path):
+    with browser(server) as page:
+        assert page.locator("#model").inner_text() == page.title() == NAME
+        _settings(page, 3)
+        page.focus("#text")
+        page.keyboard.type("one")
+        page.keyboard.press("Shift+Enter")
+        page.keyboard.type("<i>two</i>")
+        with page.expect_request("**/v1/chat/completions") as sent:
+            page.keyboard.press("Enter")
+        body = sent.value.post_data_json
+        assert body["messages"] == [{"role": "user", "content": "one\n<i>two</i>"}]
+        assert (body["max_tokens"], body["temperature"], body["stream"]) == (3, 0.5, True)
+        expect(page.locator(".note").last).to_contain_text("3 tokens in ")
+        texts = page.locator(".message .text").all_inner_texts()
+        assert texts[0] == "one\n<i>two</i>"
+        answer = "<img src=x onerror=alert(1)> " * 3
+        assert texts[1].strip() == answer.strip()
+        assert page.locator("main img, main i, header b").count() == 0
+        page.screenshot(path=tmp_path / "chat.png")
+        page.keyboard.type("more")  # the focus has stayed
+        with page.expect_request("**/v1/chat/completions") as sent:
+            page.click("#send")
+        history = [(m["role"], m["content"]) for m in sent.value.post_data_json["messages"]]
+        assert history[1:] == [("assistant", answer), ("user", "more")]
+        expect(page.locator(".note").last).to_contain_text("limit of tokens")
+        page.click("#new")
+        assert page.locator(".message").count() == 0
+        assert page.locator("#empty").is_visible()
+
+
+@pytest.mark.parametrize("how", ["click", "key"])
+def test_stopping(how, browser, server, tmp_path):
+    before = server.engine.stats.finished.get("cancelled", 0)
+
+    def cancelled(more):
+        for _ in range(1000):
+            stats = server.engine.stats
+            if stats.finished.get("cancelled", 0) == before + more and not stats.running:
+                return True
+            time.sleep(0.01)
+        return False
+
+    with browser(server) as page, _slowed(server):
+        _settings(page, 250)
+        page.fill("#text", "go")
+        page.press("#text", "Enter")
+        expect(page.locator(".message.assistant .text")).to_contain_text("img")
+        assert page.locator("#send").is_hidden()
+        page.screenshot(path=tmp_path / "writing.png")
+        if how == "click":
+            page.click("#stop")
+        else:
+            page.keyboard.press("Escape")
+        expect(page.locator(".note").last).to_have_text("stopped")
+        assert page.locator("#send").is_visible()
+        assert cancelled(1)
+        page.fill("#text", "again")
+        page.press("#text", "Enter")
+        expect(page.locator(".message")).to_have_count(4)
+        page.click("#new")
+        assert page.locator(".message").count() == 0
+        assert cancelled(2)
+
+
+def test_errors_are_shown_and_the_text_is_kept(browser, server):
+    with browser(server, expected="400 (Bad Request)") as page:
+        page.fill("#text", "x" * 300)
+        page.press("#text", "Enter")
+        expect(page.locator("#alert")).to_contain_text("expected at most 255 tokens")
+        assert page.input_value("#text") == "x" * 300
+        assert page.locator(".message").count() == 0
+        page.click("#toggle-settings")
+        page.fill("#temperature", "9")
+        page.fill("#text", "x")
+        page.press("#text", "Enter")
+        expect(page.locator("#alert")).to_contain_text("Temperature: ")
+        page.fill("#temperature", "0")
+        page.fill("#max-tokens", "5")
+        page.press("#text", "Enter")
+        expect(page.locator("#alert")).to_be_hidden()
+        expect(page.locator(".note").last).to_contain_text("tokens in")
+
+
+def test_a_key(browser, tmp_path):
+    with (
+        _serving(api_key="secret") as server,
+        browser(server, expected="401 (Unauthorized)") as page,
+    ):
+        expect(page.locator("#alert")).to_contain_text("asks for an API key")
+        page.screenshot(path=tmp_path / "key.png")
+        page.fill("#key", "secret")
+        page.press("#key", "Enter")
+        expect(page.locator("#model")).to_have_text(NAME)
+        expect(page.locator("#alert")).to_be_hidden()
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.locator("#model").inner_text() == NAME
+        _settings(page, 5)
+        page.fill("#text", "x")
+        page.press("#text", "Enter")
+        expect(page.locator(".note").last).to_contain_text("tokens in")
+
+
+@pytest.mark.parametrize("look", ["desktop", "phone", "dark"])
+def test_looks(look, browser, server, tmp_path):
+    size, scheme = PHONE if look == "phone" else DESKTOP, "dark" if look == "dark" else "light"
+    with browser(server, size, scheme) as page:
+        assert page.get_attribute("html", "data-theme") == scheme
+        page.fill("#text", "A question that is long enough to be broken into lines. " * 3)
+        _settings(page, 40)
+        page.press("#text", "Enter")
+        expect(page.locator(".note").last).to_contain_text("40 tokens")
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        bottom = page.evaluate("$('scroll').scrollHeight - $('scroll').scrollTop")
+        assert bottom - page.evaluate("$('scroll').clientHeight") < 120
+        page.click("#toggle-settings")
+        page.screenshot(path=tmp_path / f"{look}.png")
+        page.click("#theme")
+        other = "light" if scheme == "dark" else "dark"
+        page.reload()
+        page.wait_for_selector("body[data-ready]")
+        assert page.get_attribute("html", "data-theme") == other
