@@ -81,7 +81,7 @@ def part(kernel: Kernel) -> tuple[str, str]:
 def evaluation(task: Any, slots: int) -> Any:
     """The compiled solver of puzzles with so many slots; of its loop one turn is counted."""
     config = task.config.model
-    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    variables = task.weights(jax.eval_shape(task.init, jax.random.key(0)))
     shapes = (variables, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (
         (4 * slots, config.seq_len), (4 * slots,), ()
     )))  # fmt: skip

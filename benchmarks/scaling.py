@@ -109,7 +109,7 @@ def compiled(task: Any, devices: list[jax.Device]) -> Any:
     mesh = make_mesh(config.mesh, devices)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     shardings = state_shardings(
-        shapes, mesh, config.batch_size, config.shard_tables, config.mesh.smallest
+        shapes, mesh, shard_tables=config.shard_tables, smallest=config.mesh.smallest
     )
 
     def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:

@@ -13,8 +13,7 @@ from hrm_jax import gpu_compiler
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig, puzzle_weights
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 
@@ -146,7 +145,7 @@ def test_the_pytorch_baseline_computes_the_same_training_step(positions):
         pos_encodings=positions,
         forward_dtype="float32",
     )
-    rule = OptimizerConfig(
+    rule = PuzzleOptimizerConfig(
         name="adam_atan2",
         learning_rate=1e-3,
         warmup_steps=0,
@@ -174,9 +173,9 @@ def test_the_pytorch_baseline_computes_the_same_training_step(positions):
         state, metrics = jax.jit(ours.step)(state, batch, jax.random.key(2))
         loss = theirs.train_step(in_torch, lr=1e-3, decay=0.1)
         np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-5)
-    np.testing.assert_allclose(state.carry.z_H, theirs.z_H, atol=2e-5)
+    np.testing.assert_allclose(state.rows.z_H, theirs.z_H, atol=2e-5)
     after = theirs.model.state_dict()
-    for name, value in references(state.variables()).items():
+    for name, value in references(puzzle_weights(state)).items():
         np.testing.assert_allclose(after[name].detach(), value, atol=1e-5, err_msg=name)
 
 

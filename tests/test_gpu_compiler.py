@@ -149,7 +149,7 @@ def test_gradients_are_sent_once(fields):
     task = build(**fields)
     mesh = make_mesh(task.config.mesh, gpu_compiler.devices(4))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    shardings = state_shardings(shapes, mesh, 32, smallest=task.config.mesh.smallest)
+    shardings = state_shardings(shapes, mesh, smallest=task.config.mesh.smallest)
 
     def placed(x, sharding):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

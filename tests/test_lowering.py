@@ -77,7 +77,7 @@ def test_language(name, dtype):
 
 def test_solver(task):
     config = task.config.model
-    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    variables = task.weights(jax.eval_shape(task.init, jax.random.key(0)))
     inputs = jax.ShapeDtypeStruct((64, config.seq_len), jnp.int32)
     identifiers = jax.ShapeDtypeStruct((64,), jnp.int32)
     count = jax.ShapeDtypeStruct((), jnp.int32)

@@ -28,6 +28,7 @@ class Identity:
         seed: Seed of the builder, None where nothing was drawn.
         counts: Sizes by name, for instance `{"train examples": 1000}`.
         sha256: Digests by split.
+        frozen: Of weights that are never trained; "" where there are none.
     """
 
     builder: str
@@ -35,6 +36,7 @@ class Identity:
     seed: int | None
     counts: dict[str, int]
     sha256: dict[str, str]
+    frozen: str = ""
 
     @classmethod
     def of(
@@ -61,7 +63,14 @@ class Identity:
 
     def to_json(self) -> str:
         """Returns the identity as one JSON object; `from_json` inverts it."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        values = dataclasses.asdict(self)
+        if not self.frozen:
+            del values["frozen"]
+        return json.dumps(values, sort_keys=True)
+
+    def with_frozen(self, digest: str) -> Identity:
+        """The identity of the same data beside other frozen weights."""
+        return dataclasses.replace(self, frozen=digest)
 
     @classmethod
     def from_json(cls, text: str) -> Identity:
@@ -75,7 +84,7 @@ class Identity:
         except json.JSONDecodeError as error:
             raise DataError(f"data identity: not valid JSON: {error.msg}") from error
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
+        if not isinstance(value, dict) or {*value, "frozen"} != names:
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise DataError(f"data identity: expected the fields {sorted(names)}, found {found}")
         wanted: dict[str, tuple[type, ...]] = {
@@ -84,9 +93,10 @@ class Identity:
             "seed": (int, type(None)),
             "counts": (dict,),
             "sha256": (dict,),
+            "frozen": (str,),
         }
         for name, types in wanted.items():
-            if not isinstance(value[name], types):
+            if name in value and not isinstance(value[name], types):
                 raise DataError(f"data identity: {name} is {value[name]!r}, expected {types}")
         return cls(**value)
 

@@ -146,3 +146,12 @@ def batch_iterator(source: BatchSource, prefetch: int = 16) -> grain.DatasetIter
     """
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+def empty_batches() -> grain.DatasetIterator:
+    """Endless empty batches, for tasks that make their own data; can be checkpointed."""
+    return iter(grain.MapDataset.range(sys.maxsize).map(_empty).to_iter_dataset())
+
+
+def _empty(_: int) -> Batch:
+    return {}

@@ -32,10 +32,19 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     Raises:
         ConfigError: An unknown task or field (the nearest known one is named), or a bad value.
     """
+    return from_mapping(config_class(config), config)
+
+
+def config_class(config: Mapping[str, Any]) -> type[RunConfig]:
+    """The class of a nested mapping's configuration.
+
+    Raises:
+        ConfigError: An unknown task.
+    """
     name = config.get("task")
     if name not in _TASKS:
         raise ConfigError(f"config.task: expected one of {', '.join(_TASKS)}, got {name!r}")
-    return from_mapping(_TASKS[name][0], config)
+    return _TASKS[name][0]
 
 
 def defaults(task: str) -> dict[str, Any]:

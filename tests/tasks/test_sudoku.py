@@ -16,10 +16,11 @@ from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution
 from hrm_jax.puzzles.sudoku.build import SudokuSource, build_sudoku
-from hrm_jax.tasks.base import Task, over_microbatches
+from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, solve_puzzles
 from hrm_jax.tasks.puzzles.losses import IGNORED
 from hrm_jax.tasks.puzzles.sudoku import SudokuTask
+from hrm_jax.tasks.supervised import over_microbatches
 
 FOUR = SudokuShape.of(4)
 
@@ -84,7 +85,7 @@ def _seen(task, steps=3):
     for _ in range(steps):
         batch = next(iterator)
         state, _ = step(state, batch)
-        seen.append((batch, jax.tree.map(np.asarray, state.carry.current_data)))
+        seen.append((batch, jax.tree.map(np.asarray, state.rows.current_data)))
     return seen
 
 
@@ -145,12 +146,13 @@ def test_every_draw_has_its_own_symmetry(tiny):
 def test_over_microbatches():
     rows = {"x": jnp.arange(12.0).reshape(6, 2), "y": jnp.arange(6)}
 
-    def function(part):
-        return {"sum": (part["x"] ** 2).sum(0)}, (part["x"] + 1, part["y"] * 2)
+    def function(part, carry):
+        sums = {"sum": (part["x"] ** 2).sum(0)}
+        return sums, (part["x"] + 1, part["y"] * 2), carry + part["y"].sum()
 
-    whole = over_microbatches(function, rows, 0)
+    whole = over_microbatches(function, rows, 0, jnp.int32(7))
     for size in (1, 2, 3, 6):
-        parts = over_microbatches(function, rows, size)
+        parts = over_microbatches(function, rows, size, jnp.int32(7))
         jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 

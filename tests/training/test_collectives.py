@@ -167,7 +167,7 @@ def steps(tiny):
         )
         task, mesh = tasks.build(config), make_mesh(config.mesh)
         key = jax.random.key(0)
-        shardings = state_shardings(jax.eval_shape(task.init, key), mesh, 8, smallest=64)
+        shardings = state_shardings(jax.eval_shape(task.init, key), mesh, smallest=64)
         state = jax.jit(task.init, out_shardings=shardings)(key)
         step = divided_step(task.step, mesh, shardings)
         compiled = step.lower(state, place_batch(next(task.batches()), mesh)).compile()

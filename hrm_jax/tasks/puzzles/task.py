@@ -26,11 +26,15 @@ from hrm_jax.models import puzzle_models
 from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
+from hrm_jax.tasks.puzzles.act_training import (
+    ACTTrainer,
+    PuzzleOptimizerConfig,
+    puzzle_weights,
+)
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, labels_to_count
 from hrm_jax.tasks.puzzles.losses import LossName
+from hrm_jax.tasks.puzzles.report import report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,17 +50,22 @@ class PuzzleConfig(RunConfig):
         eval_slots: Puzzles that think at a time in evaluation.
         eval_max_steps: Most ACT steps in evaluation; 0 takes those of training. More are often
             better, and with halting cost little.
-        init_from: Weights to start from: a file of the reference's names, or a workdir.
+        init_from: A workdir, or a file of the reference's names.
         reset_puzzle_table: Whether a puzzle table of another size is replaced.
     """
 
+    free: ClassVar[tuple[str, ...]] = (
+        *(*RunConfig.free, "eval_aug", "eval_slots", "eval_max_steps", "reset_puzzle_table"),
+        *("data.path", "data.train_csv", "data.test_csv"),  # the identity tells whether they differ
+    )
+
     data: Any = None
     model: HRMConfig | TRMConfig = dataclasses.field(default_factory=HRMConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: PuzzleOptimizerConfig = dataclasses.field(default_factory=PuzzleOptimizerConfig)
     loss: LossName = "stablemax"
     eval_slots: int = 32
     eval_max_steps: int = 0
-    init_from: str = ""
+    best_metric: str = "eval/exact_accuracy"
     reset_puzzle_table: bool = False
 
     def __post_init__(self) -> None:
@@ -109,19 +118,24 @@ def identify(
     return Identity.of(builder, version, seed, counts, train, test)
 
 
-class PuzzleTask(abc.ABC):
-    """Trains an ACT model on puzzles; see `hrm_jax.tasks.base.Task`.
+class PuzzleTask(Task):
+    """Trains an ACT model on puzzles.
 
     A kind of puzzle says where its data come from (`load`), what may be done to an example
     (`augment`), and what else than equality makes an answer good (`scores`).
 
     Attributes:
         config: The configuration, with the sizes that come from the data filled in.
-        identity: What identifies the data.
         train, test: The puzzles.
         answer_length: How many of the first tokens are the answer; None for all.
     """
 
+    unit = "puzzles"
+    shown: ClassVar[Mapping[str, str]] = {
+        **Task.shown,
+        "exact": "train/exact_accuracy",
+        "held-out": "eval/exact_accuracy",
+    }
     answer_length: ClassVar[int | None] = None
 
     def __init__(
@@ -141,7 +155,7 @@ class PuzzleTask(abc.ABC):
             ConfigError: `config.model` contradicts the data.
             DataError: Bad data.
         """
-        self.train, self.test, self.identity = self.load(config.data, data_cache)
+        self.train, self.test, self._identity = self.load(config.data, data_cache)
         facts = self.train.metadata
         sizes: dict[str, Any] = {
             "seq_len": facts.seq_len,
@@ -158,6 +172,11 @@ class PuzzleTask(abc.ABC):
         self._trainer = ACTTrainer(
             self.config.model, config.optimizer, config.loss, config.steps, config.microbatch_size
         )
+
+    @property
+    def identity(self) -> Identity:
+        """What identifies the data."""
+        return self._identity
 
     @classmethod
     @abc.abstractmethod
@@ -277,11 +296,41 @@ class PuzzleTask(abc.ABC):
         }
         return self._trainer.step(state, batch, explore_key)
 
+    def weights(self, state: State) -> dict[str, Any]:
+        """`params`, averaged where an average is kept, `constants` and, if any, `tables`."""
+        return puzzle_weights(state)
+
+    @classmethod
+    def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> Any:
+        """A `PuzzleModel`; see its `solve`."""
+        from hrm_jax.tasks.puzzles.model import PuzzleModel  # which imports this
+
+        steps = config.eval_max_steps or None
+        return PuzzleModel(config.model, weights, puzzle=config.task, max_steps=steps)
+
+    @classmethod
+    def with_sizes(cls, config: Any, sizes: Any) -> Any:
+        """The configuration as it is.
+
+        Raises:
+            ConfigError: The weights are those of another network.
+        """
+        require(
+            type(sizes) is type(config.model),
+            f"config.init_from: {config.init_from}: not the weights of the network "
+            f"{config.model.variant!r}",
+        )
+        return config
+
+    def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
+        """Figures, a solved puzzle, and what to do next; draws some."""
+        return report(self, state, figures, folder)
+
     def evaluate(self, state: State) -> Figures:
         """Figures on the test set, halting by q."""
         return evaluate_puzzles(
             self.config.model,
-            state.variables(),
+            self.weights(state),
             self.evaluated(),
             slots=self.config.eval_slots,
             max_steps=self.config.eval_max_steps or self.config.model.halt_max_steps,
