@@ -74,6 +74,11 @@ class EarlyStopping:
     patience: int = 10
     min_delta: float = 0.0
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        why = "early_stopping.metric is not set"
+        return {} if self.metric else dict.fromkeys(("mode", "patience", "min_delta"), why)
+
     def __post_init__(self) -> None:
         require(
             self.patience >= 1,
@@ -97,6 +102,10 @@ class ControlConfig:
     max_iterations: int = 0
     max_tokens: int = 0
     token_limit_iterations: int = 12
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.max_tokens else {"token_limit_iterations": "there is no max_tokens"}
 
     def __post_init__(self) -> None:
         least = {"max_iterations": 0, "max_tokens": 0, "token_limit_iterations": 1}

@@ -38,7 +38,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _completed(stored: Mapping[str, Any], config: RunConfig) -> Mapping[str, Any]:
     """A stored configuration with the defaults of fields that came later."""
     try:
-        return json.loads(json.dumps(to_mapping(from_mapping(type(config), stored))))
+        return json.loads(json.dumps(to_mapping(from_mapping(type(config), stored, preset=stored))))
     except ConfigError:  # one of another task
         return stored
 
@@ -119,7 +119,7 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
             functools.reduce(lambda inner, group: inner.get(group, {}), groups, values).pop(
                 field, None
             )
-    return values
+    return {**values, "preset_values": values}  # whatever stands there was accepted before
 
 
 def read_identity(workdir: str | os.PathLike[str]) -> Identity | None:

@@ -39,7 +39,7 @@ Rows = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """How the planner is trained; without effect on a plain Transformer.
+    """How the planner is trained.
 
     Attributes:
         first_temperature, last_temperature: Of the Gumbel-softmax, falling exponentially.
@@ -92,6 +92,11 @@ class LanguageConfig(RunConfig):
     )
     plan: PlanConfig = PlanConfig()
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        planned = isinstance(self.model, PlannerExecutorConfig)
+        return {} if planned else {"plan": "model.name is a plain decoder, without a planner"}
 
 
 class LanguageTask(Task):
