@@ -20,21 +20,13 @@ class Data(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What identifies a built data set.
+    """What identifies a built data set."""
 
-    Attributes:
-        builder: Name of what built it, for instance `sudoku`.
-        version: Version of the builder.
-        seed: Seed of the builder, None where nothing was drawn.
-        counts: Sizes by name, for instance `{"train examples": 1000}`.
-        sha256: Digests by split.
-    """
-
-    builder: str
-    version: str
-    seed: int | None
-    counts: dict[str, int]
-    sha256: dict[str, str]
+    builder: str  # `sudoku`, for instance
+    version: str  # of the builder
+    seed: int | None  # None where nothing was drawn
+    counts: dict[str, int]  # sizes by name, for instance `{"train examples": 1000}`
+    sha256: dict[str, str]  # by split
 
     @classmethod
     def of(
@@ -47,20 +39,14 @@ class Identity:
         test: Data,
     ) -> Identity:
         """The identity of a pair of sets, with the digests of both."""
-        return cls(
-            builder=builder,
-            version=version,
-            seed=seed,
-            counts=counts,
-            sha256={"train": train.digest(), "test": test.digest()},
-        )
+        return cls(builder, version, seed, counts, {"train": train.digest(), "test": test.digest()})
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `identity.json` into a data set's folder."""
         files.write_text(folder / "identity.json", self.to_json() + "\n")
 
     def to_json(self) -> str:
-        """Returns the identity as one JSON object; `from_json` inverts it."""
+        """One JSON object; `from_json` inverts it."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
 
     @classmethod
@@ -78,16 +64,10 @@ class Identity:
         if not isinstance(value, dict) or set(value) != names:
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise DataError(f"data identity: expected the fields {sorted(names)}, found {found}")
-        wanted: dict[str, tuple[type, ...]] = {
-            "builder": (str,),
-            "version": (str,),
-            "seed": (int, type(None)),
-            "counts": (dict,),
-            "sha256": (dict,),
-        }
-        for name, types in wanted.items():
-            if not isinstance(value[name], types):
-                raise DataError(f"data identity: {name} is {value[name]!r}, expected {types}")
+        kinds = {"builder": str, "version": str, "counts": dict, "sha256": dict}
+        for name, kind in {**kinds, "seed": int | None}.items():
+            if not isinstance(value[name], kind):
+                raise DataError(f"data identity: {name} is {value[name]!r}, expected {kind}")
         return cls(**value)
 
     def differences(self, other: Identity) -> list[str]:
