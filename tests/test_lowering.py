@@ -6,8 +6,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from analysis import gpu_compiler
 
-from hrm_jax import gpu_compiler, tasks
+from hrm_jax import tasks
 from hrm_jax.models import act
 
 PLATFORMS = ["cuda"]

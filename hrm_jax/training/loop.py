@@ -100,7 +100,7 @@ class _Run:
         self.frozen = task.frozen(
             lambda array: place_frozen(array, self.mesh, self.config.mesh.smallest)
         )
-        identity = task.identity.with_frozen(digest(self.frozen))
+        identity = dataclasses.replace(task.identity, frozen=digest(self.frozen))
         prepare(workdir, self.config, identity)
         self.signal = SharedSignal(self.mesh, caught)
         self.signalled = 0

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
@@ -15,15 +14,7 @@ from hrm_jax.puzzles.sudoku.board import SudokuShape, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.viz.page import Steps, render_page, write_page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = sync_api.expect
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not pathlib.Path(CHROMIUM).exists(), reason="there is no /usr/bin/chromium"),
-]
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking"]  # fmt: skip
+pytestmark = pytest.mark.slow
 GIVENS = {4: (6, 8), 6: (14, 20), 9: (30, 40)}
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
@@ -104,38 +95,20 @@ def _domino():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(open_window):
     """Opens files in windows of their own; any error in the console or request fails the test."""
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-            viewport=DESKTOP,
-        )
 
-        @contextlib.contextmanager
-        def window(path, size=DESKTOP, scheme="light", refused=False):
-            page = context.new_page()
-            requests, messages = [], []
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: messages.append(message.text))
-            page.on("pageerror", lambda error: messages.append(str(error)))
-            page.set_default_timeout(8000)
-            page.set_viewport_size(size)
-            page.emulate_media(color_scheme=scheme)
-            page.goto(path.as_uri())
-            page.wait_for_selector("body[data-ready]")
+    @contextlib.contextmanager
+    def window(path, size=DESKTOP, scheme="light", refused=False):
+        with open_window(path.as_uri(), size, scheme) as (page, requests, messages):
             yield page
             assert set(requests) == {path.as_uri()}
             if refused:
                 assert all("Content Security Policy" in message for message in messages)
             else:
                 assert messages == []
-            page.close()
 
-        yield window
-        context.close()
+    return window
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +172,7 @@ def test_it_opens_and_steps(browser, sudoku):
         assert page.locator("#model .changed").count() == 0
 
 
-def test_it_plays(browser, sudoku):
+def test_it_plays(browser, sudoku, expect):
     with browser(sudoku[0]) as page:
         page.keyboard.press("Home")
         page.keyboard.press("Space")
@@ -266,7 +239,7 @@ def test_filters(browser, sudoku):
         assert page.locator("#view").is_visible()
 
 
-def test_a_folder_is_opened(browser, sudoku, tmp_path, rng):
+def test_a_folder_is_opened(browser, sudoku, tmp_path, rng, expect):
     four, arc = _sudoku(4, 6, rng), _arc(rng)
     four = dataclasses.replace(  # as other programs write it: int64
         four, inputs=four.inputs.astype(np.int64), labels=four.labels.astype(np.int32)
@@ -314,7 +287,7 @@ def _drop(page, paths):
     )
 
 
-def test_a_dropped_folder_is_opened(browser, sudoku, tmp_path, rng):
+def test_a_dropped_folder_is_opened(browser, sudoku, tmp_path, rng, expect):
     """Dragged in by the browser itself, which makes folders harder to read than files."""
     write_npy(tmp_path / "dragged", "train", _sudoku(4, 3, rng))
     write_npy(tmp_path / "dragged", "test", _sudoku(9, 3, rng))
@@ -404,7 +377,7 @@ def _metadata(**fields):
         ("../identifiers.json", lambda p: p.write_text("7"), "expected a list of names"),
     ],
 )
-def test_a_bad_file_is_named(name, damage, message, shared_window, tmp_path):
+def test_a_bad_file_is_named(name, damage, message, shared_window, tmp_path, expect):
     puzzles = _sudoku(4, 6, np.random.default_rng(1))
     write_npy(tmp_path / "bad", "test", puzzles)
     damage(tmp_path / "bad" / "test" / name)
@@ -424,7 +397,7 @@ def shared_window(browser, sudoku):
         yield page
 
 
-def test_a_drop_of_something_else(shared_window, tmp_path):
+def test_a_drop_of_something_else(shared_window, tmp_path, expect):
     (tmp_path / "holiday.png").write_bytes(b"x")
     _drop(shared_window, [tmp_path / "holiday.png"])
     expect(shared_window.locator("#alert")).to_contain_text(
@@ -433,7 +406,7 @@ def test_a_drop_of_something_else(shared_window, tmp_path):
     shared_window.click("#alert-close")
 
 
-def test_an_empty_page_waits_for_a_folder(browser, tmp_path, rng):
+def test_an_empty_page_waits_for_a_folder(browser, tmp_path, rng, expect):
     path = tmp_path / "empty.html"
     path.write_text(render_page(None), encoding="utf-8")
     write_npy(tmp_path / "data", "test", _sudoku(9, 3, rng))

@@ -5,11 +5,11 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from analysis.collectives import collectives, table
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hrm_jax import tasks
 from hrm_jax.tasks.base import MeshConfig
-from hrm_jax.training.collectives import collectives, table
 from hrm_jax.training.sharding import (
     divided_step,
     make_mesh,

@@ -8,14 +8,14 @@ import sys
 import jax
 import numpy as np
 import pytest
+from analysis import gpu_compiler
 
-from hrm_jax import gpu_compiler
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.models import hrm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig, puzzle_weights
 
-BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
 def _module(name):
