@@ -12,9 +12,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hrm_jax.models import act
-from hrm_jax.models.act import ACTCarry, Batch
-from hrm_jax.models.hrm import next_halting_values
-from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
+from hrm_jax.models.act import ACTCarry, PuzzleBatch
+from hrm_jax.models.recurrent import RecurrentConfig, next_halting_values, think
 from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate
 from hrm_jax.optim.sign_sgd import sparse_sign_sgd
 from hrm_jax.tasks.base import Metrics, State, over_microbatches, pair
@@ -43,7 +42,7 @@ class SegmentRows(struct.PyTreeNode):
 
 
 def segment_loss(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     loss: LossName,
     variables: Mapping[str, Any],
     row_offsets: Float[Array, "B E"] | None,
@@ -102,7 +101,7 @@ def segment_loss(
         "q_halt_loss": pair(jnp.sum(q_halt_loss), batch),
     }
     target = None
-    if config.q_target == "second_forward":
+    if config.bootstraps:
         next_halt, next_continue = next_halting_values(
             config, variables, out.z_H, out.z_L, data["inputs"], rows
         )
@@ -136,7 +135,7 @@ class SegmentGradients(struct.PyTreeNode):
 
 
 def segment_gradients(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     loss: LossName,
     variables: Mapping[str, Any],
     carry: ACTCarry,
@@ -185,13 +184,13 @@ class ACTTrainer:
         microbatch_size: Rows whose gradient is computed at a time; 0 for all.
     """
 
-    model: PuzzleModelConfig
+    model: RecurrentConfig
     optimizer: OptimizerConfig
     loss: LossName
     total_steps: int
     microbatch_size: int = 0
 
-    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: Batch) -> State:
+    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: PuzzleBatch) -> State:
         """A state at step 0 with a copy of the given weights, and a carry shaped for `batch`."""
         variables = jax.tree.map(jnp.copy, dict(variables))  # the loop donates its state
         params, tables = variables["params"], dict(variables.get("tables", {}))
@@ -207,7 +206,7 @@ class ACTTrainer:
             constants=dict(variables["constants"]),
         )
 
-    def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def step(self, state: State, batch: PuzzleBatch, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """One optimizer step: refill halted rows, one segment, update.
 
         Args:
