@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from report import Table, add_save_flag
 
 from hrm_jax.compilation import compile_step, jit
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.tasks.base import State
 from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
@@ -79,7 +79,7 @@ def measure(identifiers: int, width: int, devices: int, steps: int) -> Figures:
 
     def init(key: jax.Array) -> State:
         empty = jax.tree.map(jnp.zeros_like, batches[0])
-        return trainer.init(key, hrm.init(model, key), empty)
+        return trainer.init(key, recurrent.init(model, key), empty)
 
     mesh = make_mesh(devices=jax.devices()[:devices])
     shapes = jax.eval_shape(init, keys[0])

@@ -13,12 +13,11 @@ from hrm_jax.files import write_text
 from hrm_jax.interop.files import split_suffix, write_state_dict
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.interop.reference_config import to_reference_config
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
-from hrm_jax.models.recurrent import Variables
+from hrm_jax.models.recurrent import RecurrentConfig, Variables
 
 
 def export(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Variables,
     output: str | os.PathLike[str],
     format: str,

@@ -18,9 +18,7 @@ import numpy.typing as npt
 from flax import traverse_util
 
 from hrm_jax.fields import ConfigError
-from hrm_jax.models import puzzle_models
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
-from hrm_jax.models.recurrent import Variables
+from hrm_jax.models.recurrent import RecurrentConfig, Variables, init
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -89,7 +87,7 @@ def to_reference(variables: Variables) -> dict[str, Float32Array]:
 
 
 def from_reference(
-    state_dict: Mapping[str, Any], config: PuzzleModelConfig, *, reset_puzzle_table: bool = False
+    state_dict: Mapping[str, Any], config: RecurrentConfig, *, reset_puzzle_table: bool = False
 ) -> dict[str, Any]:
     """Reads variables from a state dict of the reference; `to_reference` inverted.
 
@@ -109,7 +107,7 @@ def from_reference(
         ConfigError: Tensors are missing, unexpected, or of the wrong shape or dtype; the message
             lists all of them.
     """
-    template = jax.eval_shape(lambda: puzzle_models.init(config, jax.random.key(0)))
+    template = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     names = bare_names(state_dict)
     variables: dict[tuple[str, ...], jax.Array] = {}
     problems = []

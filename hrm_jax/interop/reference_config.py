@@ -16,7 +16,7 @@ from hrm_jax.fields import ConfigError, from_mapping, require, unknown_field
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
 
 LOSS_NAME = "losses@ACTLossHead"
@@ -66,11 +66,11 @@ _REFERENCES: dict[type, _Reference] = {
 }
 
 
-def _fields(kind: type[PuzzleModelConfig]) -> tuple[str, ...]:
+def _fields(kind: type[RecurrentConfig]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
-def _of_another(kind: type[PuzzleModelConfig]) -> dict[str, str]:
+def _of_another(kind: type[RecurrentConfig]) -> dict[str, str]:
     """Fields that `kind` and its reference do not have, and the network that has them."""
     own = {*_fields(kind), *_REFERENCES[kind].constant}
     return {
@@ -82,7 +82,7 @@ def _of_another(kind: type[PuzzleModelConfig]) -> dict[str, str]:
 
 
 def to_reference_config(
-    config: PuzzleModelConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
+    config: RecurrentConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
 ) -> dict[str, Any]:
     """Writes a configuration as the reference does: the network under `arch`.
 
@@ -105,7 +105,7 @@ def to_reference_config(
     reference = _REFERENCES[type(config)]
     values = dataclasses.asdict(config)
     del values["attention"]  # how it is computed, not what
-    if config.q_target == "second_forward":
+    if config.bootstraps:
         del values["q_target"], values["halt_threshold"]
     if isinstance(config, TRMConfig) and config.halt_threshold == 0:
         del values["halt_threshold"]
@@ -125,8 +125,8 @@ def from_reference_config(
     state_dict: Mapping[str, Any] | None = None,
     *,
     seq_len: int | None = None,
-    kind: type[PuzzleModelConfig] = HRMConfig,
-) -> PuzzleModelConfig:
+    kind: type[RecurrentConfig] = HRMConfig,
+) -> RecurrentConfig:
     """Reads a configuration with a reference's field names.
 
     Args:

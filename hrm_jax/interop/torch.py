@@ -10,7 +10,7 @@ from hrm_jax.interop.files import read_state_dict
 from hrm_jax.interop.hrm_names import from_reference
 from hrm_jax.interop.reference_config import from_reference_config
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 
@@ -72,7 +72,7 @@ def load_trm(
 
 
 def _load(
-    kind: type[PuzzleModelConfig],
+    kind: type[RecurrentConfig],
     path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
     config: Mapping[str, Any] | str | os.PathLike[str],
     seq_len: int | None,

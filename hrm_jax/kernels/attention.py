@@ -16,7 +16,7 @@ from hrm_jax.kernels.pallas_attention import (
     pallas_attention,
     pallas_self_attention,
 )
-from hrm_jax.kernels.rotary import RotaryTables, apply_rotary
+from hrm_jax.kernels.rotary import Rotary, apply_rotary
 
 Engine = Literal["auto", "xla", "pallas", "cudnn"]
 
@@ -99,7 +99,7 @@ def attention(
 
 
 def self_attention(
-    qkv: Float[Array, "B S 3 H C"], rotary: RotaryTables | None = None, *, impl: Engine = "auto"
+    qkv: Float[Array, "B S 3 H C"], rotary: Rotary | None = None, *, impl: Engine = "auto"
 ) -> Float[Array, "B S H C"]:
     """Attention of all positions to all, from queries, keys and values that stand side by side.
 

@@ -33,7 +33,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
-from hrm_jax.kernels.rotary import RotaryTables
+from hrm_jax.kernels.rotary import Rotary
 
 SHORT = 128
 """Positions up to which a program can hold a whole matrix of scores, see `held_whole`."""
@@ -599,7 +599,7 @@ def _self_call(
 
 def pallas_self_attention(
     qkv: Float[Array, "B S 3 H C"],
-    rotary: RotaryTables | None,
+    rotary: Rotary | None,
     *,
     tiles: Tiles = Tiles(),
 ) -> Float[Array, "B S H C"]:

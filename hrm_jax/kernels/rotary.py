@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-RotaryTables = tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]
-"""Cosines and sines of each position."""
+Rotary = tuple[Float[Array | np.ndarray, "*R S C"], Float[Array | np.ndarray, "*R S C"]]
+"""Cosines and sines of each position, the same for the whole batch or not."""
 
 
-def rotary_tables(length: int, head_dim: int, theta: float) -> RotaryTables:
+def rotary_tables(length: int, head_dim: int, theta: float) -> Rotary:
     """Cosines and sines for positions 0..length-1, float32, each half of the last axis repeated.
 
     Args:

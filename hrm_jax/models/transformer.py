@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
-from hrm_jax.kernels.rotary import rotary_tables
-from hrm_jax.layers.attention import CachedAttention, LayerCache
+from hrm_jax.kernels.rotary import Rotary, rotary_tables
+from hrm_jax.layers.attention import Attention, LayerCache
 from hrm_jax.layers.feed_forward import FeedForward
+from hrm_jax.layers.norm import norm
 
 Cache = Any
 """Keys and values of all layers, a pytree: a tuple with a `LayerCache` for each layer, or one whose
@@ -165,11 +167,6 @@ def sinusoidal_positions(length: int, size: int) -> Float[np.ndarray, "S D"]:
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, size).astype("f4")
 
 
-def _norm(config: TransformerConfig, name: str) -> nn.Module:
-    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
-    return kind(epsilon=config.norm_eps, dtype=jnp.dtype(config.dtype), name=name)
-
-
 class Block(nn.Module):
     """x ← x + Attention(norm(x)); x ← x + FeedForward(norm(x))."""
 
@@ -181,7 +178,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B S D"],
         cache: LayerCache | None,
-        rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None,
+        rotary: Rotary | None,
         lengths: Int[Array, " B"] | None,
         start: Int[Array, " B"] | None,
         mask: Bool[Array, "B S T"] | None,
@@ -191,10 +188,12 @@ class Block(nn.Module):
         out_init = nn.initializers.normal(c.init_std / (2 * c.num_layers) ** 0.5)
         drop = nn.Dropout(c.dropout, deterministic=not self.train)
         dtype = jnp.dtype(c.dtype)
-        attention = CachedAttention(
-            num_heads=c.num_heads,
-            num_kv_heads=c.key_heads,
-            head_dim=c.head_size,
+        before = functools.partial(norm, c.norm, c.norm_eps, dtype)
+        attention = Attention(
+            c.hidden_size,
+            c.num_heads,
+            c.key_heads,
+            c.head_size,
             bias=c.bias,
             causal=c.causal,
             kernel_init=init,
@@ -203,11 +202,16 @@ class Block(nn.Module):
             engine=c.attention,
             name="attention",
         )
-        normed = _norm(c, "attention_norm")(x)
-        attended, cache = attention(normed, rotary, lengths, cache, start, mask)
-        x = x + drop(attended)
+        normed = before("attention_norm")(x)
+        if cache is None:
+            mixed = attention(normed, rotary, lengths)
+        else:
+            assert start is not None
+            assert mask is not None
+            mixed, cache = attention.cached(normed, rotary, cache, start, mask)
+        x = x + drop(mixed)
         ffn = FeedForward(c.feed_forward, c.ffn_size, c.bias, init, out_init, dtype, name="ffn")
-        return x + drop(ffn(_norm(c, "ffn_norm")(x))), cache
+        return x + drop(ffn(before("ffn_norm")(x))), cache
 
 
 class Transformer(nn.Module):
@@ -242,7 +246,7 @@ class Transformer(nn.Module):
             )(c, self.train)
         else:
             self.layers = [block(c, self.train) for _ in range(c.num_layers)]
-        self.final_norm = _norm(c, "final_norm")
+        self.final_norm = norm(c.norm, c.norm_eps, dtype, None)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
         if not c.tie_head:
             self.lm_head = nn.Dense(c.vocab_size, use_bias=False, dtype=dtype, kernel_init=init)

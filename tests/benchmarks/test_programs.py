@@ -11,7 +11,7 @@ import pytest
 from analysis import gpu_compiler
 
 from hrm_jax.interop.hrm_names import to_reference
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig, puzzle_weights
 
@@ -154,7 +154,7 @@ def test_the_pytorch_baseline_computes_the_same_training_step(positions):
         puzzle_emb_lr=1e-3,
         puzzle_emb_weight_decay=0.1,
     )
-    variables = hrm.init(config, jax.random.key(0))
+    variables = recurrent.init(config, jax.random.key(0))
     tokens = np.random.default_rng(1).integers(1, 6, (2, 4, 16))
     batch = {"inputs": tokens[0], "labels": tokens[1], "puzzle_identifiers": np.zeros(4, int)}
     batch = {name: value.astype(np.int32) for name, value in batch.items()}

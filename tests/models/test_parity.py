@@ -15,10 +15,13 @@ import pytest
 from hrm_jax.compilation import jit
 from hrm_jax.interop.hrm_names import from_reference, to_reference
 from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.kernels.rotary import rotary_tables
+from hrm_jax.layers.attention import Attention
+from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.layers.norm import rms_norm
 from hrm_jax.models import act
-from hrm_jax.models.hrm import HRM, HRMConfig
-from hrm_jax.models.trm import TRM
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.recurrent import RecurrentNetwork
 from hrm_jax.tasks.puzzles.act_training import (
     ACTTrainer,
     PuzzleOptimizerConfig,
@@ -48,7 +51,6 @@ class Reference:
 
     folder: str
     load: Callable[..., Any]
-    network: type
     forward: Callable[..., float]
     params: Callable[..., float]
     table: Callable[..., float]
@@ -60,13 +62,13 @@ class Reference:
 
 REFERENCES = {
     "hrm": Reference(
-        "rope", load_hrm, HRM, forward=_relative(1e-4), params=_relative(1e-4),
+        "rope", load_hrm, forward=_relative(1e-4), params=_relative(1e-4),
         table=_relative(1e-4), q_halt=_relative(1e-4), loss=1e-4,
         losses=("lm_loss", "q_halt_loss", "q_continue_loss"), forms=("upstream", "a127"),
     ),
     **{
         name: Reference(
-            name, load_trm, TRM, forward=_absolute(5e-5), params=_absolute(5e-6),
+            name, load_trm, forward=_absolute(5e-5), params=_absolute(5e-6),
             table=_absolute(1e-6), q_halt=_absolute(5e-4), loss=1e-5,
         )
         for name in ("trm_att", "trm_mlp")
@@ -118,30 +120,37 @@ def test_pieces(reference, model, batch, numbers):
     """Everything that blocks.npz has, computed by our modules."""
     expected = numbers("blocks")
     config = model.config
-    net = reference.network(config).bind(model.variables)
+    net = RecurrentNetwork(config).bind(model.variables)
     first = batch(0)
     rows = act.puzzle_rows(model.variables, first["puzzle_identifiers"])
     x = net.embed(first["inputs"], rows)
     block_in = jnp.asarray(expected["block_in"])
-    rotary = net._rotary(x.shape[1])
-    layer = net.L_level.layers[0]
+    weights = model.variables["params"]["L_level"]["layers_0"]
+
+    def swiglu(name, x):
+        layer = FeedForward("fused_swiglu", weights[name]["down_proj"]["kernel"].shape[0])
+        return layer.apply({"params": weights[name]}, x)
+
     constants = model.variables["constants"]
     z_H = jnp.broadcast_to(constants["H_init"], x.shape)
     z_L = net.update_L(z_H, jnp.broadcast_to(constants["L_init"], x.shape), x)
     ours = {
         "input_embeddings": x,
         "block_in": constants["L_init"] + (constants["H_init"] + x),
-        "mlp_out": layer.mlp(block_in),
+        "mlp_out": swiglu("mlp", block_in),
         "rms_norm": rms_norm(block_in, config.rms_norm_eps),
-        "block_out": layer(block_in, rotary),
+        "block_out": net.L_level.layers[0](block_in),
         "L_level_out": z_L,
         "H_level_out": net.update_H(z_H, z_L),
     }
-    if rotary:
-        ours |= {"cos": rotary[0], "sin": rotary[1], "attn_out": layer.self_attn(block_in, rotary)}
+    if config.mixer == "attention":
+        rotary = cos, sin = rotary_tables(x.shape[1], config.hidden_size // config.num_heads, 1e4)
+        attend = Attention(config.hidden_size, config.num_heads, fused=True)
+        mixed = attend.apply({"params": weights["self_attn"]}, block_in, rotary)
+        ours |= {"cos": cos, "sin": sin, "attn_out": mixed}
     else:
         channels = jnp.swapaxes(block_in, 1, 2)
-        mixed = layer.mlp_t(channels)
+        mixed = swiglu("mlp_t", channels)
         normed = rms_norm(channels + mixed, config.rms_norm_eps)
         ours |= {"mlp_t_out": jnp.swapaxes(mixed, 1, 2), "mlp_t_norm": jnp.swapaxes(normed, 1, 2)}
     assert ours.keys() == expected.keys()
@@ -302,7 +311,7 @@ def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
     key = jax.random.key(0)
     state = trainer.init(key, model.variables, batches[0])
     step = jit(trainer.step)
-    read = jit(lambda v, z: reference.network(config).apply(v, z, method="halting_values"))
+    read = jit(lambda v, z: RecurrentNetwork(config).apply(v, z, method="halting_values"))
     for i in range(20):
         before = puzzle_weights(state, averaged=False)
         state, metrics = step(state.replace(step=jnp.int32(i)), batches[i], key)

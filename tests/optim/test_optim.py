@@ -109,7 +109,7 @@ def test_sparse_update_never_makes_a_dense_gradient():
 
 def test_training_step_never_makes_a_dense_gradient():
     """The whole step: the table of a million rows is only read from and scattered to, in place."""
-    from hrm_jax.models import hrm
+    from hrm_jax.models import recurrent
     from hrm_jax.models.hrm import HRMConfig
     from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 
@@ -126,7 +126,7 @@ def test_training_step_never_makes_a_dense_gradient():
         "puzzle_identifiers": jax.ShapeDtypeStruct((4,), jnp.int32),
     }
     key = jax.random.key(0)
-    state = jax.eval_shape(lambda k, b: trainer.init(k, hrm.init(config, k), b), key, batch)
+    state = jax.eval_shape(lambda k, b: trainer.init(k, recurrent.init(config, k), b), key, batch)
     made = []
 
     def visit(jaxpr):

@@ -12,7 +12,7 @@ from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import ConfigError
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution
 from hrm_jax.puzzles.sudoku.build import SudokuSource, build_sudoku
@@ -172,7 +172,7 @@ def _rigged(size=4):
         L_layers=1, H_cycles=1, L_cycles=1, halt_max_steps=3, q_target="none",
         forward_dtype="float32",
     )  # fmt: skip
-    zeros = jax.tree.map(jnp.zeros_like, hrm.init(config, jax.random.key(0)))
+    zeros = jax.tree.map(jnp.zeros_like, recurrent.init(config, jax.random.key(0)))
     embedding = 100 * np.eye(6, width, dtype=np.float32)
     head = np.eye(width, 6, dtype=np.float32)
     head[1] = [0, 0, 1, 0, 0, 0]  # a blank is answered with token 2: the digit 1

@@ -11,7 +11,7 @@ import pytest
 
 import hrm_jax
 from hrm_jax.data.errors import DataError
-from hrm_jax.models import puzzle_models
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.domino.encoding import encode_move
 from hrm_jax.puzzles.domino.game import TILES, Move, Position, best_move
@@ -39,7 +39,7 @@ def _fresh(seq_len, vocab_size):
         num_heads=2, H_layers=1, L_layers=1, H_cycles=1, L_cycles=1, expansion=1.0,
         puzzle_emb_ndim=16, halt_max_steps=3, forward_dtype="float32",
     )  # fmt: skip
-    return PuzzleModel(config, puzzle_models.init(config, jax.random.key(0)))
+    return PuzzleModel(config, recurrent.init(config, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")

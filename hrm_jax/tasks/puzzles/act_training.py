@@ -14,9 +14,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from hrm_jax.fields import require
 from hrm_jax.models import act
-from hrm_jax.models.act import ACTCarry, Batch
-from hrm_jax.models.hrm import next_halting_values
-from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
+from hrm_jax.models.act import ACTCarry, PuzzleBatch
+from hrm_jax.models.recurrent import RecurrentConfig, next_halting_values, think
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.base import Metrics, State, pair
 from hrm_jax.tasks.puzzles.losses import (
@@ -44,7 +43,7 @@ class SegmentRows(struct.PyTreeNode):
 
 
 def segment_loss(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     loss: LossName,
     variables: Mapping[str, Any],
     rows: Float[Array, "B E"] | None,
@@ -100,7 +99,7 @@ def segment_loss(
         "q_halt_loss": pair(jnp.sum(q_halt_loss), batch),
     }
     target = None
-    if config.q_target == "second_forward":
+    if config.bootstraps:
         next_halt, next_continue = next_halting_values(
             config, variables, out.z_H, out.z_L, data["inputs"], rows
         )
@@ -147,7 +146,7 @@ class ACTTrainer:
         microbatch_size: Rows whose gradient is computed at a time; 0 for all.
     """
 
-    model: PuzzleModelConfig
+    model: RecurrentConfig
     optimizer: PuzzleOptimizerConfig
     loss: LossName
     total_steps: int
@@ -181,7 +180,7 @@ class ACTTrainer:
         )
         return total, (carry._replace(rows=rows), metrics)
 
-    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: Batch) -> State:
+    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: PuzzleBatch) -> State:
         """A state at step 0 with a copy of the given weights, and a carry shaped for `batch`."""
         return self.supervised.init(
             key,
@@ -191,7 +190,7 @@ class ACTTrainer:
             tables=dict(variables.get("tables", {})),
         )
 
-    def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def step(self, state: State, batch: PuzzleBatch, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """One optimizer step: refill halted rows, one segment, update.
 
         Args:

@@ -17,9 +17,8 @@ from jaxtyping import PRNGKeyArray
 from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
 from hrm_jax.models import act
-from hrm_jax.models.act import ACTCarry, Batch, Halting
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
-from hrm_jax.models.recurrent import Thought
+from hrm_jax.models.act import ACTCarry, Halting, PuzzleBatch
+from hrm_jax.models.recurrent import RecurrentConfig, Thought
 from hrm_jax.puzzles.arc import tokens as arc_tokens
 from hrm_jax.puzzles.domino import text as domino_text
 from hrm_jax.puzzles.domino.encoding import encode
@@ -146,7 +145,7 @@ class PuzzleModel:
 
     def __init__(
         self,
-        config: PuzzleModelConfig,
+        config: RecurrentConfig,
         variables: Mapping[str, Any],
         puzzle: Puzzle | None = None,
         max_steps: int | None = None,
@@ -165,7 +164,7 @@ class PuzzleModel:
         self.kind = _KINDS.get(self.puzzle, PuzzleTask)  # type: ignore[type-abstract]
         self.max_steps = max_steps or config.halt_max_steps
 
-    def initial_carry(self, batch: Batch) -> ACTCarry:
+    def initial_carry(self, batch: PuzzleBatch) -> ACTCarry:
         """A carry in which every row has halted, for batches shaped like `batch`.
 
         Args:
@@ -177,7 +176,7 @@ class PuzzleModel:
     def _step(self) -> Any:
         return jit(functools.partial(act.act_step, self.config))
 
-    def act_step(self, carry: ACTCarry, batch: Batch) -> tuple[ACTCarry, Thought]:
+    def act_step(self, carry: ACTCarry, batch: PuzzleBatch) -> tuple[ACTCarry, Thought]:
         """One ACT step of evaluation: rows that have halted take their puzzle from `batch`.
 
         As in the reference, a row halts after `config.halt_max_steps` steps.

@@ -22,7 +22,7 @@ from hrm_jax.data.npy_folder import read_npy, write_npy
 from hrm_jax.data.pipeline import PuzzleBatches, batch_iterator
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import ConfigError, require
-from hrm_jax.models import puzzle_models
+from hrm_jax.models import recurrent
 from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
@@ -261,7 +261,7 @@ class PuzzleTask(Task):
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state; the carry has `batch_size` rows that have all halted."""
         weights_key, run_key = jax.random.split(key)
-        variables = self._variables or puzzle_models.init(self.config.model, weights_key)
+        variables = self._variables or recurrent.init(self.config.model, weights_key)
         rows, length = self.config.batch_size, self.config.model.seq_len
         batch = {
             "inputs": jnp.zeros((rows, length), jnp.int32),
