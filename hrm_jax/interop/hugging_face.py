@@ -25,7 +25,7 @@ from hrm_jax.files import atomic_path, read_json, write_json
 from hrm_jax.interop.files import Tensors, read_state_dict
 from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings
 from hrm_jax.interop.hugging_face_tokenizers import TOKENIZER_FILES, write_tokenizer
-from hrm_jax.interop.torch_names import from_torch_names, matching, shapes, with_torch_names
+from hrm_jax.interop.torch_names import from_torch_names, matching, with_torch_names
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 
 _Path = str | os.PathLike[str]
@@ -139,7 +139,8 @@ def from_hugging_face(
         tensors = _known_names(kind, _read_weights(pathlib.Path(folder_or_state_dict)))
     template = jax.eval_shape(Transformer(ours).init, jax.random.key(0), jnp.zeros((1, 1), int))
     named = jax.eval_shape(with_torch_names, template["params"])
-    expected = shapes(jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named))
+    theirs = jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named)
+    expected = {name: x.shape for name, x in theirs.items()}
     absent = {name for name in expected if _has_no_bias(kind, name, config)}
     if ours.tie_head:
         tensors = _without_tied_head(kind, tensors, where)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json
-from hrm_jax.interop.files import FORMATS, read_state_dict, split_suffix, write_state_dict
+from hrm_jax.interop.files import FORMATS, read_state_dict, split_name, write_state_dict
 from hrm_jax.interop.hugging_face import from_hugging_face, save_pretrained
 from hrm_jax.interop.torch_names import from_torch_names, to_torch_names
-from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.models.language import init
+from hrm_jax.models.planner_executor import PlannerExecutorConfig
+from hrm_jax.models.transformer import TransformerConfig
 
 LANGUAGE_FORMATS = (*FORMATS, "hugging_face")
 
@@ -65,9 +64,8 @@ def export_language_model(
             raise ConfigError("model.name: transformers has no planner–executor")
         return save_pretrained(output, config, params, tokenizer)
     weights = pathlib.Path(output)
-    split_suffix(weights, format)
-    beside = _beside(weights)
     write_state_dict(weights, to_torch_names(params), format)
+    beside = _beside(weights)
     write_json(beside, to_mapping(_Written(config)))
     return [weights, beside]
 
@@ -101,19 +99,9 @@ def import_language_model(
 
 def parameter_shapes(config: TransformerConfig | PlannerExecutorConfig) -> Any:
     """Nested parameters of a language model, `jax.ShapeDtypeStruct`s in the place of arrays."""
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    init: Callable[..., Any]
-    if isinstance(config, PlannerExecutorConfig):
-        init = functools.partial(PlannerExecutor(config).init, split=jnp.ones(1, jnp.int32))
-    else:
-        init = Transformer(config).init
-    return jax.eval_shape(init, jax.random.key(0), tokens)["params"]
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
 def _beside(weights: pathlib.Path) -> pathlib.Path:
     """The configuration's file."""
-    for format in FORMATS:
-        with contextlib.suppress(ValueError):
-            stem, _ = split_suffix(weights, format)
-            break
-    return stem.with_name(f"{stem.name}.config.json")
+    return weights.with_name(f"{split_name(weights)[0]}.config.json")

@@ -33,27 +33,19 @@ arrays have the layers as first axis, where the layers are scanned."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes and kinds; the defaults are those of the Transformer RLM.
+class LanguageModelConfig:
+    """Sizes and kinds that all language models have.
 
     Attributes:
         vocab_size: V.
         hidden_size: D.
-        num_layers: N.
         num_heads: Query heads H.
-        num_kv_heads: Key and value heads K; 0 takes as many as query heads.
-        head_dim: Size C of a head; 0 takes D / H.
         ffn_size: Inner width F of the feed-forward layers.
         max_length: Most positions.
         positions: How positions are known: "sinusoidal" and "learned" are added to the embeddings,
             "rotary" turns queries and keys.
-        rope_theta: Base of the rotary wavelengths.
-        norm: "layer" (with bias) or "rms", in front of each layer and at the end.
-        norm_eps: Added to the variance or mean square.
         feed_forward: Kind of the feed-forward layers, see `FeedForward`.
-        bias: Whether attention and feed-forward layers have biases.
         tie_head: Whether the head is the transposed embedding.
-        causal: Whether a position sees only itself and those before.
         dropout: Probability with which activations are dropped in training, after the embeddings
             and after each layer.
         init_std: Standard deviation of initial weights; that of the layers whose output is added
@@ -68,20 +60,12 @@ class TransformerConfig:
 
     vocab_size: int = 260
     hidden_size: int = 512
-    num_layers: int = 6
     num_heads: int = 8
-    num_kv_heads: int = 0
-    head_dim: int = 0
     ffn_size: int = 2048
     max_length: int = 8192
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
-    rope_theta: float = 10000.0
-    norm: Literal["layer", "rms"] = "layer"
-    norm_eps: float = 1e-5
     feed_forward: Literal["relu", "gelu", "geglu", "swiglu"] = "relu"
-    bias: bool = True
     tie_head: bool = False
-    causal: bool = True
     dropout: float = 0.1
     init_std: float = 0.02
     scan_layers: bool = False
@@ -89,7 +73,32 @@ class TransformerConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Engine = "auto"
 
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(LanguageModelConfig):
+    """A `LanguageModelConfig`; the defaults are those of the Transformer RLM.
+
+    Attributes:
+        num_layers: N.
+        num_kv_heads: Key and value heads K; 0 takes as many as query heads.
+        head_dim: Size C of a head; 0 takes D / H.
+        rope_theta: Base of the rotary wavelengths.
+        norm: "layer" (with bias) or "rms", in front of each layer and at the end.
+        norm_eps: Added to the variance or mean square.
+        bias: Whether attention and feed-forward layers have biases.
+        causal: Whether a position sees only itself and those before.
+    """
+
     variant: ClassVar[str] = "transformer"
+
+    num_layers: int = 6
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    bias: bool = True
+    causal: bool = True
 
     def __post_init__(self) -> None:
         for name in (

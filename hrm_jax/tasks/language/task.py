@@ -25,8 +25,9 @@ from hrm_jax.data.text.tokenizers import (
 )
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
-from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig, weave
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.models import language
+from hrm_jax.models.planner_executor import PlannerExecutorConfig, weave
+from hrm_jax.models.transformer import TransformerConfig
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task, pair
 from hrm_jax.tasks.language.report import language_report
@@ -202,19 +203,15 @@ class LanguageTask(Task):
 
     def apply(self, params: Any, *args: Any, train: bool = False, **kwargs: Any) -> Any:
         """`Module.apply` of the model."""
-        kind = PlannerExecutor if self.planned else Transformer
-        return kind(self.config.model, train).apply({"params": params}, *args, **kwargs)
+        model = language.network(self.config.model, train)
+        return model.apply({"params": params}, *args, **kwargs)
 
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state."""
         weights_key, run_key = jax.random.split(key)
         if self._variables is not None:
             return self._trainer.init(run_key, self._variables["params"])
-        tokens = jnp.zeros((1, 2), jnp.int32)
-        extra = (jnp.ones(1, jnp.int32),) if self.planned else ()
-        kind = PlannerExecutor if self.planned else Transformer
-        params = kind(self.config.model).init(weights_key, tokens, *extra)["params"]
-        return self._trainer.init(run_key, params)
+        return self._trainer.init(run_key, language.init(self.config.model, weights_key))
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         """One optimizer step on the mean cross entropy of a batch."""
