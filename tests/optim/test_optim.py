@@ -182,7 +182,6 @@ def test_clipping():
     "bad",
     [
         {"learning_rate": 0.0},
-        {"puzzle_emb_lr": -1.0},
         {"weight_decay": -0.1},
         {"warmup_steps": -1},
         {"b2": 1.0},

@@ -32,6 +32,7 @@ from hrm_jax.fields import ConfigError, from_mapping
         ({"microbatch_size": 3}, r"config\.microbatch_size: 3 does not divide batch_size 8"),
         ({"microbatch_size": -4}, r"config\.microbatch_size: -4"),
         ({"seed": -1}, r"config\.seed: expected 0"),
+        ({"optimizer__puzzle_emb_lr": -1.0}, r"optimizer\.puzzle_emb_lr: expected more than 0"),
         ({"early_stopping": {"patience": 0}}, r"early_stopping\.patience: expected at least 1"),
         ({"control": {"max_tokens": -1}}, r"control\.max_tokens: expected at least 0, got -1"),
         ({"control": {"token_limit_iterations": 0}}, r"control\.token_limit_iterations: expected"),
