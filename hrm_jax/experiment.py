@@ -19,11 +19,9 @@ from hrm_jax.interop.hugging_face import from_hugging_face
 from hrm_jax.interop.torch import load_hrm, load_trm
 from hrm_jax.models.planner_executor import PlannerExecutorConfig
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.puzzles.domino import check as domino
-from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
 from hrm_jax.puzzles.drawing.contact_sheet import contact_sheet
-from hrm_jax.puzzles.maze.board import MazeShape
-from hrm_jax.puzzles.maze.board import to_text as maze_text
+from hrm_jax.puzzles.drawing.traces import trace_gif, trace_text
+from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import to_text as sudoku_text
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.report import language_report
@@ -164,15 +162,12 @@ def train(
 
 def _show_one(kind: str, question: Array, boards: Array, folder: pathlib.Path) -> str:
     """A puzzle [S] and the board after each ACT step [K, S] as text; a Sudoku is animated too."""
+    painter = PAINTERS[kind]
     if kind == "domino":
-        return domino.render(question, boards[-1])
-    if kind == "maze":
-        shape = MazeShape.for_cells(len(question))
-        return maze_boards.trace_text([maze_text(board) for board in boards], shape)
-    given, *texts = ("".join("?.123456789"[t] for t in board) for board in (question, *boards))
-    size = round(len(question) ** 0.5)
-    sudoku_boards.trace_gif(folder / "plots" / "reasoning.gif", given, texts, size)
-    return sudoku_boards.trace_text(given, texts, size)
+        return painter.text(question, boards[-1])
+    if kind == "sudoku":
+        trace_gif(folder / "plots" / "reasoning.gif", painter, question, boards)
+    return trace_text(painter, question, boards)
 
 
 def _show(task: Any, result: RunResult, folder: pathlib.Path) -> tuple[str, str]:
@@ -197,9 +192,13 @@ def _show(task: Any, result: RunResult, folder: pathlib.Path) -> tuple[str, str]
     good = verdicts.get("optimal", exact)
     contact_sheet(
         folder / "plots" / "contact_sheet.png",
-        config.task,
-        *(x[known] for x in (inputs, labels, solved.predictions, solved.steps, good)),
-        verdicts={name: verdict[known] for name, verdict in verdicts.items()},
+        PAINTERS[config.task],
+        inputs[known],
+        labels[known],
+        solved.predictions[known],
+        solved.steps[known],
+        good[known],
+        {name: verdict[known] for name, verdict in verdicts.items()},
     )
     if config.task == "arc":
         return "", ""

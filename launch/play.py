@@ -14,8 +14,10 @@ import sys
 import hrm_jax
 from hrm_jax.files import write_json
 from hrm_jax.puzzles.domino.players import Player
-from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
-from hrm_jax.puzzles.maze.board import MazeShape
+from hrm_jax.puzzles.drawing.traces import trace_frames
+from hrm_jax.puzzles.maze import board as maze
+from hrm_jax.puzzles.painters import PAINTERS
+from hrm_jax.puzzles.sudoku import board as sudoku
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.trained.play import Console, converse, play_domino
 from hrm_jax.trained.strength import OPPONENTS, Match, model_player, strength
@@ -95,18 +97,12 @@ def _play(model: PuzzleModel, args: argparse.Namespace, console: Console) -> Non
 
 def _watch(model: PuzzleModel, args: argparse.Namespace, console: Console) -> None:
     draws = random.Random(args.seed)
-    if model.puzzle == "maze":
-        shape = MazeShape.for_cells(model.config.seq_len)
-        legend = maze_boards.legend(console.ansi)
+    painter = PAINTERS.get(model.puzzle or "", PAINTERS["sudoku"])
 
-        def frames(_: str, boards: tuple[str, ...]) -> list[str]:
-            return maze_boards.trace_frames(boards, shape, colour=console.ansi)
-    else:
-        size = round(model.config.seq_len**0.5)
-        legend = sudoku_boards.legend(console.ansi)
-
-        def frames(question: str, boards: tuple[str, ...]) -> list[str]:
-            return sudoku_boards.trace_frames(question, boards, size, colour=console.ansi)
+    def frames(text: str, boards: sudoku.Array) -> list[str]:
+        is_maze = model.puzzle == "maze"
+        question = maze.parse(text) if is_maze else sudoku.to_tokens(sudoku.parse(text))
+        return trace_frames(painter, question, boards, colour=console.ansi)
 
     talk = functools.partial(
         watch_puzzles,
@@ -114,7 +110,7 @@ def _watch(model: PuzzleModel, args: argparse.Namespace, console: Console) -> No
         model,
         frames,
         lambda: held_out_puzzle(args.workdir, model, draws),
-        legend=legend,
+        legend=painter.marks(console.ansi),
         delay=args.delay if console.ansi else 0.0,
         max_steps=args.max_steps,
         halting=args.halting,

@@ -10,9 +10,10 @@ import pathlib
 import sys
 
 import hrm_jax
-from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
-from hrm_jax.puzzles.maze.board import MazeShape
-from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.puzzles.drawing.traces import trace_gif, trace_png, trace_text
+from hrm_jax.puzzles.maze import board as maze
+from hrm_jax.puzzles.painters import PAINTERS
+from hrm_jax.puzzles.sudoku import board as sudoku
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
 from hrm_jax.trained.votes import load_last
 from hrm_jax.training.checkpoints import CheckpointError
@@ -42,26 +43,23 @@ def _load(args: argparse.Namespace) -> list[PuzzleModel]:
     return [hrm_jax.load(args.workdir, which)]
 
 
+def _tokens(kind: str, puzzle: str) -> sudoku.Array:
+    return maze.parse(puzzle) if kind == "maze" else sudoku.to_tokens(sudoku.parse(puzzle))
+
+
 def _trace(kind: str | None, puzzle: str, solution: Solution) -> str:
     """What the model answered after each step, for the terminal."""
-    colour, texts = sys.stdout.isatty(), solution.trace_text
-    if kind == "sudoku":
-        size = SudokuShape.for_cells(len(puzzle)).size
-        return sudoku_boards.trace_text(puzzle, texts, size, colour=colour)
-    if kind == "maze":
-        return maze_boards.trace_text(texts, MazeShape.for_cells(len(puzzle)), colour=colour)
+    texts = solution.trace_text
+    if kind in ("sudoku", "maze"):
+        question = _tokens(kind, puzzle)
+        return trace_text(PAINTERS[kind], question, solution.trace, colour=sys.stdout.isatty())
     return "".join(f"  ACT step {k}/{len(texts)}: {text}\n" for k, text in enumerate(texts, 1))
 
 
-def _draw(path: pathlib.Path, kind: str | None, puzzle: str, solution: Solution) -> None:
+def _draw(path: pathlib.Path, kind: str, puzzle: str, solution: Solution) -> None:
     """The same as a picture, or as an animation."""
-    boards, gif = solution.trace_text, path.suffix == ".gif"
-    if kind == "maze":
-        draw_maze = maze_boards.trace_gif if gif else maze_boards.trace_png
-        draw_maze(path, boards, MazeShape.for_cells(len(puzzle)))
-    else:
-        draw_sudoku = sudoku_boards.trace_gif if gif else sudoku_boards.trace_png
-        draw_sudoku(path, puzzle, boards, SudokuShape.for_cells(len(puzzle)).size)
+    trace = trace_gif if path.suffix == ".gif" else trace_png
+    trace(path, PAINTERS[kind], _tokens(kind, puzzle), solution.trace)
 
 
 def _verdict(solution: Solution, votes: int) -> str:

@@ -186,7 +186,7 @@ def watch(console: Console, frames: Sequence[str], *, delay: float = 0.0) -> Non
 def watch_puzzles(
     console: Console,
     model: PuzzleModel,
-    frames: Callable[[str, Sequence[str]], list[str]],
+    frames: Callable[[str, Any], list[str]],
     example: Callable[[], str],
     *,
     legend: str = "",
@@ -198,7 +198,8 @@ def watch_puzzles(
     Args:
         console: Where the person is.
         model: Trained on Sudoku or mazes.
-        frames: From a question and the boards after each ACT step to what is shown.
+        frames: From a question as text and the boards after each ACT step, tokens [K, S], to what
+            is shown.
         example: Gives a puzzle for the command `example`.
         legend: What the marks mean.
         delay: Seconds between boards.
@@ -213,6 +214,6 @@ def watch_puzzles(
     while True:
         question = read_board(console, boards, example)
         solution = model.solve(question, trace=True, **options)
-        watch(console, frames(question, solution.trace_text), delay=delay)
+        watch(console, frames(question, solution.trace), delay=delay)
         steps = f"{solution.steps} ACT step{'s' if solution.steps > 1 else ''}"
         console.say(f"{legend}\nAfter {steps}: {boards.verdict(question, solution)}\n")

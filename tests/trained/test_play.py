@@ -16,10 +16,12 @@ from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.domino.encoding import encode_move
 from hrm_jax.puzzles.domino.game import TILES, Move, Position, best_move
 from hrm_jax.puzzles.domino.players import GreedyPlayer, ModelPlayer, RandomPlayer
-from hrm_jax.puzzles.drawing.maze_boards import trace_frames as maze_frames
-from hrm_jax.puzzles.drawing.sudoku_boards import trace_frames as sudoku_frames
+from hrm_jax.puzzles.drawing.traces import trace_frames
 from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.board import parse as parse_maze
+from hrm_jax.puzzles.painters import PAINTERS
+from hrm_jax.puzzles.sudoku.board import parse as parse_sudoku
+from hrm_jax.puzzles.sudoku.board import to_tokens
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
 from hrm_jax.trained.play import Console, Leave, converse, play_domino
 from hrm_jax.trained.strength import model_player, strength
@@ -311,7 +313,7 @@ def test_verdict_on_a_maze(answer, said, maze_model):
 
 def test_puzzles_are_watched(sudoku_model, maze_model, trained):
     def frames(question, boards):
-        return sudoku_frames(question, boards, 4)
+        return trace_frames(PAINTERS["sudoku"], to_tokens(parse_sudoku(question)), boards)
 
     console = _console(PUZZLE, "example", "quit")
     with pytest.raises(Leave):
@@ -328,7 +330,8 @@ def test_puzzles_are_watched(sudoku_model, maze_model, trained):
     console = _console(maze)
     with pytest.raises(Leave):
         watch_puzzles(
-            console, maze_model, lambda _, boards: maze_frames(boards, MazeShape(5, 5)),
+            console, maze_model,
+            lambda text, boards: trace_frames(PAINTERS["maze"], parse_maze(text), boards),
             lambda: maze, max_steps=1,
         )  # fmt: skip
     assert "ACT step 1/1" in console.output.getvalue()
