@@ -8,19 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hrm_jax.fields import ConfigError, from_mapping, to_mapping
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.text import TextConfig, TextTask
-from hrm_jax.tasks.puzzles.arc import ArcConfig, ArcTask
-from hrm_jax.tasks.puzzles.domino import DominoConfig, DominoTask
-from hrm_jax.tasks.puzzles.maze import MazeConfig, MazeTask
-from hrm_jax.tasks.puzzles.sudoku import SudokuConfig, SudokuTask
+from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
 
 _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
-    "sudoku": (SudokuConfig, SudokuTask),
-    "maze": (MazeConfig, MazeTask),
-    "domino": (DominoConfig, DominoTask),
-    "arc": (ArcConfig, ArcTask),
+    **{name: (config_of(puzzle), PuzzleTask) for name, puzzle in PUZZLES.items()},
     "text": (TextConfig, TextTask),
     "pairs": (PairConfig, PairTask),
 }

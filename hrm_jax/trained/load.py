@@ -9,6 +9,7 @@ from typing import Any
 from hrm_jax import tasks
 from hrm_jax.data.text.tokenizers import load_tokenizer
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.language.task import LanguageConfig
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.training.checkpoints import load_weights
@@ -40,5 +41,5 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
         name = pathlib.Path(workdir).resolve().name
         return LanguageModel(config.model, variables, load_tokenizer(tokenizer), tokenizer, name)
     return PuzzleModel(
-        config.model, variables, puzzle=config.task, max_steps=config.eval_max_steps or None
+        config.model, variables, PUZZLES[config.task], max_steps=config.eval_max_steps or None
     )
