@@ -1,4 +1,4 @@
-"""What can be learnt: one file per task."""
+"""What can be learnt: a folder for each family of tasks."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ from typing import Any
 import ml_collections
 
 from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.text import TextConfig, TextTask
-from hrm_jax.tasks.puzzles.arc import ArcConfig, ArcTask
-from hrm_jax.tasks.puzzles.domino import DominoConfig, DominoTask
-from hrm_jax.tasks.puzzles.maze import MazeConfig, MazeTask
-from hrm_jax.tasks.puzzles.sudoku import SudokuConfig, SudokuTask
+from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
 
 _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
-    "sudoku": (SudokuConfig, SudokuTask),
-    "maze": (MazeConfig, MazeTask),
-    "domino": (DominoConfig, DominoTask),
-    "arc": (ArcConfig, ArcTask),
+    **{name: (config_of(puzzle), PuzzleTask) for name, puzzle in PUZZLES.items()},
     "text": (TextConfig, TextTask),
     "pairs": (PairConfig, PairTask),
 }

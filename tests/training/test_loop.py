@@ -21,7 +21,7 @@ from hrm_jax import tasks
 from hrm_jax.compilation import jit
 from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
+from hrm_jax.tasks.puzzles.task import PuzzleTask
 from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.trained.load import load
 from hrm_jax.training import loop
@@ -31,7 +31,7 @@ from hrm_jax.training.metrics import read_metrics
 from hrm_jax.training.sharding import make_mesh
 
 
-def _task(config, workdir, kind=SudokuTask):
+def _task(config, workdir, kind=PuzzleTask):
     return kind(tasks.parse(config), workdir / "data")
 
 
@@ -69,7 +69,7 @@ def test_only_the_last_checkpoints_are_kept(straight):
 
 
 def test_the_best_weights_are_kept(tmp_path, tiny, start):
-    class Scripted(SudokuTask):
+    class Scripted(PuzzleTask):
         def evaluate(self, state):
             return {"eval/exact_accuracy": [0.1, 0.5, 0.4, 0.5][int(state.step) - 1]}
 
@@ -82,7 +82,7 @@ def test_the_best_weights_are_kept(tmp_path, tiny, start):
 
 
 def test_early_stopping(tmp_path, tiny, start):
-    class Scripted(SudokuTask):
+    class Scripted(PuzzleTask):
         def evaluate(self, state):
             return {"eval/exact_accuracy": [0.1, 0.5, 0.505, 0.5, 0.9][int(state.step) - 1]}
 
@@ -107,7 +107,7 @@ def test_an_unknown_figure_is_named(tmp_path, tiny, start):
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 def test_numbers_that_are_not_finite_stop_the_run(name, tmp_path, tiny, start):
-    class Poisoned(SudokuTask):
+    class Poisoned(PuzzleTask):
         def step(self, state, batch):
             bad = state.step == 4
             state, metrics = super().step(state, batch)
@@ -287,7 +287,7 @@ def test_the_state_does_not_eat_the_weights_it_starts_from(trained, tmp_path, ti
     """`init_from`: weights are copied, since the loop donates its state."""
     model = load(trained)
     before = jax.tree.map(np.asarray, model.variables)
-    task = SudokuTask(tasks.parse(tiny()), trained / "data", model.variables)
+    task = PuzzleTask(tasks.parse(tiny()), trained / "data", model.variables)
     start(task, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.variables, before)
 
@@ -309,7 +309,7 @@ def test_weights_are_no_constants_of_the_program(trained, tmp_path, tiny, start,
         return max(map(len, re.findall(r'dense<"0x(\w+)"', program)), default=0)
 
     monkeypatch.setattr(loop, "jit", recording)
-    task = SudokuTask(tasks.parse(tiny()), trained / "data", load(trained).variables)
+    task = PuzzleTask(tasks.parse(tiny()), trained / "data", load(trained).variables)
     start(task, tmp_path)
     assert [largest(program) for program in programs] == [0]
     assert largest(jax.jit(task.init).lower(jax.random.key(0)).as_text()) > 10_000

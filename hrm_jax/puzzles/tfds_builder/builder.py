@@ -1,8 +1,9 @@
-"""TFDS builder of Sudoku data sets; works without TensorFlow and without a network."""
+"""TFDS builder of puzzle sets; works without TensorFlow and without a network."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 from hrm_jax.data.npy_folder import PuzzleSet
 
 
-class Sudoku(tfds.core.GeneratorBasedBuilder):
+class PuzzleBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Stores puzzle sets example by example, in their order.
 
     Features: `inputs` and `labels`, uint8 [cells]; `puzzle_identifier`, `puzzle_index` and
@@ -24,12 +25,7 @@ class Sudoku(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
 
     def __init__(self, *, splits: Mapping[str, PuzzleSet], **kwargs: Any) -> None:
-        """Takes what to store.
-
-        Args:
-            splits: Puzzle sets by split name, all with the same number of cells.
-            **kwargs: For `GeneratorBasedBuilder`, for instance `data_dir`.
-        """
+        """Takes puzzle sets by split name, all with the same number of cells."""
         self._splits = dict(splits)
         super().__init__(**kwargs)
 
@@ -38,7 +34,7 @@ class Sudoku(tfds.core.GeneratorBasedBuilder):
         tokens = tfds.features.Tensor(shape=(cells,), dtype=np.uint8)
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Sudoku puzzles and their solutions as tokens: 0 pad, 1 blank, digit + 1.",
+            description="Puzzles and their solutions as tokens.",
             features=tfds.features.FeaturesDict(
                 {
                     "inputs": tokens,
@@ -82,3 +78,9 @@ class Sudoku(tfds.core.GeneratorBasedBuilder):
                     "rating": ratings[row],
                 },
             )
+
+
+@functools.cache  # TFDS knows a class by its name, and takes it once
+def builder_of(puzzle: str) -> type[PuzzleBuilder]:
+    """The builder of a kind of puzzle, whose name its folders have."""
+    return type(puzzle.capitalize(), (PuzzleBuilder,), {"__module__": __name__})

@@ -1,4 +1,4 @@
-"""Sudoku data sets in TensorFlow Datasets' format (array_record), without TensorFlow."""
+"""Data sets in TensorFlow Datasets' format (array_record), without TensorFlow."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ import tensorflow_datasets as tfds
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.npy_folder import PuzzleSet
-from hrm_jax.puzzles.sudoku.tfds_builder.builder import Sudoku
+from hrm_jax.puzzles.tfds_builder.builder import PuzzleBuilder, builder_of
+
+_INFO = "dataset_info.json"
 
 
-def write_tfds(folder: str | os.PathLike[str], train: PuzzleSet, test: PuzzleSet) -> None:
-    """Writes both splits to `<folder>/sudoku/<version>`.
+def write_tfds(
+    folder: str | os.PathLike[str], puzzle: str, train: PuzzleSet, test: PuzzleSet
+) -> None:
+    """Writes both splits to `<folder>/<puzzle>/<version>`.
 
     TFDS writes into a temporary folder that gets its name when complete. Labels and inputs must
-    be of 8 bits, which those of Sudoku are.
+    be of 8 bits.
 
     Raises:
         DataError: The splits differ in size, or the folder holds such a data set already.
         OSError: The folder cannot be written.
     """
-    path = _path(folder)
+    path = pathlib.Path(folder) / puzzle / str(PuzzleBuilder.VERSION)
     if path.exists():
         raise DataError(f"{path}: there is a data set already")
     for split, part in (("train", train), ("test", test)):
@@ -38,7 +42,7 @@ def write_tfds(folder: str | os.PathLike[str], train: PuzzleSet, test: PuzzleSet
             )
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints about a download there is not
-        Sudoku(
+        builder_of(puzzle)(
             data_dir=os.fspath(folder), splits={"train": train, "test": test}
         ).download_and_prepare(
             file_format="array_record",
@@ -55,7 +59,7 @@ def read_tfds(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
     Raises:
         DataError: No such data set or split, or it is damaged.
     """
-    path = _path(folder)
+    path = next((x.parent for x in sorted(pathlib.Path(folder).glob(f"*/*/{_INFO}"))), folder)
     try:
         builder = tfds.builder_from_directory(path)
         metadata = dict(builder.info.metadata or {}).get(split)
@@ -89,11 +93,7 @@ def read_tfds(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         # array_record gives empty records, no error, where a file was cut off
-        raise DataError(f"{path}, {split}: damaged, or no Sudoku data set: {error!r}") from error
+        raise DataError(f"{path}, {split}: damaged, or no puzzle set: {error!r}") from error
     if result.digest() != metadata["sha256"]:
         raise DataError(f"{path}, {split}: the examples are not those that were written")
     return result
-
-
-def _path(folder: str | os.PathLike[str]) -> pathlib.Path:
-    return pathlib.Path(folder) / str(Sudoku.name) / str(Sudoku.VERSION)

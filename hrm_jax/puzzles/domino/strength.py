@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
+from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.domino.players import (
     GreedyPlayer,
     ModelPlayer,
@@ -16,8 +15,6 @@ from hrm_jax.puzzles.domino.players import (
     TournamentResult,
     tournament,
 )
-from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
-from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 _BATCH = 128  # positions in one call
 
@@ -44,32 +41,8 @@ class Match:
     result: TournamentResult
 
 
-def model_player(model: PuzzleModel, *, batch_size: int = 1, seed: int = 0) -> ModelPlayer:
-    """A player that lays what a model answers.
-
-    Args:
-        model: Trained on dominoes.
-        batch_size: Positions in every call of the model.
-        seed: Seed of the random moves it makes where its answer is not legal.
-
-    Raises:
-        ValueError: The model was trained on other puzzles.
-    """
-    if model.puzzle != "domino":
-        raise ValueError(f"a model of {model.puzzle or 'unknown'} puzzles plays no dominoes")
-    identifiers = np.zeros(batch_size, np.int32)
-
-    def solve(tokens: np.ndarray) -> np.ndarray:
-        solved = solve_puzzles(
-            model.config, model.variables, tokens, identifiers, max_steps=model.max_steps
-        )
-        return np.asarray(solved.predictions)
-
-    return ModelPlayer(solve, batch_size=batch_size, seed=seed)
-
-
 def strength(
-    model: PuzzleModel,
+    solve: Callable[[Array], Array],
     games: int = 1000,
     *,
     opponents: Sequence[str] = ("random", "greedy"),
@@ -84,7 +57,7 @@ def strength(
     opens equally often.
 
     Args:
-        model: Trained on dominoes.
+        solve: Turns positions, tokens [B, 72], into predictions [B, 72].
         games: Games of each match.
         opponents: Of `OPPONENTS`.
         players: Players at the table, 2 to 4; all but one are opponents.
@@ -98,7 +71,7 @@ def strength(
     if unknown:
         raise ValueError(f"opponent {unknown[0]!r}: expected one of {', '.join(OPPONENTS)}")
     pairs: list[tuple[Any, str]] = [
-        (model_player(model, batch_size=_BATCH, seed=seed), name) for name in opponents
+        (ModelPlayer(solve, batch_size=_BATCH, seed=seed), name) for name in opponents
     ]
     pairs.append((GreedyPlayer(), "random"))
 
@@ -108,3 +81,30 @@ def strength(
         return Match(player.name, opponent, rule, result)
 
     return (match(player, name, rule) for rule in drawing for player, name in pairs)
+
+
+_COLUMNS = "{:8} {:8} {:8} {:>6} {:>6} {:>16} {:>6} {:>6} {:>7} {:>7} {:>7}"
+TITLES = _COLUMNS.format(
+    *("player", "against", "rule", "games", "wins", "95% interval", "loses", "ties"),
+    *("scores", "gives", "legal"),
+)
+
+
+def summary(match: Match) -> str:
+    """A match as a line below `TITLES`."""
+    result, player = match.result, match.result.players[0]
+    others = result.players[1:]
+    legal = 1 - player.illegal / player.moves if player.moves else 1.0
+    return _COLUMNS.format(
+        match.player,
+        match.opponent,
+        "drawing" if match.drawing else "passing",
+        result.games,
+        f"{player.win_rate:.1%}",
+        f"{player.low:.1%} to {player.high:.1%}",
+        f"{sum(other.wins for other in others) / result.games:.1%}",
+        f"{result.ties / result.games:.1%}",
+        f"{player.points / result.games:.1f}",
+        f"{sum(other.points for other in others) / result.games:.1f}",
+        f"{legal:.1%}",
+    )

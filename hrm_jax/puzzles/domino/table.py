@@ -1,20 +1,26 @@
-"""A person at a terminal who plays dominoes against a model."""
+"""The table at which dominoes are played: by a person, or by a model whose strength is measured."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Callable, Sequence
-from random import Random
+from random import Random, randrange
 from typing import Any
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.files import write_json
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.console import Console, converse
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, LEFT, RIGHT, Game, Move, Tile, legal_moves
-from hrm_jax.puzzles.domino.players import ModelPlayer
+from hrm_jax.puzzles.domino.players import ModelPlayer, Player
+from hrm_jax.puzzles.domino.strength import OPPONENTS, TITLES, strength, summary
 from hrm_jax.puzzles.domino.text import move_text
 
-_DOMINO_HELP = """\
+_HELP = """\
   3          lay your tile number 3 (* marks tiles that fit)
   3 left     lay it at the left end; 3 right at the right end
   draw       take a tile from the boneyard, when none of yours fits
@@ -22,50 +28,86 @@ _DOMINO_HELP = """\
   quit       leave the game"""
 
 
-class Leave(Exception):
-    """The person wants to leave, or there is no more input."""
-
-
-@dataclasses.dataclass
-class Console:
-    """Where a person reads and types.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Who sits at the table, and by which rule they play.
 
     Attributes:
-        input, output: Streams of text.
-        ansi: Whether the output is a terminal that understands ANSI codes.
+        players: Players at the table, 2 to 4.
+        opponents: Some of random, greedy: more players beside the model.
+        drawing: Who cannot lay a tile draws (the usual rule).
+        passing: Who cannot lay a tile passes.
+        games: Play so many games against each opponent, without a person; by both rules unless
+            one is given.
+        output: JSON file for the results of --games.
     """
 
-    input: Any
-    output: Any
-    ansi: bool = False
+    players: int | None = None
+    opponents: tuple[str, ...] = ()
+    drawing: bool = False
+    passing: bool = False
+    games: int | None = None
+    output: str = ""
 
-    def say(self, text: str = "") -> None:
-        """Writes a line, or lines."""
-        print(text, file=self.output, flush=True)
+    def __post_init__(self) -> None:
+        if self.players not in (None, 2, 3, 4):
+            raise DataError(f"--players: expected 2 to 4, got {self.players}")
+        if self.games is not None and self.games < 1:
+            raise DataError(f"--games: expected at least 1, got {self.games}")
+        if self.drawing and self.passing:
+            raise DataError("--drawing and --passing: give one of them")
+        for name in self.opponents:
+            if name not in OPPONENTS:
+                raise DataError(f"--opponents: {name!r}: expected some of {', '.join(OPPONENTS)}")
 
-    def ask(self, prompt: str, help_text: str) -> str:
-        """Reads a line; answers `help` by itself.
+    def play(self, console: Console, solve: Callable[[Array], Array], seed: int | None) -> None:
+        """Plays with a person, or measures strength where `games` is given.
 
-        Raises:
-            Leave: At `quit` and at the end of the input.
+        Args:
+            console: Where the person is, and where results are told.
+            solve: Turns positions, tokens [B, 72], into predictions [B, 72].
+            seed: Seed of deals and random moves; None takes another each time, or 0 to measure.
         """
-        while True:
-            print(prompt, end="", file=self.output, flush=True)
-            line = self.input.readline()
-            word = line.strip().lower()
-            if not line or word in ("quit", "q", "exit"):
-                raise Leave
-            if word not in ("help", "h", "?"):
-                return line.rstrip("\r\n")
-            self.say(help_text)
+        if self.games is not None:
+            self._measure(console, solve, seed or 0)
+            return
+        seed = randrange(2**31) if seed is None else seed
+        others: list[Player] = [OPPONENTS[name](seed) for name in self.opponents]
+        players = self.players or len(others) + 2
+        if players < len(others) + 2:
+            raise DataError(
+                f"--players={players}: you, the model and {len(others)} opponents are "
+                f"{len(others) + 2}"
+            )
+        models = [
+            ModelPlayer(solve, batch_size=1, seed=seed + seat)
+            for seat in range(players - 1 - len(others))
+        ]
+        talk = functools.partial(
+            play_domino, console, [*models, *others], drawing=not self.passing, seed=seed
+        )
+        converse(console, talk)
 
-
-def converse(console: Console, talk: Callable[[], object]) -> None:
-    """Runs `talk`, and ends politely where the person leaves or presses Ctrl-C."""
-    try:
-        talk()
-    except (Leave, KeyboardInterrupt):
-        console.say("\nBye.")
+    def _measure(self, console: Console, solve: Callable[[Array], Array], seed: int) -> None:
+        matches = strength(
+            solve,
+            self.games or 1,
+            opponents=self.opponents or tuple(OPPONENTS),
+            players=self.players or 2,
+            drawing=[self.drawing] if self.drawing or self.passing else [True, False],
+            seed=seed,
+        )
+        console.say(TITLES)
+        rows = []
+        for match in matches:
+            console.say(summary(match))
+            rows.append(dataclasses.asdict(match))
+        console.say(
+            "scores, gives: points a game for its wins and for those of the others; legal: moves "
+            "for which it predicted a legal one\n" + json.dumps({"matches": rows})
+        )
+        if self.output:
+            write_json(self.output, {"matches": rows})
 
 
 def play_domino(
@@ -160,7 +202,7 @@ def _tell_passes(
 
 
 def _ask_word(console: Console, word: str) -> None:
-    while (typed := console.ask("> ", _DOMINO_HELP).strip().lower()) not in (word, word[0]):
+    while (typed := console.ask("> ", _HELP).strip().lower()) not in (word, word[0]):
         console.say(f"{typed!r} is not possible now: you can only {word}.")
 
 
@@ -182,7 +224,7 @@ def _ask_move(console: Console, game: Game, names: Sequence[str]) -> Move:
     console.say(f"Yours: {hand}")
     while True:
         try:
-            return _parse_move(console, console.ask("> ", _DOMINO_HELP), position.hand, moves)
+            return _parse_move(console, console.ask("> ", _HELP), position.hand, moves)
         except DataError as error:
             console.say(str(error))
 
@@ -213,7 +255,7 @@ def _parse_move(console: Console, text: str, hand: Sequence[Tile], moves: Sequen
         if not possible:
             raise DataError(f"{_tile(tile)} does not fit the {END_NAMES[ends[sides[0]]]} end.")
     while len(possible) > 1:
-        side = console.ask("At which end, left or right? ", _DOMINO_HELP).strip().lower()
+        side = console.ask("At which end, left or right? ", _HELP).strip().lower()
         if side in ends:
             return next(move for move in possible if move.end == ends[side])
         console.say(f"{side!r}: expected left or right.")
