@@ -91,11 +91,11 @@ class GridPainter(Painter):
         return longest * max(8, min(self.cell, _ALONE // longest))
 
     def height(self, side: int, question: Array) -> int:
-        rows, columns = self.shape(len(question))
-        return rows * self._pixels(side, rows, columns)
+        shape = self.shape(len(question))
+        return shape[0] * self._pixels(side, shape)
 
-    def _pixels(self, side: int, rows: int, columns: int) -> int:
-        return min(self.cell, side // max(rows, columns))
+    def _pixels(self, side: int, shape: tuple[int, int]) -> int:
+        return min(self.cell, side // max(shape))
 
     def draw(
         self,
@@ -108,35 +108,21 @@ class GridPainter(Painter):
         good: bool | None = None,
     ) -> None:
         """As `Painter.draw`; without a label, cells that break a rule are red."""
-        wrong = differs(board, label)
+        shape = self.shape(len(board))
+        size = self._pixels(side, shape)
+        places = [(col * size, row * size) for row, col in np.ndindex(shape)]
+        wrong, changed = differs(board, label), board != (board if before is None else before)
         red = wrong if label is not None else self.conflicts(question, board)
-        changed = board != (board if before is None else before)
-        grid = board.reshape(self.shape(len(board)))
-        self.paint(pen, side, grid, wrong, changed, self._stands(question), red)
-
-    def paint(
-        self,
-        pen: Pen,
-        side: int,
-        grid: Array,
-        wrong: Array,
-        changed: Array,
-        given: Array,
-        red: Array,
-    ) -> None:
-        """Draws tokens [rows, columns]; the others say which cells are so, bool [cells]."""
-        rows, columns = grid.shape
-        size = self._pixels(side, rows, columns)
-        places = [(i % columns * size, i // columns * size) for i in range(grid.size)]
-        cells = zip(grid.ravel().tolist(), wrong.tolist(), changed.tolist(), strict=True)
+        cells = zip(board.tolist(), wrong.tolist(), changed.tolist(), strict=True)
         colours = [self.fill(*cell) for cell in cells]
         for (x, y), colour, new in zip(places, colours, changed, strict=True):
             edge = CHANGED if new and colour != CHANGED else None
             pen.box(x, y, size, size, colour, edge, max(1, size / 8))
-        self.over(pen, size, grid)
-        for i, symbol in enumerate(self.symbols(grid.ravel())):
+        self.over(pen, size, board.reshape(shape))
+        given = self._stands(question)
+        for i, symbol in enumerate(self.symbols(board)):
+            filled = colours[i] not in (None, WRONG, CHANGED)
             if size >= 9 and symbol != "." and self._is_written(symbol):
-                filled = colours[i] not in (None, WRONG, CHANGED)
                 ink = WHITE if filled else BLACK if given[i] else BLUE
                 if not filled and (red[i] or symbol == "?"):
                     ink = RED
@@ -144,7 +130,7 @@ class GridPainter(Painter):
                 pen.text(x, y, symbol, 0.64 * size, ink, bool(filled or given[i]), "mm")
             if wrong[i]:
                 self.mark(pen.at(*places[i]), size)
-        self._draw_lines(pen, size, rows, columns)
+        self._draw_lines(pen, size, *shape)
 
     def _draw_lines(self, pen: Pen, size: int, rows: int, columns: int) -> None:
         high, wide = self.boxes.get(rows * columns, (rows, columns))
