@@ -465,7 +465,7 @@ def test_a_new_puzzle_needs_only_its_painter(browser, tmp_path, rng, expect, mon
     """A Latin square has the sizes of a Sudoku; its data set says what it is."""
     painter = GridPainter(
         name="Latin square", plural="Latin squares", vocab_sizes={16: 6}, characters="?.ABCD",
-        words=("pad", "blank", *"ABCD"), fills={2: "#123456"},
+        fills={2: "#123456"},
     )  # fmt: skip
     monkeypatch.setitem(PAINTERS, "latin", painter)
     path = tmp_path / "empty.html"

@@ -24,10 +24,10 @@ class GridPainter(Painter):
     Attributes:
         legend: As in `Painter`.
         characters: The character of each token: "." of a blank, "?" of what no board should hold.
-        words: The same for a screen reader.
+        words: The same for people who ask what stands in a cell; () takes the characters.
         written: The characters that are written into cells; the others show by their colour alone.
             None writes all but blanks.
-        fills: Colours of tokens in pictures.
+        fills: Colours of tokens, dark ones where something is written.
         boxes: Rows and columns of a box, which thick lines frame, by sequence length.
         units: Gives the cells [U, N] of the groups in which no character may stand twice.
         columns: Columns of boards that are not square.
@@ -38,7 +38,7 @@ class GridPainter(Painter):
 
     legend: str = "Bold black: given. Blue: filled in. Red: not as in the right answer."
     characters: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     written: str | None = None
     fills: Mapping[int, str] = dataclasses.field(default_factory=dict)
     boxes: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -195,7 +195,7 @@ class GridPainter(Painter):
             "boxes": self.boxes.get(seq_len or 0),
             "lines": self.line is not None,
             "characters": characters,
-            "words": self.words[:size],
+            "words": (self.words or tuple(characters))[:size],
             "written": ["·" if c == "." else c for c in written],
             "given": [token for token, c in enumerate(written) if c and c not in "?."],
             "fills": self.fills,
