@@ -24,7 +24,6 @@ LATIN = GridPainter(
     plural="Latin squares",
     vocab_sizes={size * size: size + 2 for size in range(2, 10)},
     characters="?.123456789",
-    words=("pad", "blank", *"123456789"),
     units=lambda cells: np.stack([(g := np.arange(cells).reshape(3, 3)), g.T]).reshape(-1, 3),
 )
 
@@ -128,6 +127,7 @@ def test_a_new_puzzle_on_a_grid(written):
     assert LATIN.verdict(board, np.array([2, 3, 4, 2, 4, 0, 2, 3, 4]), {}) == "3 cells wrong"
     page = LATIN.page(9)
     assert (page["characters"], page["given"], page["boxes"]) == ("?.123", [2, 3, 4], None)
+    assert page["words"] == tuple("?.123")
 
 
 def test_boards_that_are_not_square():
