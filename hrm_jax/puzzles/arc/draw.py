@@ -3,9 +3,7 @@
 import dataclasses
 from typing import Any
 
-import numpy as np
-
-from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, decode, grid_sizes
+from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, decode
 from hrm_jax.puzzles.drawing.grid import GridPainter
 from hrm_jax.puzzles.drawing.painter import Array, cells_wrong
 from hrm_jax.puzzles.drawing.pen import BLACK, RED, WHITE, Pen
@@ -34,13 +32,16 @@ class ArcPainter(GridPainter):
         good: bool | None = None,
     ) -> None:
         """As `Painter.draw`; nothing is marked against a grid of another size."""
-        grid = decode(board)
-        if not grid.size:
+        grids = [decode(board if x is None else x) for x in (board, label, before)]
+        shape = grids[0].shape
+        if not grids[0].size:
             pen.text(0, 0, "no grid", ink=RED)
             return
-        wrong, changed = (_differs(grid, other) for other in (label, before))
-        none = np.zeros(grid.size, bool)
-        self.paint(pen, side, grid + FIRST_COLOUR, wrong, changed, none, none)
+        tokens, right, old = (
+            (grid if grid.shape == shape else grids[0]).ravel() + FIRST_COLOUR for grid in grids
+        )
+        cropped = dataclasses.replace(self, columns=shape[1])
+        GridPainter.draw(cropped, pen, side, tokens, tokens, right, old)
 
     def fill(self, token: int, wrong: bool, changed: bool) -> str | None:
         return self.fills[token]
@@ -52,12 +53,9 @@ class ArcPainter(GridPainter):
             pen.line([(near, far), (far, near)], ink, thick)
 
     def verdict(self, answer: Array, label: Array, verdicts: Any) -> str:
-        sizes = [
-            f"{height[0]}×{width[0]}"
-            for height, width in (grid_sizes(x[None]) for x in (answer, label))
-        ]
-        if sizes[0] != sizes[1]:
-            return f"{sizes[0]} instead of {sizes[1]}"
+        found, expected = ("{}×{}".format(*decode(x).shape) for x in (answer, label))
+        if found != expected:
+            return f"{found} instead of {expected}"
         wrong = (answer != label) & (label >= FIRST_COLOUR)
         return (
             cells_wrong(wrong) if wrong.any() else "the grid is right, the marks of its end are not"
@@ -66,12 +64,6 @@ class ArcPainter(GridPainter):
     def page(self, seq_len: int | None) -> dict[str, Any]:
         fills = {0: "var(--hatch)", 1: "var(--strong)", **self.fills}
         return super().page(seq_len) | {"fills": fills, "crop": True}
-
-
-def _differs(grid: Array, other: Array | None) -> Array:
-    """Which colours [H · W] are not those of tokens; none if these hold a grid of another size."""
-    found = grid if other is None else decode(other)
-    return (found != grid if found.shape == grid.shape else np.zeros(grid.shape, bool)).ravel()
 
 
 PAINTER = ArcPainter(

@@ -61,7 +61,7 @@ class DominoPainter(Painter):
                     edge = edges.get(tuple(sorted(pair)), BLACK) if part == HAND else BLACK
                     _draw_tile(pen.at(place * (2 * _HALF + _GAP), y), pair, edge)
                 y += _HALF + _GAP
-        if before is not None and (board[:3] != before[:3]).any():
+        if _moved(board, before):
             pen.box(0, y, side / 2, _HALF, CHANGED)
         pen.text(0, y + 2, f"model: {move_text(board)}", ink=ink, bold=True)
         if label is not None and ink != GREEN:
@@ -70,7 +70,7 @@ class DominoPainter(Painter):
     def text(
         self, question: Array, board: Array, *, before: Array | None = None, colour: bool = False
     ) -> str:
-        """As `Painter.text`; a move that is another than before has a `*`."""
+        """As `Painter.text`; what is marked is a move that is another than before."""
         table, hand = (
             " ".join(f"{_pip(a)}{bar}{_pip(b)}" for a, b in question[part].reshape(-1, 2) if a or b)
             for part, bar in ((TABLE, "|"), (HAND, "-"))
@@ -79,7 +79,7 @@ class DominoPainter(Painter):
         ends = f"   (ends {_pip(left)} and {_pip(right)})" if left or right else ""
         a, b, end = board[:3]
         move = f"move   {_pip(a)}|{_pip(b)} {END_NAMES.get(int(end), '?')}"
-        if before is not None and (board[:3] != before[:3]).any():
+        if _moved(board, before):
             move = f"\x1b[30;43m{move}\x1b[0m" if colour else f"{move} *"
         return f"table  {table or 'empty'}{ends}\nhand   {hand or 'empty'}\n{move}"
 
@@ -110,6 +110,10 @@ class DominoPainter(Painter):
             ],
             "answer": [part("Move", 0, 2, 2), part("At", 2, 3, 1, words=ends)],
         }
+
+
+def _moved(board: Array, before: Array | None) -> bool:
+    return before is not None and bool((board[:3] != before[:3]).any())
 
 
 def _pip(token: int) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,10 @@ _WIDTH = 2 * _MARGIN + 3 * _CARD + 2 * _CARD_GAP
 _HEADER, _SECTION, _TITLE, _CAPTION = 92, 40, 22, 18
 
 
-@dataclasses.dataclass(frozen=True)
-class _Example:
-    """One puzzle and how the model did."""
-
+class _Example(NamedTuple):
     question: Array
-    label: Array
     answer: Array
+    label: Array
     good: bool
     title: str
 
@@ -73,24 +70,24 @@ def contact_sheet(
             raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
 
     def example(row: int) -> _Example:
-        question, label, answer = (x[row].astype(int) for x in (inputs, labels, predictions))
+        question, answer, label = (x[row].astype(int) for x in (inputs, predictions, labels))
         if good[row]:
             said = "another good answer" if differs(answer, label).any() else "right"
         else:
             said = painter.verdict(answer, label, {k: bool(x[row]) for k, x in verdicts.items()})
         title = f"#{row}: {steps[row]} ACT step{'s' if steps[row] > 1 else ''}; {said}"
-        return _Example(question, label, answer, bool(good[row]), title)
+        return _Example(question, answer, label, bool(good[row]), title)
 
     wrong = ((predictions != labels) & (labels != 0)).sum(1)
     solved = np.flatnonzero(good)[np.argsort(steps[good], kind="stable")]
     failed = np.flatnonzero(~good)[np.argsort(wrong[~good], kind="stable")]
     failures = min(len(failed), max(num // 2, num - len(solved)))
-    sections = [
-        (f"{name}: {len(rows):,} of {count:,}", [example(row) for row in _spread(rows, some)])
+    sections = {
+        f"{name}: {len(rows):,} of {count:,}": [example(row) for row in _spread(rows, some)]
         for name, rows, some in (("Solved", solved, num - failures), ("Failed", failed, failures))
-    ]
+    }
     head = f"Held-out {painter.plural}: {good.mean():.1%} of {count:,} solved"
-    sheet = _draw(painter, head, [section for section in sections if section[1]])
+    sheet = _draw(painter, head, sections)
     with atomic_path(path) as temporary:
         sheet.image().save(temporary, format="PNG")
     return pathlib.Path(path)
@@ -102,11 +99,13 @@ def _spread(rows: Array, num: int) -> list[int]:
     return [int(row) for row in rows[places]]
 
 
-def _draw(painter: Painter, head: str, sections: Sequence[tuple[str, list[_Example]]]) -> Pen:
-    titles: list[tuple[int, str, str]] = []  # with where each goes
-    cards: list[tuple[int, int, _Example]] = []
+def _draw(painter: Painter, head: str, sections: Mapping[str, list[_Example]]) -> Pen:
+    cards: list[tuple[int, int, _Example]] = []  # and where each goes
+    titles: list[tuple[int, str, str]] = []
     y = _HEADER
-    for title, examples in sections:
+    for title, examples in sections.items():
+        if not examples:
+            continue
         good = examples[0].good
         titles.append((y, title, GREEN if good else RED))
         y += _SECTION
@@ -116,7 +115,7 @@ def _draw(painter: Painter, head: str, sections: Sequence[tuple[str, list[_Examp
             line = examples[start : start + beside]
             for place, example in enumerate(line):
                 cards.append((_MARGIN + place * (width + _CARD_GAP), y, example))
-            y += max(_height(painter, example) for example in line) + _CARD_GAP // 2
+            y += max(_height(painter, example.question) for example in line) + _CARD_GAP // 2
         y += _CARD_GAP // 2
     pen = Pen(_WIDTH, y)
     pen.text(_MARGIN, 22, head, 22, bold=True)
@@ -124,26 +123,27 @@ def _draw(painter: Painter, head: str, sections: Sequence[tuple[str, list[_Examp
     for y, title, ink in titles:
         pen.text(_MARGIN, y, title, 17, ink, bold=True)
     for x, y, example in cards:
-        _draw_card(pen.at(x, y), painter, example)
+        _draw_card(pen.at(x, y), painter, *example)
     return pen
 
 
-def _height(painter: Painter, example: _Example) -> int:
+def _height(painter: Painter, question: Array) -> int:
     if painter.panels:
-        return _TITLE + _CAPTION + painter.height(_SIDE, example.question)
-    return _TITLE + painter.height(_CARD, example.question)
+        return _TITLE + _CAPTION + painter.height(_SIDE, question)
+    return _TITLE + painter.height(_CARD, question)
 
 
-def _draw_card(pen: Pen, painter: Painter, example: _Example) -> None:
-    pen.text(0, 0, example.title)
-    question, answer, label = example.question, example.answer, example.label
+def _draw_card(
+    pen: Pen, painter: Painter, question: Array, answer: Array, label: Array, good: bool, title: str
+) -> None:
+    pen.text(0, 0, title)
     if not painter.panels:
-        painter.draw(pen.at(0, _TITLE), _CARD, question, answer, label, good=example.good)
+        painter.draw(pen.at(0, _TITLE), _CARD, question, answer, label, good=good)
         return
-    panels = [("question", question, None), ("model", answer, None if example.good else label)]
-    if not example.good:
-        panels.append(("right answer", label, None))
-    for place, (name, board, compared) in enumerate(panels):
-        panel = pen.at(place * (_SIDE + _GAP), _TITLE)
-        panel.text(0, 0, name, 11, DIM)
-        painter.draw(panel.at(0, _CAPTION), _SIDE, question, board, compared)
+    panels = {"question": question, "model": answer, "right answer": label}
+    for place, (name, board) in enumerate(panels.items()):
+        if place < 2 or not good:
+            panel = pen.at(place * (_SIDE + _GAP), _TITLE)
+            panel.text(0, 0, name, 11, DIM)
+            compared = label if name == "model" and not good else None
+            painter.draw(panel.at(0, _CAPTION), _SIDE, question, board, compared)

@@ -24,10 +24,10 @@ class GridPainter(Painter):
     Attributes:
         legend: As in `Painter`.
         characters: The character of each token: "." of a blank, "?" of what no board should hold.
-        words: The same for a screen reader.
+        words: The same for people who ask what stands in a cell; () takes the characters.
         written: The characters that are written into cells; the others show by their colour alone.
             None writes all but blanks.
-        fills: Colours of tokens in pictures.
+        fills: Colours of tokens, dark ones where something is written.
         boxes: Rows and columns of a box, which thick lines frame, by sequence length.
         units: Gives the cells [U, N] of the groups in which no character may stand twice.
         columns: Columns of boards that are not square.
@@ -38,7 +38,7 @@ class GridPainter(Painter):
 
     legend: str = "Bold black: given. Blue: filled in. Red: not as in the right answer."
     characters: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
     written: str | None = None
     fills: Mapping[int, str] = dataclasses.field(default_factory=dict)
     boxes: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -91,11 +91,11 @@ class GridPainter(Painter):
         return longest * max(8, min(self.cell, _ALONE // longest))
 
     def height(self, side: int, question: Array) -> int:
-        rows, columns = self.shape(len(question))
-        return rows * self._pixels(side, rows, columns)
+        shape = self.shape(len(question))
+        return shape[0] * self._pixels(side, shape)
 
-    def _pixels(self, side: int, rows: int, columns: int) -> int:
-        return min(self.cell, side // max(rows, columns))
+    def _pixels(self, side: int, shape: tuple[int, int]) -> int:
+        return min(self.cell, side // max(shape))
 
     def draw(
         self,
@@ -108,35 +108,21 @@ class GridPainter(Painter):
         good: bool | None = None,
     ) -> None:
         """As `Painter.draw`; without a label, cells that break a rule are red."""
-        wrong = differs(board, label)
+        shape = self.shape(len(board))
+        size = self._pixels(side, shape)
+        places = [(col * size, row * size) for row, col in np.ndindex(shape)]
+        wrong, changed = differs(board, label), board != (board if before is None else before)
         red = wrong if label is not None else self.conflicts(question, board)
-        changed = board != (board if before is None else before)
-        grid = board.reshape(self.shape(len(board)))
-        self.paint(pen, side, grid, wrong, changed, self._stands(question), red)
-
-    def paint(
-        self,
-        pen: Pen,
-        side: int,
-        grid: Array,
-        wrong: Array,
-        changed: Array,
-        given: Array,
-        red: Array,
-    ) -> None:
-        """Draws tokens [rows, columns]; the others say which cells are so, bool [cells]."""
-        rows, columns = grid.shape
-        size = self._pixels(side, rows, columns)
-        places = [(i % columns * size, i // columns * size) for i in range(grid.size)]
-        cells = zip(grid.ravel().tolist(), wrong.tolist(), changed.tolist(), strict=True)
+        cells = zip(board.tolist(), wrong.tolist(), changed.tolist(), strict=True)
         colours = [self.fill(*cell) for cell in cells]
         for (x, y), colour, new in zip(places, colours, changed, strict=True):
             edge = CHANGED if new and colour != CHANGED else None
             pen.box(x, y, size, size, colour, edge, max(1, size / 8))
-        self.over(pen, size, grid)
-        for i, symbol in enumerate(self.symbols(grid.ravel())):
+        self.over(pen, size, board.reshape(shape))
+        given = self._stands(question)
+        for i, symbol in enumerate(self.symbols(board)):
+            filled = colours[i] not in (None, WRONG, CHANGED)
             if size >= 9 and symbol != "." and self._is_written(symbol):
-                filled = colours[i] not in (None, WRONG, CHANGED)
                 ink = WHITE if filled else BLACK if given[i] else BLUE
                 if not filled and (red[i] or symbol == "?"):
                     ink = RED
@@ -144,7 +130,7 @@ class GridPainter(Painter):
                 pen.text(x, y, symbol, 0.64 * size, ink, bool(filled or given[i]), "mm")
             if wrong[i]:
                 self.mark(pen.at(*places[i]), size)
-        self._draw_lines(pen, size, rows, columns)
+        self._draw_lines(pen, size, *shape)
 
     def _draw_lines(self, pen: Pen, size: int, rows: int, columns: int) -> None:
         high, wide = self.boxes.get(rows * columns, (rows, columns))
@@ -209,7 +195,7 @@ class GridPainter(Painter):
             "boxes": self.boxes.get(seq_len or 0),
             "lines": self.line is not None,
             "characters": characters,
-            "words": self.words[:size],
+            "words": (self.words or tuple(characters))[:size],
             "written": ["·" if c == "." else c for c in written],
             "given": [token for token, c in enumerate(written) if c and c not in "?."],
             "fills": self.fills,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -35,19 +34,13 @@ class Painter(abc.ABC):
     vocab_sizes: Mapping[int | None, int]
     panels: ClassVar[bool] = True
 
-    def fits(self, seq_len: int, vocab_size: int) -> bool:
-        """Whether such a puzzle can have these sizes."""
-        square = math.isqrt(seq_len) ** 2 == seq_len
-        sizes = {self.vocab_sizes.get(seq_len), self.vocab_sizes.get(None) if square else None}
-        return vocab_size in sizes
-
     @abc.abstractmethod
     def width(self, question: Array) -> int:
         """Pixels of a line on which a board is drawn alone."""
 
     @abc.abstractmethod
     def height(self, side: int, question: Array) -> int:
-        """Pixels that a board needs below each other on lines of `side` pixels."""
+        """Pixels that a board needs from top to bottom on lines of `side` pixels."""
 
     @abc.abstractmethod
     def draw(
@@ -60,13 +53,11 @@ class Painter(abc.ABC):
         before: Array | None = None,
         good: bool | None = None,
     ) -> None:
-        """Draws a board; the pen's origin is its top left corner.
+        """Draws a board at the pen's origin.
 
         Args:
-            pen: Where to draw.
             side: Most pixels of a line.
-            question: What was given.
-            board: Tokens to draw, any values.
+            board: Tokens of any values; so are those of `before`.
             label: The right answer, if what is wrong is to be marked; tokens of 0 do not count.
             before: Another board, if what has changed since is to be marked.
             good: Whether the board counts as solved, where it may do so without being the label.
@@ -79,8 +70,6 @@ class Painter(abc.ABC):
         """Lines for a terminal.
 
         Args:
-            question: What was given.
-            board: Tokens to print, any values.
             before: Another board, to mark givens and what has changed since; None marks nothing.
             colour: Whether to mark by ANSI colours.
         """
