@@ -62,15 +62,9 @@ class OptimizerConfig:
 def warmup_cosine(
     peak: float, warmup_steps: int, total_steps: int, min_ratio: float
 ) -> optax.Schedule:
-    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio`.
+    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio` at `total_steps`.
 
     The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
-
-    Args:
-        peak: Highest learning rate.
-        warmup_steps: Steps until it is reached.
-        total_steps: Step at which the cosine ends.
-        min_ratio: Last learning rate over the peak.
     """
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -101,12 +95,7 @@ def _inner_matrices(params: optax.Params) -> Any:
 
 
 def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Builds the optimizer for all parameters but the puzzle table.
-
-    Args:
-        config: What to build.
-        total_steps: Length of the run, for the schedule.
-    """
+    """The optimizer of all parameters but the puzzle table; its schedule ends at `total_steps`."""
     rate = learning_rate(config, total_steps, config.learning_rate)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "muon":
