@@ -40,8 +40,7 @@ from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.layers.feed_forward import swiglu_width
 from hrm_jax.models import act, recurrent
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 from hrm_jax.trained.evaluate import held_out
 from hrm_jax.trained.load import load
 
@@ -209,7 +208,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = (8 if config.hidden_size < 512 else 16) if cpu else args.batch
     micro = args.microbatch or min(rows, args.batch)
     slots = args.slots or micro
-    trainer = ACTTrainer(config, OptimizerConfig(), "stablemax", 1000, micro)
+    trainer = ACTTrainer(config, PuzzleOptimizerConfig(), "stablemax", 1000, micro)
     batch = {
         "inputs": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
         "labels": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),

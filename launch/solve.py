@@ -10,12 +10,11 @@ import pathlib
 import sys
 
 import hrm_jax
-from hrm_jax.puzzles.drawing import maze_boards, sudoku_boards
-from hrm_jax.puzzles.maze.board import MazeShape
-from hrm_jax.puzzles.sudoku.board import SudokuShape
+from hrm_jax.puzzles.drawing.traces import trace_gif, trace_png, trace_text
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
 from hrm_jax.trained.votes import load_last
 from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.workdir import checkpoint
 
 
 def _read(source: str) -> list[str]:
@@ -38,30 +37,7 @@ def _load(args: argparse.Namespace) -> list[PuzzleModel]:
         raise ValueError(f"--last={args.last} and --checkpoint={args.checkpoint}: give one of them")
     if args.last != 1:
         return load_last(args.workdir, args.last)
-    which = args.checkpoint if args.checkpoint in ("last", "best") else int(args.checkpoint)
-    return [hrm_jax.load(args.workdir, which)]
-
-
-def _trace(kind: str | None, puzzle: str, solution: Solution) -> str:
-    """What the model answered after each step, for the terminal."""
-    colour, texts = sys.stdout.isatty(), solution.trace_text
-    if kind == "sudoku":
-        size = SudokuShape.for_cells(len(puzzle)).size
-        return sudoku_boards.trace_text(puzzle, texts, size, colour=colour)
-    if kind == "maze":
-        return maze_boards.trace_text(texts, MazeShape.for_cells(len(puzzle)), colour=colour)
-    return "".join(f"  ACT step {k}/{len(texts)}: {text}\n" for k, text in enumerate(texts, 1))
-
-
-def _draw(path: pathlib.Path, kind: str | None, puzzle: str, solution: Solution) -> None:
-    """The same as a picture, or as an animation."""
-    boards, gif = solution.trace_text, path.suffix == ".gif"
-    if kind == "maze":
-        draw_maze = maze_boards.trace_gif if gif else maze_boards.trace_png
-        draw_maze(path, boards, MazeShape.for_cells(len(puzzle)))
-    else:
-        draw_sudoku = sudoku_boards.trace_gif if gif else sudoku_boards.trace_png
-        draw_sudoku(path, puzzle, boards, SudokuShape.for_cells(len(puzzle)).size)
+    return [hrm_jax.load(args.workdir, args.checkpoint)]
 
 
 def _verdict(solution: Solution, votes: int) -> str:
@@ -76,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("puzzle", nargs="?", default="-", help="text, a file, or - for stdin")
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--checkpoint", default="last", help="last, best or a step")
+    parser.add_argument(
+        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
+    )
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
     parser.add_argument(
@@ -91,29 +69,18 @@ def main(argv: list[str] | None = None) -> int:
         "--trace",
         nargs="?",
         const="",
-        help="show the board after each step; with a name ending in .png or .gif, draw it there "
-        "(Sudokus and mazes)",
+        help="show the board after each step; with a name ending in .png or .gif, draw it there",
     )
     args = parser.parse_args(argv)
     try:
         model, *others = _load(args)
-        if model.puzzle == "arc":
-            raise ValueError(
-                f"{args.workdir}: ARC tasks are not given as text: launch/evaluate.py "
-                f"--submission=… writes the answers to a data set, launch/view.py shows them"
-            )
-        puzzles = _read(args.puzzle)
-        if model.puzzle != "maze":
-            puzzles = [puzzle.strip() for puzzle in puzzles]
+        texts = _read(args.puzzle)
         tracing = args.trace is not None
         if args.trace and not args.trace.endswith((".png", ".gif")):
             raise ValueError(f"--trace={args.trace}: expected a name ending in .png or .gif")
-        if args.trace and model.puzzle not in ("sudoku", "maze"):
-            raise ValueError(
-                f"--trace={args.trace}: only Sudokus and mazes are drawn; give --trace alone"
-            )
+        questions = model.parse(texts)
         solutions = model.solve(
-            puzzles,
+            questions,
             max_steps=args.max_steps,
             halting=args.halting,
             trace=tracing,
@@ -122,15 +89,18 @@ def main(argv: list[str] | None = None) -> int:
             others=others,
             seed=args.seed,
         )
-        for number, (puzzle, solution) in enumerate(zip(puzzles, solutions, strict=True)):
+        painter = model.known().painter
+        for number, (question, solution) in enumerate(zip(questions, solutions, strict=True)):
             print(_verdict(solution, args.votes * args.last))
             if tracing and not args.trace:
-                print(_trace(model.puzzle, puzzle, solution))
+                colour = sys.stdout.isatty()
+                print(trace_text(painter, question, solution.trace, colour=colour))
             elif tracing:
                 path = pathlib.Path(args.trace)
-                if len(puzzles) > 1:
+                if len(texts) > 1:
                     path = path.with_stem(f"{path.stem}-{number + 1}")
-                _draw(path, model.puzzle, puzzle, solution)
+                draw = trace_gif if path.suffix == ".gif" else trace_png
+                draw(path, painter, question, solution.trace)
                 print(f"  drawn: {path}")
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ import hrm_jax
 from hrm_jax.trained.browse import examples, loss_of_run, trace_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
-from hrm_jax.viz.page import MAX_EXAMPLES, Steps, write_page
+from hrm_jax.viz.page import KINDS, MAX_EXAMPLES, Steps, write_page
 
 _WITH_MODEL = 200  # puzzles by default, if a model thinks about each
 
@@ -58,7 +58,8 @@ def _write(args: argparse.Namespace) -> pathlib.Path:
         steps = Steps(traces.boards, traces.confidence, traces.q_halt, traces.stops)
     source = " on ".join(str(x) for x in (args.workdir, args.dataset) if x)
     title = args.title or f"{source}, {args.split} puzzles"
-    return write_page(output, puzzles, steps, num=num, kind=args.kind, title=title, names=names)
+    kind = args.kind or (model.puzzle if model else None)
+    return write_page(output, puzzles, steps, num=num, kind=kind, title=title, names=names)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
     parser.add_argument(
         "--kind",
-        choices=("sudoku", "maze", "arc", "domino", "tokens"),
+        choices=KINDS,
         help="what the tokens mean; default: guessed from length and vocabulary",
     )
     parser.add_argument("--title", help="heading of the page")

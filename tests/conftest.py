@@ -1,10 +1,12 @@
 """Runs before any test imports JAX: several CPU devices, and shapes checked at run time."""
 
+import contextlib
+import importlib.util
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,7 +48,7 @@ CHECKED = (
     "viz",
     "puzzles.drawing",
 )
-install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
+install_import_hook([*(f"hrm_jax.{room}" for room in CHECKED), "analysis"], "beartype.beartype")
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -140,3 +142,57 @@ def trained(tiny, start, tmp_path_factory) -> pathlib.Path:
 def workdir(trained, tmp_path) -> pathlib.Path:
     """A copy of `trained` that a test may change."""
     return pathlib.Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+_CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+_CHROMIUM_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    "--disable-background-networking",
+)
+
+
+@pytest.fixture(scope="module")
+def open_window(tmp_path_factory) -> Iterator[Callable[..., Any]]:
+    """Opens addresses in Debian's Chromium, driven by Playwright.
+
+    Yields the page, the addresses that it asks for, and what console, errors and dialogs say.
+    Where one of the two is missing, tests are skipped; in CI (CI=true) they fail.
+    """
+    if not pathlib.Path(_CHROMIUM).exists() or not importlib.util.find_spec("playwright"):
+        missing = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        missing(f"a browser needs the package playwright, and {_CHROMIUM} (apt-get install)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=_CHROMIUM, args=_CHROMIUM_FLAGS
+        )
+
+        @contextlib.contextmanager
+        def window(url: str, size: dict[str, int], scheme: str) -> Iterator[Any]:
+            page = context.new_page()
+            requests: list[str] = []
+            messages: list[str] = []
+            page.on("request", lambda request: requests.append(request.url))
+            page.on("console", lambda message: messages.append(message.text))
+            page.on("pageerror", lambda error: messages.append(str(error)))
+            page.on("dialog", lambda dialog: messages.append(dialog.message))
+            page.set_default_timeout(20_000)
+            page.set_viewport_size(size)
+            page.emulate_media(color_scheme=scheme)
+            page.goto(url)
+            page.wait_for_selector("body[data-ready]")
+            yield page, requests, messages
+            page.close()
+
+        yield window
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def expect() -> Any:
+    """Playwright's assertions, which wait until they hold."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=20_000)
+    return expect

@@ -6,15 +6,16 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from analysis import gpu_compiler
+from analysis.collectives import collectives
+from analysis.costs import kernels, product_flops
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hrm_jax import gpu_compiler, tasks
+from hrm_jax import tasks
 from hrm_jax.kernels.attention import attention, self_attention
 from hrm_jax.kernels.pallas_attention import held_whole
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.feed_forward import gated_silu
-from hrm_jax.training.collectives import collectives
-from hrm_jax.training.costs import kernels, product_flops
 from hrm_jax.training.sharding import divided_step, make_mesh, state_shardings
 
 
@@ -149,7 +150,7 @@ def test_gradients_are_sent_once(fields):
     task = build(**fields)
     mesh = make_mesh(task.config.mesh, gpu_compiler.devices(4))
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    shardings = state_shardings(shapes, mesh, 32, smallest=task.config.mesh.smallest)
+    shardings = state_shardings(shapes, mesh, smallest=task.config.mesh.smallest)
 
     def placed(x, sharding):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

@@ -22,7 +22,10 @@ from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import Array, PuzzleMetadata, PuzzleSet
 
-__all__ = ["ARRAYS", "PuzzleMetadata", "PuzzleSet", "load_array", "read_npy", "write_npy"]
+__all__ = [
+    *("ARRAYS", "PuzzleMetadata", "PuzzleSet", "load_array", "read_identifiers", "read_npy"),
+    "write_npy",
+]
 
 _MAPPED = 1 << 26  # bytes above which a file is mapped
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
@@ -34,7 +37,7 @@ def write_npy(
     puzzle_set: PuzzleSet,
     identifiers: Sequence[str] = ("<blank>",),
 ) -> None:
-    """Writes one split in the reference's format.
+    """Writes one split, `train` or `test`, in the reference's format.
 
     Every file is written atomically and `dataset.json` last, after the old one is removed, so that
     a folder whose writing was interrupted is refused by `read_npy`.
@@ -42,13 +45,12 @@ def write_npy(
     Args:
         folder: Root of the data set; made if missing.
         split: `train` or `test`.
-        puzzle_set: What to write; of one stored set.
+        puzzle_set: Of one stored set.
         identifiers: Names of the puzzle identifiers, for `identifiers.json`; the reference writes
             `<blank>` alone where all puzzles share one.
 
     Raises:
         DataError: The puzzle set breaks the format, or names several sets.
-        OSError: The folder cannot be written.
     """
     root = pathlib.Path(folder)
     path = root / split
@@ -116,6 +118,24 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
         blank_identifier_id=metadata.blank_identifier_id,
         where=str(path),
     )
+
+
+def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
+    """Reads the names of the puzzle identifiers.
+
+    Raises:
+        DataError: `identifiers.json` is missing, or no list of names.
+    """
+    path = pathlib.Path(folder) / "identifiers.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: expected a list of names")
+    return names
 
 
 def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:

@@ -25,7 +25,6 @@ def output_folder(
 
     Raises:
         DataError: Something is in the way; raised before the caller's work.
-        OSError: The parent folder cannot be written.
     """
     path = pathlib.Path(path).absolute()
     if path.exists() and not path.is_dir():

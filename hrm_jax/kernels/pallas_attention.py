@@ -340,7 +340,7 @@ class Tiles:
     """Tile sizes and Triton's settings; the defaults are starting points, not measurements.
 
     They are such that an H200 has the registers for them, as `kernel_resources` of
-    hrm_jax/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
+    benchmarks/analysis/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
 
     Attributes:
         rows, columns: Queries and keys of a tile in the forward pass, powers of two from 16 on.

@@ -1,20 +1,67 @@
-"""What puzzles on boards share before they are tokens: where they come from, and splits."""
+"""The frame of puzzles on boards: generated or from CSV files, as `.npy`, TFDS or CSV files."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hrm_jax.data.csv_files import CsvRows, write_rows
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
+from hrm_jax.data.npy_folder import write_npy
 from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.fields import require
+from hrm_jax.puzzles.base import Array, Puzzle, PuzzleData, Splits
 
-Array = npt.NDArray[Any]
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoardData(PuzzleData):
+    """Puzzles on boards: a data set folder, two CSV files, or else the generator.
+
+    Attributes:
+        train_csv, test_csv: Files with the columns source, question, answer, rating.
+        subsample: Random training puzzles to keep; 0 for all.
+        num_aug: Augmentations of each training puzzle that are stored after it.
+    """
+
+    train_csv: str = ""
+    test_csv: str = ""
+    subsample: int = 0
+    num_aug: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.path and (self.train_csv or self.test_csv)),
+            "data.path and data.train_csv/test_csv: give one or the other",
+        )
+
+
+class BoardShape:
+    """Size of a board."""
+
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "×".join(map(str, self.sides()))
+
+    @property
+    def cells(self) -> int:
+        """Cells of the board."""
+        return math.prod(self.sides())
+
+    def place(self, cell: int) -> str:
+        """Names a cell for messages: row and column, counted from 1."""
+        row, column = divmod(cell, self.sides()[1])
+        return f"row {row + 1}, column {column + 1}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +69,17 @@ class BoardPuzzles:
     """Puzzles on boards of one shape.
 
     Attributes:
-        questions: Boards as given, integers [E, cells].
-        answers: Boards as solved [E, cells].
+        questions, answers: Boards as given and as solved, integers [E, cells].
         ratings: Difficulty, int32 [E].
         sources: Where each puzzle is from, or None.
+        shape: Shape of the boards.
     """
 
     questions: Array
     answers: Array
     ratings: Array
     sources: list[str] | None = None
+    shape: Any = dataclasses.field(kw_only=True)
 
     def __len__(self) -> int:
         """Number of puzzles, E."""
@@ -49,105 +97,264 @@ class BoardPuzzles:
         )
 
 
-Puzzles = TypeVar("Puzzles", bound=BoardPuzzles)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BoardSource:
-    """Where puzzles come from: two CSV files, or else a generator.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BoardPuzzle(Puzzle):
+    """A puzzle whose questions and answers are boards of one character a cell.
 
     Attributes:
-        num_train: Generated training puzzles.
-        num_test: Generated test puzzles.
-        train_csv: Training puzzles; together with `test_csv` it replaces the generator.
-        test_csv: Test puzzles.
-        subsample: Random training puzzles to keep, None for all.
-        num_aug: Augmentations of each training puzzle that are stored after it.
-        seed: Seed of generator, subsample and augmentation.
+        csv_hint: What else to say where a line of a CSV file has the wrong length.
     """
 
-    num_train: int = 1000
-    num_test: int = 1000
-    train_csv: str | None = None
-    test_csv: str | None = None
-    subsample: int | None = None
-    num_aug: int = 0
-    seed: int = 0
+    formats: tuple[str, ...] = ("npy", "tfds", "csv")
+    csv_hint: str = ""
 
-    def csv_files(self) -> tuple[str, str] | None:
-        """Returns the names of both files, None where puzzles are to be generated.
+    # --- what a kind of board says ------------------------------------------------------------
+
+    def board_shape(self, cells: int) -> Any:
+        """The usual `BoardShape` with so many cells.
 
         Raises:
-            DataError: There is only one.
+            DataError: There is none.
         """
-        if self.train_csv is not None and self.test_csv is not None:
-            return self.train_csv, self.test_csv
-        if self.train_csv is not None or self.test_csv is not None:
-            raise DataError("train_csv and test_csv belong together: give both or neither")
+        raise NotImplementedError
+
+    def given_shape(self, data: Any) -> Any:
+        """The shape of boards in CSV files; None takes the usual one that the first fills."""
         return None
 
-    def chosen(self, train: Puzzles, name: str) -> Puzzles:
-        """Returns the random training puzzles to keep.
+    def generate(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
+        """Draws train and test puzzles, of which no two share their essence."""
+        raise NotImplementedError
 
-        Args:
-            train: All of them.
-            name: What they are called in the message.
+    def characters(self, shape: Any, *, answer: bool) -> tuple[Mapping[str, int], str]:
+        """The value of each legal character of a question or answer, and how to call them."""
+        raise NotImplementedError
+
+    def solved(
+        self, rows: CsvRows, questions: Array, answers: Array | None, shape: Any
+    ) -> tuple[Array, Array]:
+        """Checks questions and answers (if there are any), and returns answers and ratings.
 
         Raises:
-            DataError: There are not so many.
+            DataError: By `rows.refuse`.
         """
-        if self.subsample is None:
-            return train
-        if not 1 <= self.subsample <= len(train):
+        raise NotImplementedError
+
+    def essence(self, puzzles: BoardPuzzles, data: Any) -> tuple[list[bytes], str]:
+        """What of each puzzle training and test must not share, and that they do, in words."""
+        raise NotImplementedError
+
+    def tokens(self, boards: Array) -> Array:
+        """Boards as tokens, uint8 of the same shape."""
+        return boards.astype(np.uint8)
+
+    def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
+        """Tokens of each puzzle and its augmentations, uint8 [E, 1 + num_aug, cells] twice."""
+        raise NotImplementedError
+
+    # --- what all have in common --------------------------------------------------------------
+
+    def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
+        """Generates or reads train and test puzzles.
+
+        Raises:
+            DataError: Bad arguments or files, or a test puzzle in training.
+        """
+        if bool(data.train_csv) != bool(data.test_csv):
+            raise DataError("train_csv and test_csv belong together: give both or neither")
+        if data.train_csv:
+            files = (data.train_csv, data.test_csv)
+            train, test = (self.read_boards(file, self.given_shape(data)) for file in files)
+            if train.shape != test.shape:
+                raise DataError(
+                    f"{files[1]}: boards are {test.shape}, those of {files[0]} {train.shape}"
+                )
+            self.refuse_overlap(train, test, data, *files)
+        else:
+            train, test = self.generate(data)
+        if data.subsample:
+            if not 1 <= data.subsample <= len(train):
+                raise DataError(
+                    f"subsample is {data.subsample}, expected 1 to {len(train)} training puzzles"
+                )
+            random = np.random.Generator(np.random.PCG64(data.seed))
+            train = train.take(random.choice(len(train), data.subsample, replace=False))
+        return train, test
+
+    def puzzle_set(self, puzzles: BoardPuzzles, num_aug: int = 0, seed: int = 0) -> PuzzleSet:
+        """Puzzles as tokens; pad, ignore label and blank identifier are 0, as in the reference.
+
+        Returns:
+            E · (1 + num_aug) examples, each a puzzle of its own; a puzzle as it is and then its
+            augmentations form a group.
+
+        Raises:
+            DataError: There are not so many augmentations.
+        """
+        if num_aug < 0:
+            raise DataError(f"num_aug is {num_aug}, expected 0 or more")
+        if num_aug:
+            inputs, labels = self.augmented(puzzles, num_aug, seed)
+        else:
+            inputs, labels = (self.tokens(x)[:, None] for x in (puzzles.questions, puzzles.answers))
+        vocab_size = self.vocab_size(puzzles.shape.cells)
+        return PuzzleSet.grouped(inputs, labels, vocab_size, 0, puzzles.ratings)
+
+    def _sets(
+        self, train: BoardPuzzles, test: BoardPuzzles, data: Any
+    ) -> tuple[PuzzleSet, PuzzleSet]:
+        return self.puzzle_set(train, data.num_aug, data.seed), self.puzzle_set(test)
+
+    def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
+        """As in `Puzzle.make`; the training puzzles have their augmentations."""
+        return self._sets(*self.puzzles(data), data)
+
+    def write(self, folder: pathlib.Path, data: Any, file_format: str) -> Identity:
+        """As in `Puzzle.write`; as CSV, `train.csv` and `test.csv`."""
+        if file_format == "csv" and data.num_aug:
             raise DataError(
-                f"subsample is {self.subsample}, expected 1 to {len(train)} training {name}"
+                "num_aug: CSV holds the puzzles alone; augment when training, or use npy"
             )
-        random = np.random.Generator(np.random.PCG64(self.seed))
-        return train.take(random.choice(len(train), self.subsample, replace=False))
+        puzzles = self.puzzles(data)
+        sets = self._sets(*puzzles, data)
+        if file_format == "tfds":
+            from hrm_jax.puzzles.tfds_files import write_tfds  # slow import, and optional
+
+            write_tfds(folder, self.name, *sets)
+        for split, some, part in zip(("train", "test"), puzzles, sets, strict=True):
+            if file_format == "npy":
+                write_npy(folder, split, part)
+            elif file_format == "csv":
+                self.write_csv(folder / f"{split}.csv", some)
+        return self.identify(*sets, data.seed, train_puzzles=len(puzzles[0]))
+
+    def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
+        """As in `Puzzle.load`; what is read from CSV files is not kept."""
+        return super().load(data, None if data.train_csv or data.test_csv else cache)
+
+    def read_csv(self, path: str | os.PathLike[str]) -> PuzzleSet:
+        """As in `Puzzle.read_csv`."""
+        return self.puzzle_set(self.read_boards(path))
+
+    def read_boards(self, path: str | os.PathLike[str], shape: Any = None) -> BoardPuzzles:
+        """Reads and checks puzzles.
+
+        Args:
+            path: CSV in UTF-8, packed if the name ends in `.gz`. The header names the columns:
+                `question` (required), `answer` and `rating` (computed if absent) and `source`.
+                Others are ignored, and so are empty lines.
+            shape: Shape of the boards; None takes the usual one that the first question fills.
+
+        Raises:
+            DataError: Names file and line: not CSV, wrong number of characters, an illegal
+                character, no puzzle, an answer that is wrong, a rating that is no whole number.
+        """
+        rows = CsvRows.read(path)
+        if shape is None:
+            try:
+                shape = self.board_shape(len(rows.columns["question"][0]))
+            except DataError as error:
+                raise DataError(f"{path}:{rows.lines[0]}: question: {error}") from error
+
+        def column(name: str) -> Array:
+            values, legal = self.characters(shape, answer=name == "answer")
+            size = f"{shape.cells} for {shape}{self.csv_hint}"
+            return rows.boards(name, shape.cells, size, values, legal)
+
+        questions = column("question")
+        given = column("answer") if "answer" in rows.columns else None
+        rated = rows.ratings()
+        answers, ratings = self.solved(rows, questions, given, shape)
+        return BoardPuzzles(
+            questions,
+            answers,
+            ratings if rated is None else rated,
+            rows.columns.get("source"),
+            shape=shape,
+        )
+
+    def write_csv(self, path: str | os.PathLike[str], puzzles: BoardPuzzles) -> None:
+        """Writes puzzles for `read_boards`, atomically; packed if the name ends in `.gz`.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        questions, answers = (
+            [self.to_text(self.tokens(board)) for board in boards]
+            for boards in (puzzles.questions, puzzles.answers)
+        )
+        write_rows(path, puzzles.sources, questions, answers, puzzles.ratings)
+
+    def refuse_overlap(
+        self,
+        train: BoardPuzzles,
+        test: BoardPuzzles,
+        data: Any,
+        train_name: str = "train",
+        test_name: str = "test",
+    ) -> None:
+        """Refuses a test puzzle that shares its essence with a training puzzle.
+
+        Raises:
+            DataError: Names the first such pair, counted from 1, and how many test puzzles are hit.
+        """
+        known: dict[bytes, int] = {}
+        for row, item in enumerate(self.essence(train, data)[0]):
+            known.setdefault(item, row)
+        items, words = self.essence(test, data)
+        found = [(row, known[item]) for row, item in enumerate(items) if item in known]
+        if found:
+            row, first = found[0]
+            raise DataError(
+                f"{test_name}, puzzle {row + 1}: {words} {train_name}, puzzle {first + 1}; "
+                f"{len(found)} of {len(test)} test puzzles are in training like this"
+            )
 
 
-def check_format(file_format: str, formats: Sequence[str], num_aug: int) -> None:
-    """Refuses a format that is not there, and augmentations where they cannot be stored.
+def refuse_changed(
+    rows: CsvRows, questions: Array, answers: Array, free: Array, shape: BoardShape
+) -> None:
+    """Refuses answers that differ from their question [E, cells] in cells that are not free.
 
     Raises:
-        DataError: What was given, and what was expected.
+        DataError: Names file, line and cell.
     """
-    if file_format not in formats:
-        raise DataError(f"format is {file_format!r}, expected one of {', '.join(formats)}")
-    if file_format == "csv" and num_aug:
-        raise DataError("num_aug: CSV holds the puzzles alone; augment when training, or use npy")
+    differs = (questions != answers) & ~free
+
+    def describe(row: int) -> str:
+        cell = int(np.argmax(differs[row]))
+        answer, question = (rows.columns[name][row][cell] for name in ("answer", "question"))
+        return (
+            f"answer does not fit the question: {shape.place(cell)} is {answer!r}, the question "
+            f"has {question!r}"
+        )
+
+    rows.refuse(differs.any(1), describe)
 
 
-def write_identity(
-    folder: pathlib.Path,
-    builder: str,
-    version: str,
-    seed: int,
-    train_puzzles: int,
-    sets: tuple[PuzzleSet, PuzzleSet],
-) -> Identity:
-    """Writes `identity.json` beside train and test set, and returns what it says."""
-    train, test = sets
-    counts = {
-        "train_puzzles": train_puzzles,
-        "train_examples": len(train),
-        "test_examples": len(test),
-    }
-    identity = Identity.of(builder, version, seed, counts, train, test)
-    identity.write(folder)
-    return identity
+def check_draws(what: str, count: int, seed: int, stream: int) -> None:
+    """Refuses numbers that a generator cannot draw from.
+
+    Raises:
+        DataError: Fewer than one, or seed or stream out of range.
+    """
+    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
+        raise DataError(
+            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 {what}, a seed "
+            f"in [0, 2**32) and a stream in [0, 2**31)"
+        )
 
 
 def distinct(
     count: int,
-    draw: Callable[[int, int], Puzzles],
-    accept: Callable[[Puzzles], Array] | None,
+    draw: Callable[[int, int], BoardPuzzles],
+    accept: Callable[[BoardPuzzles], Array] | None,
     *,
     least: int,
     most: int,
     patience: int,
     give_up: Callable[[int], str],
-) -> Puzzles:
+) -> BoardPuzzles:
     """Draws puzzles until there are `count` with different questions.
 
     The first ones are taken, so the result does not depend on how many are drawn at a time.
@@ -163,7 +370,7 @@ def distinct(
     Raises:
         DataError: Too few are found.
     """
-    found: list[Puzzles] = []
+    found: list[BoardPuzzles] = []
     seen: set[bytes] = set()
     number, idle = 0, 0
     while len(seen) < count:
@@ -181,21 +388,9 @@ def distinct(
         if idle > patience:
             raise DataError(give_up(len(seen)))
         found.append(part.take(rows))
-    return dataclasses.replace(
-        found[0],
-        questions=np.concatenate([part.questions for part in found]),
-        answers=np.concatenate([part.answers for part in found]),
-        ratings=np.concatenate([part.ratings for part in found]),
+    return BoardPuzzles(
+        np.concatenate([part.questions for part in found]),
+        np.concatenate([part.answers for part in found]),
+        np.concatenate([part.ratings for part in found]),
+        shape=found[0].shape,
     )
-
-
-def shared_rows(train: Sequence[bytes], test: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Finds what is in both.
-
-    Returns:
-        For each row of `test` that is in `train`, its number and that of the first row there.
-    """
-    known: dict[bytes, int] = {}
-    for row, item in enumerate(train):
-        known.setdefault(item, row)
-    return [(row, known[item]) for row, item in enumerate(test) if item in known]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
-from hrm_jax.data.npy_folder import ARRAYS, load_array, read_npy
-from hrm_jax.data.puzzle_set import in_parts
-
-Array = npt.NDArray[Any]
+from hrm_jax.data.npy_folder import ARRAYS, load_array, read_identifiers, read_npy
+from hrm_jax.data.puzzle_set import Array, in_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +142,7 @@ def read_tfds_set(
         return {}, {}
     if split not in names:
         raise DataError(f"{root}: there is no split {split!r}, only {names}")
-    from hrm_jax.puzzles.sudoku.tfds_files import read_tfds  # slow import, and optional
+    from hrm_jax.puzzles.tfds_files import read_tfds  # slow import, and optional
 
     try:
         part = read_tfds(root, split)
@@ -267,15 +263,11 @@ def check_identity(
     root: pathlib.Path, split: str, identity: Identity | None, report: Report
 ) -> None:
     """Checks `identifiers.json`, and the digest if nothing else is wrong."""
-    names = root / "identifiers.json"
-    if names.exists():
+    if (root / "identifiers.json").exists():
         try:
-            value = json.loads(names.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            report.add("identifiers.json", f"cannot be read: {error}")
-        else:
-            if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-                report.add("identifiers.json", "expected a list of names")
+            read_identifiers(root)
+        except DataError as error:
+            report.add("identifiers.json", str(error))
     npy = (root / split / "dataset.json").exists()
     if report.total or not npy:  # TFDS files have their own digest, which `read_tfds` checks
         return

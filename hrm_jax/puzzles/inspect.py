@@ -6,23 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
-from hrm_jax.puzzles.arc import check as arc
-from hrm_jax.puzzles.arc.tokens import VOCAB_SIZE as ARC_VOCAB_SIZE
-from hrm_jax.puzzles.checks import Array, Checks
-from hrm_jax.puzzles.domino import check as domino
-from hrm_jax.puzzles.domino.encoding import SEQ_LEN
-from hrm_jax.puzzles.domino.encoding import VOCAB_SIZE as DOMINO_VOCAB_SIZE
+from hrm_jax.puzzles import PUZZLES, guess
+from hrm_jax.puzzles.base import Array, Puzzle
 from hrm_jax.puzzles.format_check import (
     Report,
     Violation,
@@ -33,11 +27,7 @@ from hrm_jax.puzzles.format_check import (
     read_metadata,
     read_tfds_set,
 )
-from hrm_jax.puzzles.maze import check as maze
-from hrm_jax.puzzles.maze.board import VOCAB_SIZE as MAZE_VOCAB_SIZE
-from hrm_jax.puzzles.sudoku import check as sudoku
 
-KINDS = ("sudoku", "maze", "arc", "domino")
 _CHUNK = 1024  # examples that are checked at a time
 
 
@@ -46,7 +36,7 @@ class Inspection:
     """What `inspect` found in one split.
 
     Attributes:
-        kind: One of `KINDS`, or None for puzzles that it does not know.
+        kind: Name of the puzzle, or None where it is not known.
         metadata: What `dataset.json` says, as far as it can be read.
         sizes: Number of examples, puzzles and groups.
         examples: The first examples as text for people.
@@ -96,13 +86,28 @@ def inspect(
         sets = {name: load_arrays(path, name, report) for name in names}
     else:
         metadata, sets = read_tfds_set(root, split, tfds[0], report)
-    kind, identity = _kind(root, metadata, sets, report)
+    puzzle, identity = _puzzle(root, metadata, sets, report)
     examples: list[str] = []
     for name, arrays in sets.items():
         prefix = "" if name == "all" else f"{name}__"
-        check_format(prefix, arrays, metadata, _vocab_size(kind, arrays, metadata), report)
-        _check_examples(prefix, kind, split, arrays, metadata, report)
-        examples += _show(kind, arrays, num - len(examples))
+        check_format(prefix, arrays, metadata, _vocab_size(puzzle, arrays, metadata), report)
+        if not {"inputs", "labels"} <= set(arrays):
+            continue
+        inputs, labels = arrays["inputs"], arrays["labels"]
+        known = puzzle if inputs.shape == labels.shape else None
+        columns = 0
+        if known and known.fits(inputs.shape[1]):
+            columns = known.columns(inputs, labels)
+            ignored = metadata.get("ignore_label_id")
+            for start in range(0, len(inputs), _CHUNK):
+                x, y = (a[start : start + _CHUNK].astype(np.int64) for a in (inputs, labels))
+                y = y if ignored is None else np.where(y == ignored, 0, y)
+                for which, bad, what in known.check(x, y, columns, test=split == "test"):
+                    report.add_rows(prefix + which, bad, what, start)
+        for x, y in zip(inputs[: max(0, num - len(examples))], labels, strict=False):
+            x, y = x.astype(np.int64), y.astype(np.int64)
+            plain = f"inputs {x.tolist()}\nlabels {y.tolist()}"
+            examples.append(_show(known, x, y, columns) if known and columns else plain)
     sizes = {
         "examples": _total(sets, "inputs", 0),
         "puzzles": _total(sets, "puzzle_identifiers", 0),
@@ -110,16 +115,17 @@ def inspect(
     }
     check_totals(metadata, sizes, report)
     check_identity(root, split, identity, report)
+    kind = puzzle.name if puzzle else None
     return Inspection(kind, metadata, sizes, examples, report.violations, report.total)
 
 
-def _kind(
+def _puzzle(
     root: pathlib.Path,
     metadata: dict[str, Any],
     sets: dict[str, dict[str, Array]],
     report: Report,
-) -> tuple[str | None, Identity | None]:
-    """The kind of puzzle, or None; and the identity, if there is one."""
+) -> tuple[Puzzle | None, Identity | None]:
+    """The puzzle, where it is known; and the identity, if there is one."""
     identity = None
     if (root / "identity.json").exists():
         try:
@@ -129,114 +135,42 @@ def _kind(
     inputs = next((arrays["inputs"] for arrays in sets.values() if "inputs" in arrays), None)
     if inputs is None:
         return None, identity
-    length = inputs.shape[1]
-    vocab = metadata.get("vocab_size")
-    named = [kind for kind in KINDS if identity and kind in re.split("[^a-z]", identity.builder)]
+    length, vocab = inputs.shape[1], metadata.get("vocab_size")
+    words = re.split("[^a-z]", identity.builder) if identity else []
+    named = [puzzle for name, puzzle in PUZZLES.items() if name in words]
     if len(named) == 1:
-        kind = named[0]
-        if not _fits(kind, length, vocab):
+        puzzle = named[0]
+        if not puzzle.fits(length, vocab):
             report.add(
                 "dataset.json",
-                f"{length} tokens and the vocabulary {vocab} are not those of {kind}, which "
+                f"{length} tokens and the vocabulary {vocab} are not those of {puzzle.name}, which "
                 f"identity.json says was built",
             )
-        if _fits(kind, length, None):
-            return kind, identity
-    for kind in ("sudoku", "domino", "arc", "maze"):
-        if _fits(kind, length, vocab) and (kind != "maze" or _is_square(length)):
-            # Without a vocabulary the tokens decide between the puzzles on a square.
-            if kind == "arc" and vocab is None and inputs.size and inputs.max() < MAZE_VOCAB_SIZE:
-                continue
-            return kind, identity
-    return None, identity
+        if puzzle.fits(length):
+            return puzzle, identity
+    tokens = int(inputs.max()) + 1 if inputs.size and vocab is None else 0
+    return guess(length, vocab, tokens), identity
 
 
-def _fits(kind: str, length: int, vocab: int | None) -> bool:
-    """Whether a puzzle of this kind can have `length` tokens, of that vocabulary if it is given."""
-    if kind == "sudoku":
-        possible = length in sudoku.VOCAB_SIZES
-    elif kind == "domino":
-        possible = length == SEQ_LEN
-    else:
-        possible = length > 0 if kind == "maze" else _is_square(length)
-    return possible and vocab in (None, _vocab(kind, length))
-
-
-def _is_square(length: int) -> bool:
-    return round(length**0.5) ** 2 == length > 0
-
-
-def _vocab(kind: str, length: int) -> int:
-    """Size of the vocabulary of a kind of puzzle with `length` tokens."""
-    if kind == "sudoku":
-        return sudoku.VOCAB_SIZES[length]
-    return {"domino": DOMINO_VOCAB_SIZE, "arc": ARC_VOCAB_SIZE, "maze": MAZE_VOCAB_SIZE}[kind]
-
-
-def _vocab_size(kind: str | None, arrays: dict[str, Array], metadata: dict[str, Any]) -> int | None:
-    """Size of the vocabulary as stored, or else as the kind of puzzle has it."""
+def _vocab_size(
+    puzzle: Puzzle | None, arrays: dict[str, Array], metadata: dict[str, Any]
+) -> int | None:
+    """Size of the vocabulary as stored, or else as the puzzle has it."""
     stored = metadata.get("vocab_size")
-    if stored is not None or kind is None or "inputs" not in arrays:
+    if stored is not None or puzzle is None or "inputs" not in arrays:
         return stored
     length = arrays["inputs"].shape[1]
-    return _vocab(kind, length) if _fits(kind, length, None) else None
+    return puzzle.vocab_size(length) if puzzle.fits(length) else None
+
+
+def _show(puzzle: Puzzle, question: Array, answer: Array, columns: int) -> str:
+    """An example as lines for people."""
+    if not puzzle.painter.panels:
+        return puzzle.painter.text(question, answer)
+    painter = dataclasses.replace(puzzle.painter, columns=columns)
+    boards = (painter.text(question, board).split("\n") for board in (question, answer))
+    return "\n".join(map("    ".join, zip(*boards, strict=True)))
 
 
 def _total(sets: dict[str, dict[str, Array]], name: str, more: int) -> int:
     return sum(max(0, len(arrays[name]) + more) for arrays in sets.values() if name in arrays)
-
-
-def _check_examples(
-    prefix: str,
-    kind: str | None,
-    split: str,
-    arrays: dict[str, Array],
-    metadata: dict[str, Any],
-    report: Report,
-) -> None:
-    """Checks the examples of one set against the rules of their puzzle."""
-    if kind is None or "inputs" not in arrays or "labels" not in arrays:
-        return
-    inputs, labels = arrays["inputs"], arrays["labels"]
-    if inputs.shape != labels.shape or not _fits(kind, inputs.shape[1], None):
-        return
-    check: Callable[[Array, Array], Checks]
-    if kind == "maze":
-        check = functools.partial(maze.check_examples, width=maze.find_width(inputs, labels))
-    elif kind == "arc":
-        check = functools.partial(arc.check_examples, in_corner=split == "test")
-    else:
-        check = {"sudoku": sudoku.check_examples, "domino": domino.check_examples}[kind]
-    ignored = metadata.get("ignore_label_id")
-    for start in range(0, len(inputs), _CHUNK):
-        x = inputs[start : start + _CHUNK].astype(np.int64)
-        y = labels[start : start + _CHUNK].astype(np.int64)
-        if ignored is not None:
-            y = np.where(y == ignored, 0, y)
-        for name, bad, what in check(x, y):
-            report.add_rows(prefix + name, bad, what, start)
-
-
-def _show(kind: str | None, arrays: dict[str, Array], num: int) -> list[str]:
-    """The first examples as text for people."""
-    if "inputs" not in arrays or "labels" not in arrays:
-        return []
-    inputs, labels = arrays["inputs"], arrays["labels"]
-    if inputs.shape[1:] != labels.shape[1:]:
-        kind = None
-    render: Callable[[Array, Array], str] = {
-        "sudoku": sudoku.render,
-        "arc": arc.render,
-        "domino": domino.render,
-    }.get(kind or "", _plain)
-    if kind == "maze":
-        width = round(inputs.shape[1] ** 0.5)
-        if inputs.shape == labels.shape:
-            width = maze.find_width(inputs, labels)
-        render = functools.partial(maze.render, width=width)
-    pairs = zip(inputs[: max(0, num)], labels, strict=False)
-    return [render(x.astype(np.int64), y.astype(np.int64)) for x, y in pairs]
-
-
-def _plain(inputs: Array, labels: Array) -> str:
-    return f"inputs {inputs.tolist()}\nlabels {labels.tolist()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -19,12 +18,13 @@ from jaxtyping import Array
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.npy_folder import PuzzleSet, read_npy
+from hrm_jax.data.npy_folder import PuzzleSet, read_identifiers, read_npy
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting
+from hrm_jax.puzzles import PUZZLES
+from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.puzzles.losses import LossName, stablemax_log_probabilities
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
-from hrm_jax.trained.evaluate import held_out, read_puzzles
+from hrm_jax.trained.evaluate import held_out
 from hrm_jax.training.workdir import read_config
 
 
@@ -139,14 +139,15 @@ def examples(
     workdir: str | os.PathLike[str] | None,
     dataset: str | os.PathLike[str] | None,
     split: str = "test",
+    puzzle: Puzzle | None = None,
 ) -> tuple[PuzzleSet, list[str]]:
     """Puzzles to look at, and the names of their identifiers.
 
     Args:
         workdir: A run, whose own data are taken where `dataset` is None.
-        dataset: A data set folder, or a CSV file of the run's kind of puzzles (without a run, of
-            Sudokus).
+        dataset: A data set folder, or a CSV file.
         split: "train" or "test"; a CSV file has only one.
+        puzzle: What a data set without a run holds; None takes the first of all that there are.
 
     Returns:
         The puzzles; and names by puzzle identifier, [] where the data give none.
@@ -161,12 +162,14 @@ def examples(
     folder = pathlib.Path(dataset)
     if not folder.exists():
         raise DataError(f"{folder}: no such file or folder")
-    if not folder.is_dir() or list(folder.glob("**/dataset_info.json")):  # CSV, or TFDS
-        if split != "test":
-            raise DataError(f"{folder}: --split={split} needs a folder of .npy files")
-        config = tasks.parse(read_config(workdir)) if workdir else None
-        return read_puzzles(folder, tasks.kind(config) if config else SudokuTask), []
-    return read_npy(folder, split), _names(folder)
+    if workdir:
+        puzzle = PUZZLES[tasks.parse(read_config(workdir)).task]
+    puzzle = puzzle or next(iter(PUZZLES.values()))
+    if folder.is_dir():
+        return puzzle.read(folder, split), _names(folder)
+    if split != "test":
+        raise DataError(f"{folder}: --split={split} needs a data set folder")
+    return puzzle.read_csv(folder), []
 
 
 def _of_run(workdir: pathlib.Path, split: str) -> tuple[PuzzleSet, list[str]]:
@@ -181,13 +184,7 @@ def _of_run(workdir: pathlib.Path, split: str) -> tuple[PuzzleSet, list[str]]:
 
 def _names(folder: pathlib.Path) -> list[str]:
     """The names in `identifiers.json`; [] without the file, or where all are one."""
-    path = folder / "identifiers.json"
-    if not path.exists():
+    if not (folder / "identifiers.json").exists():
         return []
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: expected a list of names")
+    names = read_identifiers(folder)
     return names if len(names) > 1 else []

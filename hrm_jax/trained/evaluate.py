@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from typing import Any
 
+import jax
+
 from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.models.act import Halting, Solved
+from hrm_jax.files import write_text
+from hrm_jax.models.act import Halting
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.language.task import LanguageConfig
-from hrm_jax.tasks.puzzles.arc import ArcTask, ArcTest
-from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
-from hrm_jax.tasks.puzzles.task import PuzzleTask, read_data_folder
-from hrm_jax.trained import arc
+from hrm_jax.tasks.puzzles.evaluation import figures_of, solve_puzzles
 from hrm_jax.trained.load import load
-from hrm_jax.trained.votes import load_last, voted_figures
+from hrm_jax.trained.votes import cast_all, load_last, voted_figures
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
@@ -29,11 +30,8 @@ def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
         WorkdirError: There is no run, or the data have changed since.
     """
     folder = pathlib.Path(workdir)
-    config = tasks.parse(read_config(folder))
-    _, test, identity = tasks.kind(config).load(
-        config.data,  # type: ignore[attr-defined]
-        folder / "data",
-    )
+    config: Any = tasks.parse(read_config(folder))
+    _, test, identity = PUZZLES[config.task].load(config.data, folder / "data")
     stored = read_identity(folder)
     wrong = stored.differences(identity) if stored else []
     if wrong:
@@ -43,24 +41,6 @@ def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
             + "\nGive the puzzles to evaluate on with --data."
         )
     return test
-
-
-def read_puzzles(path: str | os.PathLike[str], kind: type[PuzzleTask] = SudokuTask) -> PuzzleSet:
-    """Reads puzzles with answers: a CSV file, or the test split of a data set folder.
-
-    Args:
-        path: File or folder.
-        kind: The task that knows the CSV files.
-
-    Raises:
-        DataError: The file is missing or bad.
-    """
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if path.is_dir():
-        return read_data_folder(path, "test")
-    return kind.read_csv(path)
 
 
 def evaluate(
@@ -89,16 +69,17 @@ def evaluate(
         halting: "q" stops where the model wants to, "fixed" after `max_steps`.
         slots: Puzzles that think at a time.
         limit: Only so many puzzles, windows or pairs.
-        submission: File to write with the answers as Kaggle wants them; of ARC runs.
+        submission: File to write, atomically, with the answers of all votes as a contest wants
+            them; see `Puzzle.submission`.
         votes: How many answers to find for each puzzle, all but one under random symmetries.
         verify: Whether to evaluate too what the votes that obey the rules say.
-        last: How many of the newest checkpoints vote, each as often; they vote on `submission` too.
+        last: How many of the newest checkpoints vote, each as often.
         seed: Seed of the symmetries.
 
     Returns:
         Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
         answers of the checkpoint, or the newest. Behind them, where there is a vote, those of
-        `hrm_jax.trained.votes.voted_figures`, or of `hrm_jax.trained.arc.pooled_figures`.
+        `hrm_jax.trained.votes.voted_figures`.
 
     Raises:
         WorkdirError, CheckpointError, DataError: What was given does not fit.
@@ -115,13 +96,9 @@ def evaluate(
         raise DataError(f"last={last} and checkpoint={checkpoint!r}: give one or the other")
     models = [load(workdir, checkpoint)] if last == 1 else load_last(workdir, last)
     model = models[0]
-    kind = tasks.kind(config)
-    if data is None:
-        puzzles = held_out(workdir)
-    elif kind is ArcTask:
-        puzzles = arc.read_test(data, workdir)
-    else:
-        puzzles = read_puzzles(data, kind)
+    puzzle = PUZZLES[config.task]
+    run = read_identity(workdir)
+    puzzles = held_out(workdir) if data is None else puzzle.read_test(data, run)
     if puzzles.metadata.seq_len != model.config.seq_len:
         raise DataError(
             f"{data}: puzzles have {puzzles.metadata.seq_len} cells, the model was trained on "
@@ -130,39 +107,31 @@ def evaluate(
     for name, value in (("max_steps", max_steps), ("limit", limit), ("votes", votes)):
         if value is not None and value < 1:
             raise DataError(f"{name}: expected at least 1, got {value}")
-    if (votes > 1 or verify) and kind is ArcTask:
-        raise DataError(
-            "votes and verify are not for ARC, whose evaluation votes over all augmentations "
-            "(eval/pass_at_1, …)"
-        )
+    # What cannot be done is said before the work, not after it.
+    if votes > 1:
+        jax.eval_shape(puzzle.transform, jax.random.key(seed), puzzles.inputs[0])
+    if verify:
+        puzzle.obeys(puzzles.inputs[:1], puzzles.labels[:1])
     if submission is not None:
-        arc.check_submission(puzzles, submission)
-    plain: list[Solved] = []
-
-    def keep(puzzles: PuzzleSet, solved: Solved) -> Figures:
-        plain.append(solved)
-        return kind.tally(puzzles, solved)
-
+        puzzle.submission(puzzles, [])
+        if pathlib.Path(submission).is_dir():
+            raise DataError(f"submission: {submission} is a folder, expected the name of a file")
     options: dict[str, Any] = {
         "slots": slots,
         "halting": halting,
         "max_steps": max_steps or model.max_steps,
     }
-    figures = evaluate_puzzles(
+    plain = solve_puzzles(
         model.config,
         model.variables,
-        puzzles,
-        limit=limit,
-        scores=kind.scores,
-        tally=keep,
+        puzzles.inputs[:limit],
+        puzzles.example_identifiers()[:limit],
+        trace=True,
         **options,
     )
-    voted: Figures = {}
-    if isinstance(puzzles, ArcTest):
-        if last > 1 or submission is not None:
-            voted = arc.pooled_figures(models, puzzles, plain[0], submission=submission, **options)
-    elif votes > 1 or last > 1 or verify:
-        voted = voted_figures(
-            models, puzzles, plain[0], votes=votes, verify=verify, seed=seed, **options
-        )
-    return {**figures, **voted}
+    figures = figures_of(puzzles, plain, puzzle)
+    ballots = cast_all(models, puzzles, plain, votes=votes, seed=seed, **options)
+    if submission is not None:
+        answers = puzzle.submission(puzzles, [(x.predictions, x.q_halt) for x in ballots])
+        write_text(submission, json.dumps(answers) + "\n")
+    return {**figures, **voted_figures(puzzle, puzzles, ballots, verify=verify)}

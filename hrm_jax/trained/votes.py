@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.models.act import Solved
+from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.evaluation import answers_compared
 from hrm_jax.tasks.puzzles.model import PuzzleModel
@@ -22,11 +24,7 @@ from hrm_jax.training.workdir import read_config
 
 
 def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
-    """Loads the models of the newest checkpoints, the newest first.
-
-    Args:
-        workdir: The run's folder.
-        last: How many.
+    """Loads the models of the `last` newest checkpoints, the newest first.
 
     Raises:
         WorkdirError: There is no run in `workdir`.
@@ -47,41 +45,30 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
     return [load(workdir, step) for step in steps[:last]]
 
 
-def voted_figures(
-    models: list[PuzzleModel],
+def cast_all(
+    models: Sequence[PuzzleModel],
     puzzles: PuzzleSet,
     plain: Solved,
     *,
     votes: int = 1,
-    verify: bool = False,
     seed: int = 0,
     **options: Any,
-) -> Figures:
-    """Lets models vote on the answers to a set and compares with its labels.
+) -> list[Solved]:
+    """Lets models answer each puzzle several times.
 
     Args:
         models: All vote; the first one has given `plain`.
-        puzzles: Questions and answers.
+        puzzles: Questions.
         plain: Answers of the first model to the first N puzzles as they are.
         votes: Answers of each model to each puzzle, all but one under random symmetries.
-        verify: Whether to count only the votes that obey the rules too.
         seed: Seed of the symmetries.
         **options: As in `hrm_jax.tasks.puzzles.evaluation.solve_puzzles`.
 
-    Returns:
-        Those of `tasks.puzzles.evaluation.answers_compared` as `voted/…`; `voted/agreement` (mean
-        share of the votes that the answer got), `voted/votes` (votes for each puzzle) and
-        `voted/steps` (ACT steps of all votes together, mean over puzzles). The same under
-        `verified/` where only votes that obey the rules count; their shares are of all votes.
-
     Raises:
-        DataError: There are no symmetries, or no rules to check, for such puzzles.
+        DataError: There are no symmetries of such puzzles.
     """
     count = len(plain.steps)
     inputs, identifiers = puzzles.inputs[:count], puzzles.example_identifiers()[:count]
-    kind = models[0].kind
-    if verify:
-        kind.obeys(inputs[:1], plain.predictions[:1])  # complains before the work, not after it
     ballots: list[Solved] = []
     for number, model in enumerate(models):
         ballots += model.ballots(
@@ -92,17 +79,43 @@ def voted_figures(
             plain=None if number else plain.replace(trace=None),
             **options,
         )
-    rules: dict[str, npt.NDArray[np.bool_] | None] = {}
-    if len(ballots) > 1:
-        rules["voted"] = None
+    return ballots
+
+
+def voted_figures(
+    puzzle: Puzzle, puzzles: PuzzleSet, ballots: Sequence[Solved], *, verify: bool = False
+) -> Figures:
+    """Compares what a vote chooses with the labels.
+
+    Args:
+        puzzle: What they are.
+        puzzles: Questions and answers.
+        ballots: Answers to the first N of them, from `cast_all`.
+        verify: Whether to count only the votes that obey the rules too.
+
+    Returns:
+        Those of `tasks.puzzles.evaluation.answers_compared` as `voted/…` and `voted/agreement`
+        (mean share of the votes that the answer got), or, where the puzzle pools votes, those of
+        `Puzzle.tally`; `voted/votes` (votes for each puzzle) and `voted/steps` (ACT steps of all
+        votes together, mean over puzzles). The same under `verified/` where only votes that obey
+        the rules count; their shares are of all votes. Nothing of a vote of one.
+
+    Raises:
+        DataError: There are no rules to check for such puzzles.
+    """
+    inputs = puzzles.inputs[: len(ballots[0].steps)]
+    rules: dict[str, npt.NDArray[Any] | None] = {"voted": None} if len(ballots) > 1 else {}
     if verify:
-        rules["verified"] = obeying(kind, inputs, ballots)
+        rules["verified"] = obeying(puzzle, inputs, ballots)
     figures: dict[str, Any] = {}
     for name, obeys in rules.items():
-        elected = elect(ballots, obeys, kind.answer_length)
-        compared = answers_compared(puzzles, elected.answers.predictions, kind.scores)
-        figures |= {f"{name}/{k}": v for k, v in compared.items()}
-        figures[f"{name}/agreement"] = float(np.mean(elected.votes)) / len(ballots)
-        figures[f"{name}/votes"] = len(ballots)
-        figures[f"{name}/steps"] = float(np.mean(elected.steps))
+        if puzzle.pools:
+            found = puzzle.tally(puzzles, [(x.predictions, x.q_halt) for x in ballots])
+        else:
+            elected = elect(ballots, obeys, puzzle.answer_length)
+            found = dict(answers_compared(puzzles, elected.answers.predictions, puzzle))
+            found["agreement"] = float(np.mean(elected.votes)) / len(ballots)
+        found["votes"] = len(ballots)
+        found["steps"] = float(np.mean(np.sum([x.steps for x in ballots], axis=0)))
+        figures |= {f"{name}/{k}": v for k, v in found.items()}
     return figures

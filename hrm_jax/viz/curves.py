@@ -19,6 +19,7 @@ from hrm_jax.files import atomic_path
 Curve = tuple[list[int], list[float]]  # steps, values
 
 _BY_STEP = "eval/exact_accuracy_by_step"
+_PICTURES = {"loss": ("Loss", "loss"), "accuracy": ("Accuracy", "share that is right")}
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _SMOOTHED_FROM = 200  # curves with so many points are drawn faint, with a running mean on top
 
@@ -45,31 +46,27 @@ def plot_run(
         OSError: The metrics cannot be read, or a picture cannot be written.
     """
     records = list(_records(pathlib.Path(metrics_path)))
-    folder = pathlib.Path(folder)
-    curves = _curves(records)
-    written = []
-
-    losses = {name: c for name, c in curves.items() if name.endswith("loss")}
-    if losses:
-        figure, axes = _figure("Loss", "training step", "loss")
-        _draw(axes, losses)
-        written.append(_save(figure, folder / "loss.png"))
-
-    accuracies = {name: c for name, c in curves.items() if name.endswith("accuracy")}
-    if accuracies:
-        figure, axes = _figure("Accuracy", "training step", "share that is right")
-        _draw(axes, accuracies)
-        _percent_axis(axes)
-        written.append(_save(figure, folder / "accuracy.png"))
-
-    evaluated = [r for r in records if _is_list_of_numbers(r.get(_BY_STEP))]
+    curves, pictures = _curves(records), {}
+    for name, (title, ylabel) in _PICTURES.items():
+        chosen = {figure: curve for figure, curve in curves.items() if figure.endswith(name)}
+        if chosen:
+            pictures[name], axes = _figure(title, "training step", ylabel)
+            _draw(axes, chosen)
+            if name == "accuracy":
+                _percent_axis(axes)
+    evaluated = [record for record in records if _is_numbers(record.get(_BY_STEP))]
     if evaluated:
-        last = evaluated[-1]
-        title = f"Exact accuracy against thinking time, training step {last['step']:,}"
-        figure, axes = _figure(title, "ACT steps", "puzzles solved exactly")
-        _draw_by_step(axes, last[_BY_STEP])
-        written.append(_save(figure, folder / "exact_accuracy_by_step.png"))
-    return written
+        step, accuracies = evaluated[-1]["step"], evaluated[-1][_BY_STEP]
+        title = f"Exact accuracy against thinking time, training step {step:,}"
+        picture, axes = _figure(title, "ACT steps", "puzzles solved exactly")
+        pictures["exact_accuracy_by_step"] = picture
+        _draw_by_step(axes, accuracies)
+    paths = []
+    for name, picture in pictures.items():
+        paths.append(pathlib.Path(folder) / f"{name}.png")
+        with atomic_path(paths[-1]) as temporary:
+            picture.savefig(temporary, dpi=120)
+    return paths
 
 
 def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
@@ -85,18 +82,18 @@ def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
     """The finite scalar figures by name, in the order of the steps."""
-    values: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for record in records:
         for name, value in record.items():
             if isinstance(value, int | float) and math.isfinite(value):
-                values.setdefault(name, {})[record["step"]] = float(value)
+                curves.setdefault(name, {})[record["step"]] = float(value)
     return {
         name: (sorted(points), [points[step] for step in sorted(points)])
-        for name, points in sorted(values.items())
+        for name, points in sorted(curves.items())
     }
 
 
-def _is_list_of_numbers(value: Any) -> bool:
+def _is_numbers(value: Any) -> bool:
     return (
         isinstance(value, list) and bool(value) and all(isinstance(v, int | float) for v in value)
     )
@@ -106,8 +103,7 @@ def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontweight="bold")
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -138,13 +134,8 @@ def _draw(axes: Axes, curves: dict[str, Curve]) -> None:
 def _draw_by_step(axes: Axes, accuracies: list[float]) -> None:
     steps = range(1, len(accuracies) + 1)
     axes.plot(steps, accuracies, "o-", color=_COLOURS[0], markersize=4)
-    axes.annotate(
-        f"{accuracies[-1]:.1%}",
-        (len(accuracies), accuracies[-1]),
-        xytext=(0, 8),
-        textcoords="offset points",
-        ha="center",
-    )
+    last = (len(accuracies), accuracies[-1])
+    axes.annotate(f"{last[1]:.1%}", last, (0, 8), textcoords="offset points", ha="center")
     axes.set_xlim(0.5, len(accuracies) + 0.5)
     _percent_axis(axes)
 
@@ -153,9 +144,3 @@ def _percent_axis(axes: Axes) -> None:
     axes.set_ylim(-0.02, 1.06)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
-
-
-def _save(figure: Figure, path: pathlib.Path) -> pathlib.Path:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return path

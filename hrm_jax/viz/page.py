@@ -8,27 +8,27 @@ import hashlib
 import html
 import importlib.resources
 import json
-import math
 import os
 import pathlib
 import re
 import zlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import atomic_path
+from hrm_jax.puzzles.painters import PAINTERS
 
-Kind = Literal["sudoku", "maze", "arc", "domino", "tokens"]
 Array = npt.NDArray[Any]
 
+KINDS = (*PAINTERS, "tokens")  # the last one are puzzles that nothing is known of
 MAX_EXAMPLES = 10_000
 MAX_BYTES = 512 << 20  # of what the browser unpacks into memory
 
-_SUDOKUS = {(16, 6), (36, 8), (81, 11)}  # (seq_len, vocab_size)
+_TOKENS = {"kind": "tokens", "name": "Tokens", "layout": "grid", "lines": True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,50 +49,46 @@ class Steps:
     stops: Array
     solved: Array | None = None
 
+    def __post_init__(self) -> None:
+        if self.boards.ndim != 3 or not self.boards.shape[1]:
+            raise ValueError(f"boards has shape {self.boards.shape}, expected (puzzles, steps, S)")
+        count, steps, _ = self.boards.shape
+        expected = {"confidence": self.boards.shape, "q_halt": (count, steps), "stops": (count,)}
+        if self.solved is not None:
+            expected["solved"] = (count,)
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}, expected {shape}")
+        if count and not 1 <= self.stops.min() <= self.stops.max() <= steps:
+            raise ValueError(f"stops: expected steps 1 to {steps}")
 
-def guess_kind(seq_len: int, vocab_size: int) -> Kind:
+
+def guess_kind(seq_len: int, vocab_size: int) -> str:
     """What the tokens mean, guessed from the sizes; "tokens" where nothing is known to fit."""
-    if (seq_len, vocab_size) in _SUDOKUS:
-        return "sudoku"
-    if (seq_len, vocab_size) == (72, 8):
-        return "domino"
-    square = math.isqrt(seq_len) ** 2 == seq_len
-    if square and vocab_size == 6:
-        return "maze"
-    if square and vocab_size == 12:
-        return "arc"
-    return "tokens"
+    fitting = [kind for kind, painter in PAINTERS.items() if painter.fits(seq_len, vocab_size)]
+    return min(
+        fitting, key=lambda kind: seq_len not in PAINTERS[kind].vocab_sizes, default="tokens"
+    )
 
 
 def write_page(
-    path: str | os.PathLike[str],
-    puzzles: PuzzleSet,
-    steps: Steps | None = None,
-    *,
-    num: int | None = None,
-    kind: Kind | None = None,
-    title: str = "Puzzles",
-    names: Sequence[str] = (),
+    path: str | os.PathLike[str], puzzles: PuzzleSet, steps: Steps | None = None, **options: Any
 ) -> pathlib.Path:
     """Writes the page, atomically.
 
     Args:
         path: HTML file to write.
-        puzzles: Questions and answers.
-        steps: The model's course on the first N of them; None shows the puzzles alone.
-        num: Show the first so many puzzles; None takes N, or all, up to `MAX_EXAMPLES`.
-        kind: What the tokens mean; None guesses by `guess_kind`.
-        title: Heading of the page.
-        names: Names of the puzzle identifiers.
+        puzzles, steps, **options: As in `payload`.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: `steps` does not fit the puzzles, or there is too much to show.
+        ValueError: As in `payload`.
         OSError: The file cannot be written.
     """
-    text = render_page(payload(puzzles, steps, num=num, kind=kind, title=title, names=names))
+    text = render_page(payload(puzzles, steps, **options))
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
     return pathlib.Path(path)
@@ -103,34 +99,44 @@ def payload(
     steps: Steps | None = None,
     *,
     num: int | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     title: str = "Puzzles",
     names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the page shows, as JSON values; arguments as of `write_page`."""
+    """What the page shows, as JSON values.
+
+    Args:
+        puzzles: Questions and answers.
+        steps: The model's course on the first N of them; None shows the puzzles alone.
+        num: Show the first so many puzzles; None takes N, or all, up to `MAX_EXAMPLES`.
+        kind: What the tokens mean, one of `KINDS`; None guesses by `guess_kind`.
+        title: Heading of the page.
+        names: Names of the puzzle identifiers.
+
+    Raises:
+        ValueError: `steps` or `kind` do not fit the puzzles, or there is too much to show.
+    """
     meta = puzzles.metadata
+    kind = kind or guess_kind(meta.seq_len, meta.vocab_size)
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     count = min(len(puzzles), MAX_EXAMPLES if num is None else num)
     if steps is not None:
         count = min(count, len(steps.boards))
-        _check(steps, meta.seq_len)
+        if steps.boards.shape[2] != meta.seq_len:
+            raise ValueError(f"boards has shape {steps.boards.shape}, expected (…, {meta.seq_len})")
     if not 1 <= count <= MAX_EXAMPLES:
         raise ValueError(f"expected 1 to {MAX_EXAMPLES} puzzles on a page, got {count}")
-    identifiers = puzzles.example_identifiers()[:count]
-    arrays = {"inputs": puzzles.inputs[:count], "labels": puzzles.labels[:count]}
+    arrays = {name: getattr(puzzles, name) for name in ("inputs", "labels", "ratings")}
     shown: list[str] = []
+    identifiers = puzzles.example_identifiers()[:count]
     if names and (identifiers < len(names)).all():
         used, arrays["names"] = np.unique(identifiers, return_inverse=True)
         shown = [names[i] for i in used]
-    if puzzles.ratings is not None:
-        arrays["ratings"] = puzzles.ratings[:count].astype(np.float32)
     if steps is not None:
-        arrays["boards"] = steps.boards[:count]
-        arrays["confidence"] = steps.confidence[:count].astype(np.uint8)
-        arrays["q_halt"] = steps.q_halt[:count].astype(np.float32)
-        arrays["stops"] = steps.stops[:count].astype(np.int32)
-        if steps.solved is not None:
-            arrays["solved"] = steps.solved[:count].astype(np.uint8)
-    size = sum(array.nbytes for array in arrays.values())
+        arrays |= {field.name: getattr(steps, field.name) for field in dataclasses.fields(steps)}
+    sent = {name: array[:count] for name, array in arrays.items() if array is not None}
+    size = sum(array.nbytes for array in sent.values())
     if size > MAX_BYTES:
         raise ValueError(
             f"{count} puzzles make {size >> 20} MiB, more than a browser shows well "
@@ -138,14 +144,14 @@ def payload(
         )
     return {
         "title": title,
-        "kind": kind or guess_kind(meta.seq_len, meta.vocab_size),
+        "look": _TOKENS if kind == "tokens" else _look(kind, meta.seq_len),
         "seq_len": meta.seq_len,
         "vocab_size": meta.vocab_size,
         "ignore": meta.ignore_label_id,
         "total": len(puzzles),
         "count": count,
         "names": shown,
-        "arrays": {name: _pack(array) for name, array in arrays.items()},
+        "arrays": {name: _pack(array) for name, array in sent.items()},
     }
 
 
@@ -158,30 +164,41 @@ def render_page(data: dict[str, Any] | None) -> str:
     Args:
         data: Of `payload`; None makes an empty page that waits for a data set folder.
     """
-    template = importlib.resources.files("hrm_jax.viz").joinpath("page.html")
-    page = template.read_text(encoding="utf-8")
+    page = importlib.resources.files("hrm_jax.viz").joinpath("page.html").read_text("utf-8")
+    policy = [
+        "default-src 'none'",
+        f"script-src '{_hash(page, 'script')}'",
+        f"style-src '{_hash(page, 'style')}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     values = {
-        "policy": "; ".join(
-            [
-                "default-src 'none'",
-                f"script-src '{_hash(page, 'script')}'",
-                f"style-src '{_hash(page, 'style')}'",
-                "base-uri 'none'",
-                "form-action 'none'",
-            ]
-        ),
+        "policy": "; ".join(policy),
         "title": html.escape(data["title"] if data else "Puzzles"),
-        "data": escaped_json(data),
+        "data": _escaped_json({"looks": _looks(), "page": data}),
     }
     return re.sub(r"\{\{(policy|title|data)\}\}", lambda match: values[match[1]], page)
 
 
-def escaped_json(value: Any) -> str:
+def _look(kind: str, seq_len: int | None) -> dict[str, Any]:
+    """How the page shows boards of a puzzle; what the fields mean stands in the page's script."""
+    return {"kind": kind, **PAINTERS[kind].page(seq_len)}
+
+
+def _looks() -> list[dict[str, Any]]:
+    """All looks with the sizes they fit: those of one length first, that of any array last."""
+    looks = [
+        {"seq_len": seq_len, "vocab_size": vocab_size, **_look(kind, seq_len)}
+        for kind, painter in PAINTERS.items()
+        for seq_len, vocab_size in painter.vocab_sizes.items()
+    ]
+    return [*sorted(looks, key=lambda look: look["seq_len"] is None), _TOKENS]
+
+
+def _escaped_json(value: Any) -> str:
     """JSON without the characters that mean something to an HTML parser."""
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _hash(page: str, element: str) -> str:
@@ -195,29 +212,10 @@ def _pack(array: Array) -> dict[str, Any]:
     """An array as {dtype, shape, data}: little-endian, deflated, base64."""
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
     if little.dtype.str[1:] not in ("u1", "u2", "i4", "f4"):
-        little = little.astype("<i4")
+        little = little.astype("<f4" if little.dtype.kind == "f" else "<i4")
     packed = zlib.compress(little.tobytes(), 6)
     return {
         "dtype": little.dtype.str[1:],
         "shape": list(little.shape),
         "data": base64.b64encode(packed).decode(),
     }
-
-
-def _check(steps: Steps, seq_len: int) -> None:
-    boards = steps.boards
-    if boards.ndim != 3 or boards.shape[2] != seq_len or not boards.shape[1]:
-        raise ValueError(f"boards has shape {boards.shape}, expected (puzzles, steps, {seq_len})")
-    expected = {
-        "confidence": boards.shape,
-        "q_halt": boards.shape[:2],
-        "stops": boards.shape[:1],
-    }
-    if steps.solved is not None:
-        expected["solved"] = boards.shape[:1]
-    for name, shape in expected.items():
-        found = getattr(steps, name).shape
-        if found != shape:
-            raise ValueError(f"{name} has shape {found}, expected {shape}")
-    if steps.stops.size and not 1 <= steps.stops.min() <= steps.stops.max() <= boards.shape[1]:
-        raise ValueError(f"stops: expected steps 1 to {boards.shape[1]}")

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from hrm_jax.models.act import Solved
-from hrm_jax.puzzles.arc.build import build_arc, read_arc
-from hrm_jax.tasks import parse
-from hrm_jax.trained import arc
+from hrm_jax.puzzles.arc.puzzle import ARC
+from hrm_jax.tasks.puzzles import model
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = {"num_train": 6, "num_test": 3, "num_aug": 2, "test_aug": 1, "side": 4}
@@ -53,8 +52,8 @@ def test_evaluate_and_submit(run, arc_run, tmp_path):
         assert re.search(rf"eval/{name} +\d\.\d{{4}}\n", out)
         assert figures[f"eval/{name}"] == logged[f"eval/{name}"]
     answers = json.loads(path.read_text())
-    data = read_arc(arc_run / "data")
-    assert list(answers) == [question.task for question in data.questions.items]
+    test = ARC.read_both(arc_run / "data")[1]
+    assert list(answers) == [question.task for question in test.questions.items]
     for (attempts,) in answers.values():
         assert set(attempts) == {"attempt_1", "attempt_2"}
         for grid in attempts.values():
@@ -80,33 +79,38 @@ def test_checkpoints_vote_together(run, arc_run, tmp_path, monkeypatch):
         *("voted/votes", "voted/steps"),
     }
     # The older one is made to know the answers, and to be sure of them.
-    data = read_arc(arc_run / "data")
+    test = ARC.read_both(arc_run / "data")[1]
 
     def solve_puzzles(config, variables, inputs, identifiers, **options):
-        np.testing.assert_array_equal(identifiers, data.test.example_identifiers())
+        np.testing.assert_array_equal(identifiers, test.example_identifiers())
         count = len(inputs)
-        return Solved(data.test.labels, np.ones(count, int), np.full(count, 99.0), None, count)
+        return Solved(test.labels, np.ones(count, int), np.full(count, 99.0), None, count)
 
-    monkeypatch.setattr(arc, "solve_puzzles", solve_puzzles)
+    monkeypatch.setattr(model, "solve_puzzles", solve_puzzles)
     figures = _figures(run("evaluate", *flags, "--last=2")[1])
     assert figures["voted/pass_at_1"] == figures["voted/cell_accuracy"] == 1
     assert figures["eval/pass_at_1"] == plain["eval/pass_at_1"] < 1
     answers = json.loads(path.read_text())
     assert path.read_text() != alone
-    for question in data.questions.items:
+    for question in test.questions.items:
         assert answers[question.task][0]["attempt_1"] == question.answer.tolist()
 
 
-@pytest.mark.parametrize("flag", ["--votes=2", "--verify"])
-def test_what_arc_votes_on_by_itself(flag, run, arc_run):
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--votes=2", "ARC's evaluation votes over its augmentations by itself"),
+        ("--verify", "answers to arc puzzles cannot be checked without the label"),
+    ],
+)
+def test_what_arc_votes_on_by_itself(flag, message, run, arc_run):
     code, out, err = run("evaluate", "--workdir", arc_run, flag)
     assert (code, out) == (2, "")
-    assert "votes and verify are not for ARC" in err
+    assert message in err
 
 
 def test_more_augmentations_of_the_same_tasks(run, arc_run, tmp_path):
-    source = parse({"task": "arc", "data": {**DATA, "test_aug": -1}}).data.source()
-    build_arc(tmp_path / "all", source)
+    ARC.build(tmp_path / "all", ARC.data(**{**DATA, "test_aug": -1}))
     code, out, _ = run("evaluate", "--workdir", arc_run, "--data", tmp_path / "all")
     assert (code, _figures(out)["eval/puzzles"]) == (0, 9)
 
@@ -119,8 +123,7 @@ def test_more_augmentations_of_the_same_tasks(run, arc_run, tmp_path):
     ],
 )
 def test_tasks_that_the_run_does_not_know(change, message, run, arc_run, tmp_path):
-    source = parse({"task": "arc", "data": {**DATA, **change}}).data.source()
-    build_arc(tmp_path / "other", source)
+    ARC.build(tmp_path / "other", ARC.data(**{**DATA, **change}))
     code, out, err = run("evaluate", "--workdir", arc_run, "--data", tmp_path / "other")
     assert (code, out) == (2, "")
     assert re.search(message, err), err
@@ -128,7 +131,10 @@ def test_tasks_that_the_run_does_not_know(change, message, run, arc_run, tmp_pat
 
 def test_what_cannot_be_submitted(run, arc_run, trained, tmp_path):
     for flags, message in (
-        (["--workdir", trained, "--submission", tmp_path / "x.json"], "only the answers of ARC"),
+        (
+            ["--workdir", trained, "--submission", tmp_path / "x.json"],
+            "answers to sudoku puzzles make none",
+        ),
         (["--workdir", arc_run, "--submission", tmp_path], "is a folder, expected the name of a"),
         (["--workdir", arc_run, "--data=none"], "error: none: no such folder"),
     ):

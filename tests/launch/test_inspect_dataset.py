@@ -9,12 +9,15 @@ import pytest
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.npy_folder import PuzzleSet, write_npy
-from hrm_jax.puzzles.domino.build import DominoSource, build_domino
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.inspect import inspect
-from hrm_jax.puzzles.maze.build import MazeSource, build_maze
-from hrm_jax.puzzles.sudoku.build import SudokuSource, build_sudoku
 
 SUDOKU: dict = {"size": 4, "num_train": 12, "num_test": 6, "givens": (6, 9)}
+
+
+def _build(folder, kind, file_format="npy", **data):
+    puzzle = PUZZLES[kind]
+    return puzzle.build(folder, puzzle.data(**data), file_format)
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ LONGER = "S #  " + "o #  " + "oooo " + "##o#o" + "Goooo"
 def sound(tmp_path_factory):
     """A folder of each kind without a fault; not to be changed."""
     root = tmp_path_factory.mktemp("sound")
-    build_sudoku(root / "sudoku", "npy", SudokuSource(**SUDOKU, num_aug=1))
-    build_domino(root / "domino", DominoSource(num_train=40, num_test=20))
+    _build(root / "sudoku", "sudoku", **SUDOKU, num_aug=1)
+    _build(root / "domino", "domino", num_train=40, num_test=20)
     grids = ([[1, 2], [3, 4]], [[5, 5, 5]])
     arc = {
         "train": [_arc(*grids, at=(2, 3)), _arc(np.ones((30, 30), int), [[1]])],
@@ -132,7 +135,7 @@ def test_examples_are_drawn(sound):
 
 def test_a_maze_that_is_not_square(tmp_path, run):
     """The format does not store the width; the paths tell it."""
-    build_maze(tmp_path / "data", "npy", MazeSource(size=4, width=9, num_train=20, num_test=5))
+    _build(tmp_path / "data", "maze", size=4, width=9, num_train=20, num_test=5)
     code, out, _ = run(tmp_path / "data", "--num=1")
     assert code == 0
     board = out.split("Example 0\n")[1].split("\n\n")[0].splitlines()
@@ -148,7 +151,7 @@ def test_puzzles_of_an_unknown_kind(tmp_path, run):
 
 
 def test_tfds(tmp_path, run):
-    build_sudoku(tmp_path / "data", "tfds", SudokuSource(**SUDOKU))
+    _build(tmp_path / "data", "sudoku", "tfds", **SUDOKU)
     code, out, _ = run(tmp_path / "data", "--split=test")
     assert code == 0
     assert out.startswith("sudoku: 6 examples, 6 puzzles, 6 groups")
@@ -265,7 +268,7 @@ def test_identity(sound, tmp_path, run):
     (folder / "identifiers.json").write_text("{}")
     assert "identifiers.json: expected a list of names" in run(folder)[1]
     (folder / "identifiers.json").write_text("{")
-    assert "identifiers.json: cannot be read" in run(folder)[1]
+    assert "identifiers.json: not valid JSON" in run(folder)[1]
 
 
 # --- faults of the puzzles ------------------------------------------------------------------------

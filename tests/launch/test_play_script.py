@@ -57,7 +57,7 @@ def play(script, capsys, monkeypatch):
     [
         ("sudoku", r"after each ACT step:\n +ACT step 1/\d"),
         ("maze", r"after each ACT step:\n *ACT step 1/\d[^+]*\n\+-----\+"),
-        ("domino", r"One of them, and the model's move:\ntable .*\nhand .*\nmove .*\n"),
+        ("domino", r"One of them, and the model's answer:\ntable .*\nhand .*\nmove .*\n"),
     ],
 )
 def test_report(task, shown, finished):
@@ -68,7 +68,8 @@ def test_report(task, shown, finished):
     assert ("answers that are optimal" in report) == (task != "sudoku")
     with Image.open(workdir / "plots" / "contact_sheet.png") as image:
         assert image.width > 1000
-    assert (workdir / "plots" / "reasoning.gif").exists() == (task == "sudoku")
+    assert (workdir / "plots" / "reasoning.gif").exists() == (task != "domino")
+    assert re.search(rf'launch/solve.py --workdir={workdir} --trace ".*"', report)
 
 
 def test_dominoes(finished, play):
@@ -124,7 +125,7 @@ def test_sudoku_and_mazes(finished, play):
         ("domino", ["--games=0"], "--games: expected at least 1, got 0"),
         ("domino", ["--delay=-1"], "--delay: expected 0 to 60"),
         ("domino", ["--checkpoint=3"], "no checkpoint 3"),
-        ("maze", ["--games=5"], "a model of maze puzzles plays no dominoes"),
+        ("maze", ["--games=5"], "maze puzzles have no such game"),
     ],
 )
 def test_errors(task, flags, message, finished, play):

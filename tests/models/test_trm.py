@@ -12,8 +12,7 @@ from hrm_jax.layers.block import PostNormBlock
 from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.models import act, recurrent
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 
 SUDOKU = TRMConfig(seq_len=81, vocab_size=11, puzzle_emb_ndim=512)
 TINY = TRMConfig(
@@ -100,7 +99,7 @@ def test_the_layer_over_positions_mixes_positions_of_one_channel_only():
 
 
 def _trained(config, steps=3):
-    trainer = ACTTrainer(config, OptimizerConfig(warmup_steps=0), "stablemax", 10)
+    trainer = ACTTrainer(config, PuzzleOptimizerConfig(warmup_steps=0), "stablemax", 10)
     random = np.random.default_rng(0)
     batch = {
         "inputs": jnp.asarray(random.integers(1, 7, (4, 4)), jnp.int32),
@@ -134,8 +133,8 @@ def test_training_halts_where_q_halt_is_above_the_threshold():
         ({"halt_exploration_prob": 1.0}, False),  # then two steps at least
     ):
         state, _ = _trained(dataclasses.replace(config, **changes), steps=1)
-        np.testing.assert_array_equal(state.carry.steps, 1)
-        np.testing.assert_array_equal(state.carry.halted, halted)
+        np.testing.assert_array_equal(state.rows.steps, 1)
+        np.testing.assert_array_equal(state.rows.halted, halted)
 
 
 def test_evaluation_with_fixed_halting_goes_on():

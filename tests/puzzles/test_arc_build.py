@@ -7,18 +7,17 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.arc import build
 from hrm_jax.puzzles.arc.augment import canonical, parse_names
 from hrm_jax.puzzles.arc.baselines import copy_input_baseline, most_frequent_colour_baseline
-from hrm_jax.puzzles.arc.build import ArcSource, build_arc, load_arc, load_tasks, read_arc
-from hrm_jax.puzzles.arc.convert import to_puzzle_sets
+from hrm_jax.puzzles.arc.build import ArcData, load_tasks, to_puzzle_sets
 from hrm_jax.puzzles.arc.leaks import without_leaks
+from hrm_jax.puzzles.arc.puzzle import ARC
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.reader import ArcTask
 from hrm_jax.puzzles.arc.synthetic import generate_tasks
 from hrm_jax.puzzles.arc.tokens import decode, encode
 
-SMALL = ArcSource(num_train=14, num_test=10, num_aug=5, side=5)
+SMALL = ArcData(num_train=14, num_test=10, num_aug=5, side=5)
 
 
 def as_json(task, answers=True):
@@ -44,7 +43,7 @@ def hidden(task):
 
 @pytest.fixture(scope="module")
 def small():
-    return load_arc(SMALL)
+    return ARC.load(SMALL)
 
 
 def test_splits_and_their_order(small):
@@ -58,14 +57,14 @@ def test_splits_and_their_order(small):
     assert train.metadata.vocab_size == 12
     assert train.metadata.ignore_label_id == 0
     assert train.group_indices.tolist() == list(range(0, 24 * 6 + 1, 6))
-    assert small.identifiers[0] == "<blank>"
-    assert len(small.identifiers) == len(set(small.identifiers)) == 1 + 24 * 6
+    assert small.test.identifiers[0] == "<blank>"
+    assert len(small.test.identifiers) == len(set(small.test.identifiers)) == 1 + 24 * 6
     assert train.puzzle_identifiers.tolist() == list(range(1, 1 + 24 * 6))
     assert test.puzzle_identifiers.tolist() == list(range(1 + 14 * 6, 1 + 24 * 6))
     for split, tasks, first in ((train, [*training, *evaluation], 1), (test, evaluation, 85)):
         row = 0
         for task in tasks:
-            names = small.identifiers[first : first + 6]
+            names = small.test.identifiers[first : first + 6]
             held_out = first > 14 * 6
             first += 6
             pairs = task.test if split is test else (*task.train, *task.test[: 1 - held_out])
@@ -82,7 +81,7 @@ def test_splits_and_their_order(small):
 
 def test_questions_say_where_each_example_comes_from(small):
     _, evaluation, _ = load_tasks(SMALL)
-    questions = small.questions
+    questions = small.test.questions
     assert [(q.task, q.index) for q in questions.items] == [(t.name, 0) for t in evaluation]
     assert questions.item.tolist() == np.repeat(np.arange(10), 6).tolist()
     assert questions.augmentation.tolist() == list(range(6)) * 10
@@ -96,7 +95,7 @@ def test_questions_say_where_each_example_comes_from(small):
 def test_several_test_inputs_and_fewer_test_augmentations():
     tasks = generate_tasks(6, 0)
     double = dataclasses.replace(tasks[5], test=(*tasks[5].test, (tasks[4].test[0][0], None)))
-    _, test, names = to_puzzle_sets(tasks[:4], [double], canvas=7, num_aug=4, test_aug=2, seed=0)
+    _, test, names = to_puzzle_sets(tasks[:4], [double], ArcData(num_aug=4, test_aug=2))
     questions = Questions.of(test, names)
     assert len(names) == 1 + 5 * 5
     assert questions.item.tolist() == [0, 1] * 3
@@ -105,7 +104,7 @@ def test_several_test_inputs_and_fewer_test_augmentations():
     assert not test.labels[1::2].any()
     np.testing.assert_array_equal(questions.items[1].source, tasks[4].test[0][0])
     with pytest.raises(DataError, match="there are no evaluation tasks"):
-        to_puzzle_sets(tasks, [], canvas=7, num_aug=0)
+        to_puzzle_sets(tasks, [], ArcData())
 
 
 def forms(split):
@@ -120,28 +119,30 @@ def test_no_answer_of_the_test_is_in_training(small):
 
 def test_no_answer_of_arc_agi_1_is_in_training(data):
     agi, concept = (str(data / "arc" / f"{name}.tar.gz") for name in ("ARC-AGI-1", "ConceptARC"))
-    arc = load_arc(ArcSource(training=(agi, concept), evaluation=agi, num_aug=1))
-    assert arc.train.metadata.total_groups == 960
-    assert arc.test.metadata.total_groups == 400
-    assert len(arc.questions.items) == 419
-    assert [line.split(":")[0] for line in arc.left_out] == ["40853293", "caa06a1f"]
+    wanted = ArcData(training=f"{agi},{concept}", evaluation=agi, num_aug=1)
+    train, test = ARC.make(wanted)
+    assert train.metadata.total_groups == 960
+    assert test.metadata.total_groups == 400
+    assert len(test.questions.items) == 419
+    left_out = load_tasks(wanted)[2]
+    assert [line.split(":")[0] for line in left_out] == ["40853293", "caa06a1f"]
     own = {  # given to solvers, and in the public data
         "00576224", "3979b1a8", "66e6c45b", "94414823", "992798f6", "ca8de6ea", "f3e62deb",
     }  # fmt: skip
-    answered = forms(arc.train)
-    leaks = {q.task for q in arc.questions.items if canonical([q.source, q.answer]) in answered}
+    answered = forms(train)
+    leaks = {q.task for q in test.questions.items if canonical([q.source, q.answer]) in answered}
     assert leaks == own
-    assert copy_input_baseline(arc).pass_at_1 == 0
-    assert copy_input_baseline(arc).cell_accuracy == pytest.approx(0.757, abs=1e-3)
+    assert test.baselines["copy"].pass_at_1 == 0
+    assert test.baselines["copy"].cell_accuracy == pytest.approx(0.757, abs=1e-3)
 
 
 def test_arc_agi_2_in_training_refuses_arc_agi_1_in_evaluation(data):
     one, two = (str(data / "arc" / f"ARC-AGI-{number}.tar.gz") for number in (1, 2))
     message = r"376 of 400 evaluation tasks are among the training tasks: 00576224 \(a training"
     with pytest.raises(DataError, match=message):
-        load_tasks(ArcSource(training=(two,), evaluation=one))
+        load_tasks(ArcData(training=two, evaluation=one))
     with pytest.raises(DataError, match=r"ARC-AGI-2.*task 007bbfb7 is also in .*ARC-AGI-1"):
-        load_tasks(ArcSource(training=(one, two), evaluation=two))
+        load_tasks(ArcData(training=f"{one}, {two}", evaluation=two))
 
 
 def test_tasks_under_other_names_are_refused(tmp_path):
@@ -176,59 +177,59 @@ def test_a_rare_pair_that_gives_an_answer_is_left_out():
 
 def test_files_and_folder_round_trip(tmp_path):
     tasks = generate_tasks(14, 1)
-    source = ArcSource(
-        training=(str(stored(tmp_path / "a", "training", tasks[:9])),),
+    source = ArcData(
+        training=str(stored(tmp_path / "a", "training", tasks[:9])),
         evaluation=str(stored(tmp_path / "b", "evaluation", tasks[9:])),
         num_aug=3,
         canvas=8,
     )
-    data = load_arc(source)
-    identity = build_arc(tmp_path / "built", source)
-    assert identity == data.identity(0)
+    data = ARC.load(source)
+    identity = ARC.build(tmp_path / "built", source)
+    assert identity == data.identity
     assert identity.counts["test_examples"] == 5 * 4
-    again = read_arc(tmp_path / "built")
-    assert again.identity(0) == identity
-    assert again.identifiers == data.identifiers
-    np.testing.assert_array_equal(again.questions.item, data.questions.item)
+    again = ARC.load(ArcData(path=str(tmp_path / "built")))
+    assert dataclasses.replace(again.identity, seed=0) == identity
+    assert again.test.identifiers == data.test.identifiers
+    np.testing.assert_array_equal(again.test.questions.item, data.test.questions.item)
     assert sorted(path.name for path in (tmp_path / "built").iterdir()) == [
         "identifiers.json", "identity.json", "test", "train",
     ]  # fmt: skip
     with pytest.raises(DataError, match="folder is not empty"):
-        build_arc(tmp_path / "built", source)
-    other = build_arc(tmp_path / "built", dataclasses.replace(source, seed=1), overwrite=True)
+        ARC.build(tmp_path / "built", source)
+    other = ARC.build(tmp_path / "built", dataclasses.replace(source, seed=1), overwrite=True)
     assert other.sha256["train"] != identity.sha256["train"]
 
     unsolved = stored(tmp_path / "c", "test", tasks[9:], answers=False)
-    unknown = load_arc(dataclasses.replace(source, evaluation=str(unsolved)))
-    assert unknown.identifiers == data.identifiers
-    assert not unknown.test.labels.any()
+    _, unknown = ARC.make(dataclasses.replace(source, evaluation=str(unsolved)))
+    assert unknown.identifiers == data.test.identifiers
+    assert not unknown.labels.any()
+    assert not unknown.baselines
     with pytest.raises(DataError, match="no answers of the test are known"):
-        copy_input_baseline(unknown)
+        copy_input_baseline(unknown.questions, unknown)
 
 
 def test_damaged_folders_are_refused(tmp_path, small):
-    build_arc(tmp_path / "x", SMALL)
+    ARC.build(tmp_path / "x", SMALL)
     names = tmp_path / "x" / "identifiers.json"
     for text, message in (
-        ("{", "cannot be read"),
+        ("{", "not valid JSON"),
         ("{}", "expected a list of names"),
-        (json.dumps(small.identifiers[:-1]), "names 144 identifiers, the test split has 145"),
-        (json.dumps(small.identifiers[::-1]), "holds other tasks"),
+        (json.dumps(small.test.identifiers[:-1]), "names 144 identifiers, the test split has 145"),
+        (json.dumps(small.test.identifiers[::-1]), "holds other tasks"),
     ):
         names.write_text(text)
         with pytest.raises(DataError, match=message):
-            read_arc(tmp_path / "x")
+            ARC.read_both(tmp_path / "x")
     names.unlink()
     with pytest.raises(DataError, match=r"identifiers\.json: cannot be read"):
-        read_arc(tmp_path / "x")
+        ARC.read_both(tmp_path / "x")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"training": ("x",)}, "training and evaluation belong together"),
+        ({"training": "x"}, "training and evaluation belong together"),
         ({"num_aug": -1}, "num_aug is -1, expected 0 or more"),
-        ({"test_aug": -1}, "test_aug is -1, expected 0 or more"),
         ({"num_test": 0}, "num_train is 14, num_test 0"),
         ({"canvas": 4}, r"has a grid of 5 rows or columns, the canvas has 4; set max_grid"),
         ({"max_grid": 1}, "max_grid is 1: 0 training and 0 evaluation tasks are left"),
@@ -236,12 +237,12 @@ def test_damaged_folders_are_refused(tmp_path, small):
 )
 def test_bad_sources_are_refused(change, message):
     with pytest.raises(DataError, match=message):
-        load_arc(dataclasses.replace(SMALL, **change))
+        ARC.make(dataclasses.replace(SMALL, **change))
 
 
 def test_large_tasks_are_left_out():
-    source = ArcSource(
-        num_train=60, num_test=60, side=5, demonstrations=1, families=("mirror",), max_grid=4
+    source = ArcData(
+        num_train=60, num_test=60, side=5, demonstrations=1, families="mirror", max_grid=4
     )
     training, evaluation, _ = load_tasks(source)
     tasks = [*training, *evaluation]
@@ -258,9 +259,10 @@ def test_baselines():
         ArcTask("b", demonstration, ((grid([7, 5]), grid([7])),)),
         ArcTask("c", demonstration, ((grid([5]), grid([5])),)),
     ]
-    train, test, names = to_puzzle_sets([], tasks, canvas=3, num_aug=3)
-    data = build.ArcData(train, test, names, Questions.of(test, names))
-    copied, frequent = copy_input_baseline(data), most_frequent_colour_baseline(data)
+    train, test, names = to_puzzle_sets([], tasks, ArcData(canvas=3, num_aug=3))
+    questions = Questions.of(test, names)
+    copied = copy_input_baseline(questions, test)
+    frequent = most_frequent_colour_baseline(questions, test, train, names)
     assert copied.pass_at_1 == pytest.approx(1 / 3)
     assert copied.cell_accuracy == pytest.approx(5 / 6)
     assert frequent.pass_at_1 == 0

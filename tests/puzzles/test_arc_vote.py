@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.arc.build import ArcSource, load_arc
-from hrm_jax.puzzles.arc.convert import to_puzzle_sets
+from hrm_jax.puzzles.arc.build import ArcData, to_puzzle_sets
+from hrm_jax.puzzles.arc.puzzle import ARC
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.reader import ArcTask
 from hrm_jax.puzzles.arc.tokens import encode
-from hrm_jax.puzzles.arc.vote import Ballot, pass_at_k, submission, vote
+from hrm_jax.puzzles.arc.vote import Ballot, pass_at_k, submission
 
 A, B, C = (np.array(rows, np.uint8) for rows in ([[1, 2]], [[3], [4]], [[5, 0], [0, 6]]))
 
@@ -26,7 +26,7 @@ def questions():
         ArcTask("x", (pair,), ((inputs[0], A), (inputs[1], B))),
         ArcTask("y", (pair,), ((inputs[2], C),)),
     ]
-    _, test, names = to_puzzle_sets([], tasks, canvas=4, num_aug=3)
+    _, test, names = to_puzzle_sets([], tasks, ArcData(canvas=4, num_aug=3))
     return Questions.of(test, names)
 
 
@@ -51,13 +51,13 @@ def answers(some, item):
 
 
 def test_right_predictions_of_all_symmetries_agree():
-    data = load_arc(ArcSource(num_train=5, num_test=36, num_aug=20))
-    result = vote(data.questions, data.test.labels, np.zeros(len(data.test)))
+    _, test = ARC.make(ArcData(num_train=5, num_test=36, num_aug=20))
+    result = test.ballot([(test.labels, np.zeros(len(test)))])
     assert pass_at_k(result) == {f"pass@{k}": 1.0 for k in (1, 2, 10, 100, 1000)}
-    for item, question in enumerate(data.questions.items):
+    for item, question in enumerate(test.questions.items):
         ((grid, count, mean),) = result.ranking(item)
         assert grid.tolist() == question.answer.tolist()
-        assert (count, mean) == ((data.questions.item == item).sum(), 0.5)
+        assert (count, mean) == ((test.questions.item == item).sum(), 0.5)
 
 
 def test_answers_go_by_votes_then_by_belief(questions):
@@ -132,6 +132,6 @@ def test_nonsense_is_no_vote_and_wrong_numbers_are_refused(questions):
     with pytest.raises(DataError, match="2 predictions, 1 q_halt and 2 examples"):
         result.add(nonsense, np.zeros(1), np.array([0, 1]))
     with pytest.raises(DataError, match="2 predictions, 2 q_halt and 12 examples"):
-        vote(questions, nonsense, np.zeros(2))
+        Ballot(questions).add(nonsense, np.zeros(2))
     with pytest.raises(DataError, match="expected numbers below 12"):
         result.add(nonsense, np.zeros(2), np.array([0, 12]))

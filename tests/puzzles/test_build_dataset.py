@@ -9,10 +9,9 @@ import pytest
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import read_npy
 from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.convert import to_puzzle_set
-from hrm_jax.puzzles.sudoku.csv import read_csv, write_csv
 from hrm_jax.puzzles.sudoku.generator import generate
-from hrm_jax.puzzles.sudoku.tfds_files import read_tfds
+from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
+from hrm_jax.puzzles.tfds_files import read_tfds
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch" / "build_dataset.py"
 SMALL = ["--size=4", "--num_train=20", "--num_test=10", "--givens=6,9"]
@@ -32,7 +31,7 @@ def read(folder, file_format, split):
         return read_npy(folder, split)
     if file_format == "tfds":
         return read_tfds(folder, split)
-    return to_puzzle_set(read_csv(folder / f"{split}.csv"), SudokuShape.of(4))
+    return SUDOKU.read_csv(folder / f"{split}.csv")
 
 
 @pytest.mark.parametrize("file_format", ["npy", "tfds", "csv"])
@@ -66,7 +65,7 @@ def test_seed_changes_the_data(tmp_path):
 def csv_files(folder) -> list[str]:
     shape = SudokuShape.of(9)
     for seed, split in enumerate(("train", "test")):
-        write_csv(folder / f"{split}.csv", generate(shape, 20, (30, 30), seed))
+        SUDOKU.write_csv(folder / f"{split}.csv", generate(shape, 20, (30, 30), seed))
     return [f"--{split}_csv={folder / split}.csv" for split in ("train", "test")]
 
 
@@ -77,7 +76,7 @@ def test_csv_source_with_subsample_and_augmentations(tmp_path):
     train, test = (read_npy(tmp_path / "data", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (20, 20)
     assert train.group_indices.tolist() == [0, 4, 8, 12, 16, 20]
-    whole = to_puzzle_set(read_csv(tmp_path / "train.csv"), SudokuShape.of(9))
+    whole = SUDOKU.read_csv(tmp_path / "train.csv")
     known = [row.tobytes() for row in whole.inputs]
     originals = [known.index(row.tobytes()) for row in train.inputs[::4]]
     assert len(set(originals)) == 5
@@ -97,14 +96,14 @@ def one_line_error(capsys) -> str:
 
 def test_leaks_are_refused(tmp_path, capsys):
     files = csv_files(tmp_path)
-    train = read_csv(tmp_path / "train.csv")
+    train = SUDOKU.read_boards(tmp_path / "train.csv")
     leak = train.take(np.arange(3))
-    write_csv(tmp_path / "test.csv", leak)
+    SUDOKU.write_csv(tmp_path / "test.csv", leak)
     assert build(f"--output={tmp_path / 'data'}", *files) == 2
     assert "test.csv, puzzle 1: its solution grid is that of" in one_line_error(capsys)
     for array in (leak.questions, leak.answers):
         array[array > 0] = array[array > 0] % 9 + 1
-    write_csv(tmp_path / "test.csv", leak)
+    SUDOKU.write_csv(tmp_path / "test.csv", leak)
     assert build(f"--output={tmp_path / 'data'}", *files, "--check_symmetry") == 2
     assert "up to symmetry" in one_line_error(capsys)
     assert not (tmp_path / "data").exists()
@@ -116,6 +115,7 @@ def test_leaks_are_refused(tmp_path, capsys):
     [
         (["--size=5"], "size is 5"),
         (["--givens=3,9"], "givens are 3 to 9"),
+        (["--givens=14"], "givens: expected a least and a greatest number"),
         (["--subsample=21"], "subsample is 21, expected 1 to 20"),
         (["--num_aug=-1"], "num_aug is -1"),
         (["--format=csv", "--num_aug=2"], "num_aug: CSV"),
@@ -129,7 +129,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("argument", ["--givens=14", "--format=json", "--sise=4"])
+@pytest.mark.parametrize("argument", ["--givens=few", "--format=json", "--sise=4"])
 def test_bad_flags_end_with_code_2(tmp_path, argument):
     with pytest.raises(SystemExit, match="2"):
         build(f"--output={tmp_path / 'data'}", argument)
@@ -137,9 +137,9 @@ def test_bad_flags_end_with_code_2(tmp_path, argument):
 
 def test_mixed_sizes_are_refused(tmp_path, capsys):
     files = csv_files(tmp_path)
-    write_csv(tmp_path / "test.csv", generate(SudokuShape.of(4), 2, (8, 8), 0))
+    SUDOKU.write_csv(tmp_path / "test.csv", generate(SudokuShape.of(4), 2, (8, 8), 0))
     assert build(f"--output={tmp_path / 'data'}", *files) == 2
-    assert "test.csv: puzzles have 16 cells, those of" in one_line_error(capsys)
+    assert "test.csv: boards are 4×4, those of" in one_line_error(capsys)
 
 
 def test_only_our_own_data_is_overwritten(tmp_path, capsys):

@@ -9,27 +9,21 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import read_npy
 from hrm_jax.puzzles.maze.board import MazeShape
-from hrm_jax.puzzles.maze.build import (
-    MazeSource,
-    build_maze,
-    default_min_path,
-    load_mazes,
-    load_puzzles,
-)
-from hrm_jax.puzzles.maze.scores import score
+from hrm_jax.puzzles.maze.puzzle import MAZE, MazeData, default_min_path
+from hrm_jax.puzzles.maze.solver import optimal
 from hrm_jax.puzzles.maze.symmetry import apply_dihedral
 
-SMALL = MazeSource(size=6, num_train=12, num_test=5)
+SMALL = MazeData(size=6, num_train=12, num_test=5)
 
 
-def test_load_mazes_gives_tokens():
-    train, test = load_mazes(SMALL)
+def test_mazes_are_made_as_tokens():
+    train, test = MAZE.make(SMALL)
     assert (len(train), len(test)) == (12, 5)
     assert train.inputs.dtype == np.uint8
     assert (train.metadata.seq_len, train.metadata.vocab_size) == (36, 6)
     assert (train.metadata.pad_id, train.metadata.ignore_label_id) == (0, 0)
     assert train.labels.min() == 1  # nothing is ignored
-    assert score(train.labels, train.labels, train.inputs, MazeShape(6, 6)).optimal.all()
+    assert optimal(train.labels, train.inputs, MazeShape(6, 6))[1].all()
     assert train.ratings is not None
     assert train.ratings.min() > default_min_path(MazeShape(6, 6))
 
@@ -37,7 +31,7 @@ def test_load_mazes_gives_tokens():
 @pytest.mark.parametrize("num_aug", [0, 2, 7])
 def test_npy(tmp_path, num_aug):
     source = dataclasses.replace(SMALL, num_aug=num_aug)
-    identity = build_maze(tmp_path / "out", "npy", source)
+    identity = MAZE.build(tmp_path / "out", source, "npy")
     train, test = (read_npy(tmp_path / "out", split) for split in ("train", "test"))
     assert identity.counts == {
         "train_puzzles": 12, "train_examples": 12 * (1 + num_aug), "test_examples": 5,
@@ -46,7 +40,7 @@ def test_npy(tmp_path, num_aug):
     assert identity.sha256 == {"train": train.digest(), "test": test.digest()}
     stored = Identity.from_json((tmp_path / "out" / "identity.json").read_text())
     assert not stored.differences(identity)
-    originals = load_mazes(SMALL)[0]
+    originals = MAZE.make(SMALL)[0]
     assert train.group_indices.tolist() == list(range(0, len(train) + 1, 1 + num_aug))
     for row in range(12):
         group = slice(row * (1 + num_aug), (row + 1) * (1 + num_aug))
@@ -65,48 +59,48 @@ def test_npy(tmp_path, num_aug):
 
 
 def test_csv_and_back_with_subsample(tmp_path):
-    build_maze(tmp_path / "csv", "csv", SMALL)
+    MAZE.build(tmp_path / "csv", SMALL, "csv")
     files = {split: str(tmp_path / "csv" / f"{split}.csv") for split in ("train", "test")}
-    source = MazeSource(train_csv=files["train"], test_csv=files["test"])
-    for some, other in zip(load_puzzles(source), load_puzzles(SMALL), strict=True):
+    source = MazeData(train_csv=files["train"], test_csv=files["test"])
+    for some, other in zip(MAZE.puzzles(source), MAZE.puzzles(SMALL), strict=True):
         np.testing.assert_array_equal(some.questions, other.questions)
         np.testing.assert_array_equal(some.answers, other.answers)
         np.testing.assert_array_equal(some.ratings, other.ratings)
-    part, _ = load_puzzles(dataclasses.replace(source, subsample=4))
-    whole = {row.tobytes() for row in load_puzzles(source)[0].questions}
+    part, _ = MAZE.puzzles(dataclasses.replace(source, subsample=4))
+    whole = {row.tobytes() for row in MAZE.puzzles(source)[0].questions}
     assert len({row.tobytes() for row in part.questions} & whole) == 4
-    with pytest.raises(DataError, match=r"train\.csv, maze 1: its walls are those of .*train\.csv"):
-        load_puzzles(dataclasses.replace(source, test_csv=files["train"]))
+    with pytest.raises(DataError, match=r"train\.csv, puzzle 1: its walls are, .*train\.csv"):
+        MAZE.puzzles(dataclasses.replace(source, test_csv=files["train"]))
 
 
 def test_boards_that_are_not_square(tmp_path):
     source = dataclasses.replace(SMALL, size=4, width=7, num_aug=3)
-    train, _ = load_mazes(source)
+    train, _ = MAZE.make(source)
     assert train.inputs.shape == (48, 28)
-    build_maze(tmp_path / "csv", "csv", dataclasses.replace(source, num_aug=0))
+    MAZE.build(tmp_path / "csv", dataclasses.replace(source, num_aug=0), "csv")
     files = [str(tmp_path / "csv" / f"{split}.csv") for split in ("train", "test")]
-    read = MazeSource(size=4, width=7, train_csv=files[0], test_csv=files[1])
-    assert load_puzzles(read)[0].shape == MazeShape(4, 7)
+    read = MazeData(size=4, width=7, train_csv=files[0], test_csv=files[1])
+    assert MAZE.puzzles(read)[0].shape == MazeShape(4, 7)
     other = tmp_path / "other"
-    build_maze(other, "csv", SMALL)
+    MAZE.build(other, SMALL, "csv")
     with pytest.raises(DataError, match=r"train\.csv:2: question: 28 cells make no square"):
-        load_puzzles(dataclasses.replace(read, width=None))
+        MAZE.puzzles(dataclasses.replace(read, width=0))
 
 
 def test_the_same_seed_builds_the_same(tmp_path):
     source = dataclasses.replace(SMALL, num_aug=3)
-    first = build_maze(tmp_path / "out", "npy", source)
+    first = MAZE.build(tmp_path / "out", source, "npy")
     with pytest.raises(DataError, match="not empty"):
-        build_maze(tmp_path / "out", "npy", source)
-    assert build_maze(tmp_path / "out", "npy", source, overwrite=True) == first
-    other = build_maze(tmp_path / "new", "npy", dataclasses.replace(source, seed=1))
+        MAZE.build(tmp_path / "out", source, "npy")
+    assert MAZE.build(tmp_path / "out", source, "npy", overwrite=True) == first
+    other = MAZE.build(tmp_path / "new", dataclasses.replace(source, seed=1), "npy")
     assert other.sha256 != first.sha256
 
 
 @pytest.mark.parametrize(
     ("file_format", "change", "why"),
     [
-        ("tfds", {}, "format is 'tfds', expected one of npy, csv"),
+        ("json", {}, "format is 'json', expected one of npy, tfds, csv"),
         ("csv", {"num_aug": 1}, "num_aug: CSV holds the puzzles alone"),
         ("npy", {"num_aug": 8}, "num_aug is 8, expected 0 to 7"),
         ("npy", {"train_csv": "a.csv"}, "belong together"),
@@ -116,15 +110,15 @@ def test_the_same_seed_builds_the_same(tmp_path):
 )
 def test_bad_arguments_leave_no_folder(tmp_path, file_format, change, why):
     with pytest.raises(DataError, match=why):
-        build_maze(tmp_path / "out", file_format, dataclasses.replace(SMALL, **change))
+        MAZE.build(tmp_path / "out", dataclasses.replace(SMALL, **change), file_format)
     assert not list(tmp_path.iterdir())
 
 
 def test_splits_of_other_shapes_are_refused(tmp_path):
-    build_maze(tmp_path / "a", "csv", SMALL)
-    build_maze(tmp_path / "b", "csv", dataclasses.replace(SMALL, size=5))
-    source = MazeSource(
+    MAZE.build(tmp_path / "a", SMALL, "csv")
+    MAZE.build(tmp_path / "b", dataclasses.replace(SMALL, size=5), "csv")
+    source = MazeData(
         train_csv=str(tmp_path / "a" / "train.csv"), test_csv=str(tmp_path / "b" / "test.csv")
     )
-    with pytest.raises(DataError, match=r"test\.csv: mazes are 5×5, those of .*train\.csv 6×6"):
-        load_puzzles(source)
+    with pytest.raises(DataError, match=r"test\.csv: boards are 5×5, those of .*train\.csv 6×6"):
+        MAZE.puzzles(source)

@@ -1,5 +1,6 @@
 """CSV files of mazes: what is read, what is refused and how it is named."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -7,10 +8,9 @@ import pytest
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.maze.board import MazeShape, to_text
-from hrm_jax.puzzles.maze.csv import check_overlap, read_csv, write_csv
-from hrm_jax.puzzles.maze.generator import MazePuzzles, generate
-from hrm_jax.puzzles.maze.scores import score
-from hrm_jax.puzzles.maze.solver import shortest_path, solve_many
+from hrm_jax.puzzles.maze.generator import generate
+from hrm_jax.puzzles.maze.puzzle import MAZE, MazeData
+from hrm_jax.puzzles.maze.solver import optimal, solve_many
 from hrm_jax.puzzles.maze.symmetry import apply_dihedral
 
 QUESTION = "S   " + "# # " + "    " + "#G  "
@@ -29,22 +29,22 @@ def test_round_trip(tmp_path, name):
     shape = MazeShape(6, 8)
     mazes = generate(shape, 30, 5, 0)
     sources = [f"from, {row}" for row in range(30)]
-    mazes = MazePuzzles(
-        mazes.questions, mazes.answers, np.arange(30, dtype=np.int32), sources, shape=shape
-    )
-    write_csv(tmp_path / name, mazes)
-    again = read_csv(tmp_path / name, shape)
+    mazes = dataclasses.replace(mazes, ratings=np.arange(30, dtype=np.int32), sources=sources)
+    MAZE.write_csv(tmp_path / name, mazes)
+    again = MAZE.read_boards(tmp_path / name, shape)
     np.testing.assert_array_equal(again.questions, mazes.questions)
     np.testing.assert_array_equal(again.answers, mazes.answers)
     assert again.ratings.tolist() == list(range(30))
     assert again.sources == sources
     first = (tmp_path / name).read_bytes()
-    write_csv(tmp_path / name, again)
+    MAZE.write_csv(tmp_path / name, again)
     assert (tmp_path / name).read_bytes() == first
 
 
 def test_answer_and_rating_are_computed_and_blanks_kept(tmp_path):
-    mazes = read_csv(written(tmp_path, QUESTION, "   S" + " " * 11 + "G", header="question"))
+    mazes = MAZE.read_boards(
+        written(tmp_path, QUESTION, "   S" + " " * 11 + "G", header="question")
+    )
     assert mazes.shape == MazeShape(4, 4)
     assert [to_text(board) for board in mazes.answers] == [ANSWER, "   S   o   o   G"]
     assert mazes.ratings.tolist() == [4, 3]
@@ -80,46 +80,46 @@ def test_answer_and_rating_are_computed_and_blanks_kept(tmp_path):
 def test_bad_lines_are_refused_with_file_and_line(tmp_path, line, why):
     path = written(tmp_path, GOOD, "", GOOD, line, GOOD)
     with pytest.raises(DataError) as caught:
-        read_csv(path)
+        MAZE.read_boards(path)
     assert str(caught.value).startswith(f"{path}:5: {why}")
 
 
 def test_first_question_must_be_square_unless_the_shape_is_given(tmp_path):
     path = written(tmp_path, "S    G", header="question")
     with pytest.raises(DataError, match=r"mazes\.csv:2: question: 6 cells make no square maze"):
-        read_csv(path)
-    assert read_csv(path, MazeShape(2, 3)).ratings.tolist() == [3]
+        MAZE.read_boards(path)
+    assert MAZE.read_boards(path, MazeShape(2, 3)).ratings.tolist() == [3]
 
 
 def test_overlap_is_found_in_turned_walls_with_other_ends(tmp_path):
     train = generate(MazeShape(8, 8), 20, 5, 0)
     test = generate(MazeShape(8, 8), 10, 5, 1)
-    check_overlap(train, test)
+    MAZE.refuse_overlap(train, test, MazeData())
     test.questions[4] = apply_dihedral(5, train.questions[7])
     ends = np.flatnonzero(test.questions[4] >= 3)
     test.questions[4][ends] = test.questions[4][ends[::-1]]  # start and goal change places
     with pytest.raises(DataError) as caught:
-        check_overlap(train, test, train_name="a.csv", test_name="b.csv")
+        MAZE.refuse_overlap(train, test, MazeData(), "a.csv", "b.csv")
     assert str(caught.value) == (
-        "b.csv, maze 5: its walls are those of a.csv, maze 8, up to rotation and reflection; "
-        "1 of 10 test mazes are in training like this"
+        "b.csv, puzzle 5: its walls are, up to rotation and reflection, those of a.csv, puzzle 8; "
+        "1 of 10 test puzzles are in training like this"
     )
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_published_answers_are_reproduced(data, split):
-    mazes = read_csv(data / "maze" / f"{split}.csv.gz")
+    mazes = MAZE.read_boards(data / "maze" / f"{split}.csv.gz")
     assert mazes.shape == MazeShape(30, 30)
     answers, moves = solve_many(mazes.questions, mazes.shape)
     np.testing.assert_array_equal(answers, mazes.answers)
     np.testing.assert_array_equal(moves, mazes.ratings)
     assert moves.min() > 110
-    assert len(shortest_path(mazes.questions[0], mazes.shape)) == moves[0] + 1
-    assert score(mazes.answers, mazes.answers, mazes.questions, mazes.shape).optimal.all()
+    assert optimal(mazes.answers, mazes.questions, mazes.shape)[1].all()
     # Of the eight turns the order of directions fits the published answers in one only.
     turned, _ = solve_many(apply_dihedral(1, mazes.questions), mazes.shape)
     assert (turned != apply_dihedral(1, mazes.answers)).any()
 
 
 def test_shared_splits_do_not_overlap(data):
-    check_overlap(*(read_csv(data / "maze" / f"{split}.csv.gz") for split in ("train", "test")))
+    files = (data / "maze" / f"{split}.csv.gz" for split in ("train", "test"))
+    MAZE.refuse_overlap(*map(MAZE.read_boards, files), MazeData())

@@ -1,4 +1,4 @@
-"""Scores of maze answers: exact, a path, a shortest one."""
+"""Scores of maze answers: a path, a shortest one."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.maze.board import FREE, PATH, START, MazeShape, parse
 from hrm_jax.puzzles.maze.generator import generate
-from hrm_jax.puzzles.maze.scores import path_moves, score
+from hrm_jax.puzzles.maze.puzzle import MAZE
+from hrm_jax.puzzles.maze.solver import optimal, path_moves
 
 SHAPE = MazeShape(4, 4)
 QUESTION = "S   " + "# # " + "    " + "#G  "
@@ -14,7 +15,7 @@ ANSWER = "So  " + "#o# " + " o  " + "#G  "
 
 
 @pytest.mark.parametrize(
-    ("prediction", "valid", "optimal"),
+    ("prediction", "valid", "shortest"),
     [
         (ANSWER, True, True),
         ("Sooo" + "# #o" + " ooo" + "#G  ", True, False),  # the long way round
@@ -29,21 +30,14 @@ ANSWER = "So  " + "#o# " + " o  " + "#G  "
         (QUESTION, False, False),
     ],
 )
-def test_three_senses_of_right(prediction, valid, optimal):
-    result = score(parse(prediction)[None], parse(ANSWER)[None], parse(QUESTION)[None], SHAPE)
-    assert result.exact.tolist() == [prediction == ANSWER]
-    assert (result.valid.tolist(), result.optimal.tolist()) == ([valid], [optimal])
+def test_two_senses_of_right(prediction, valid, shortest):
+    found = optimal(parse(prediction)[None], parse(QUESTION)[None], SHAPE)
+    assert [verdict.tolist() for verdict in found] == [[valid], [shortest]]
 
 
-def test_another_shortest_path_is_optimal_but_not_exact():
-    question, label, other = map(parse, ("S       G", "S  o  ooG", "So  oo  G"))
-    result = score(other[None], label[None], question[None], MazeShape(3, 3))
-    assert result.valid[0]
-    assert result.optimal[0]
-    assert not result.exact[0]
-    padded = np.where(label == 2, 0, label)  # labels of 0 are not compared
-    result = score(label[None], padded[None], question[None], MazeShape(3, 3))
-    assert result.exact[0]
+def test_another_shortest_path_is_optimal():
+    question, other = map(parse, ("S       G", "So  oo  G"))
+    assert optimal(other[None], question[None], MazeShape(3, 3))[1].tolist() == [True]
 
 
 def test_a_ring_beside_the_path_does_not_count():
@@ -70,7 +64,7 @@ def test_paths_are_trees_without_branches(flips):
     for board in predictions:
         for cell in random.integers(0, shape.cells, flips):
             board[cell] = {FREE: PATH, PATH: FREE}.get(int(board[cell]), board[cell])
-    result = score(predictions, mazes.answers, mazes.questions, shape)
+    paths, shortest = optimal(predictions, mazes.questions, shape)
     for row, board in enumerate(predictions):
         marked = [divmod(int(cell), shape.width) for cell in np.flatnonzero(board >= START)]
         touching = {
@@ -90,16 +84,26 @@ def test_paths_are_trees_without_branches(flips):
             and all(degrees[cell] == 1 for cell in ends)
             and all(degrees[cell] == 2 for cell in marked if cell not in ends)
         )
-        assert result.valid[row] == valid
-        assert result.optimal[row] == (valid and len(marked) - 1 == mazes.ratings[row])
-        assert result.exact[row] == (board == mazes.answers[row]).all()
+        assert paths[row] == valid
+        assert shortest[row] == (valid and len(marked) - 1 == mazes.ratings[row])
 
 
 def test_wrong_shapes_are_refused():
     question, answer = parse(QUESTION)[None], parse(ANSWER)[None]
-    with pytest.raises(DataError, match=r"labels are \(1, 15\), predictions \(1, 16\)"):
-        score(answer, answer[:, 1:], question, SHAPE)
     with pytest.raises(DataError, match=r"expected both \[N, 20\]"):
-        score(answer, answer, question, MazeShape(4, 5))
+        optimal(answer, question, MazeShape(4, 5))
     with pytest.raises(DataError, match="row 0: there is no S"):
-        score(answer, answer, np.full_like(question, FREE), SHAPE)
+        optimal(answer, np.full_like(question, FREE), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Soooo####o     " + "     G    ", "What it marks is no path from S to G."),
+        ("Soooo####ooooooo    G    ", "A path of 12 moves, and none is shorter."),
+        ("Soooo####oooo oo o oG ooo", "A path of 16 moves; the shortest has 12."),
+    ],
+)
+def test_verdict_for_people(answer, said):
+    question = "S    #### " + " " * 10 + "G    "
+    assert MAZE.verdict(parse(question), parse(answer)) == said

@@ -8,7 +8,7 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.generator import generate
-from hrm_jax.puzzles.maze.scores import score
+from hrm_jax.puzzles.maze.solver import optimal
 from hrm_jax.puzzles.maze.symmetry import (
     apply_dihedral,
     augment,
@@ -56,9 +56,7 @@ def test_augment_draws_every_symmetry_and_the_same_for_both(shape):
     @jax.jit
     def augment_all(keys):
         return jax.vmap(
-            lambda key: augment(
-                key, jnp.asarray(board), jnp.asarray(board, jnp.uint8), shape.height, shape.width
-            )
+            lambda key: augment(key, jnp.asarray(board), jnp.asarray(board, jnp.uint8), shape)
         )(keys)
 
     inputs, labels = map(np.asarray, augment_all(keys))
@@ -69,7 +67,7 @@ def test_augment_draws_every_symmetry_and_the_same_for_both(shape):
     assert {tuple(row) for row in rows} == wanted
     mean = count / len(wanted)
     assert (abs(counts - mean) < 5 * np.sqrt(mean)).all()
-    again = augment(keys[5], board, board, shape.height, shape.width)[0]
+    again = augment(keys[5], board, board, shape)[0]
     np.testing.assert_array_equal(again, inputs[5])
 
 
@@ -79,7 +77,7 @@ def test_augmented_answers_stay_optimal():
     for number in symmetries(shape):
         inputs = apply_dihedral(number, mazes.questions)
         labels = apply_dihedral(number, mazes.answers)
-        assert score(labels, labels, inputs, shape).optimal.all()
+        assert optimal(labels, inputs, shape)[1].all()
 
 
 def test_bad_arguments_are_refused():
@@ -95,12 +93,11 @@ def test_bad_arguments_are_refused():
 def test_undo_is_the_inverse_of_augment_with_the_same_key(shape):
     boards = np.random.default_rng(0).integers(0, 6, (200, shape.cells), np.uint8)
     keys = jax.random.split(jax.random.key(1), len(boards))
-    sides = shape.height, shape.width
 
     @jax.jit
     def there_and_back(keys, boards):
-        there = jax.vmap(lambda key, x: augment(key, x, x, *sides)[1])(keys, boards)
-        return there, jax.vmap(lambda key, x: undo(key, x, *sides))(keys, there)
+        there = jax.vmap(lambda key, x: augment(key, x, x, shape)[1])(keys, boards)
+        return there, jax.vmap(lambda key, x: undo(key, x, shape))(keys, there)
 
     there, back = there_and_back(keys, boards)
     assert back.dtype == np.uint8

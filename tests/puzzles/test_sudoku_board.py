@@ -11,7 +11,6 @@ from hrm_jax.puzzles.sudoku.board import (
     from_tokens,
     is_solution,
     parse,
-    render,
     to_text,
     to_tokens,
 )
@@ -70,20 +69,6 @@ def test_tokens_are_digits_plus_one():
     assert tokens[:4].tolist() == [2, 1, 4, 5]
     np.testing.assert_array_equal(from_tokens(tokens), board)
     assert from_tokens(np.array([0, 1, 2], np.uint8)).tolist() == [0, 0, 1]
-
-
-def test_render_separates_boxes():
-    assert render(parse("1234" + "." * 12)).splitlines() == [
-        "1 2 | 3 4",
-        ". . | . .",
-        "----+----",
-        ". . | . .",
-        ". . | . .",
-    ]
-    lines = render(parse("." * 36)).splitlines()
-    assert lines[0] == ". . . | . . ."
-    assert [number for number, line in enumerate(lines) if "+" in line] == [2, 5]
-    assert len({len(line) for line in lines}) == 1
 
 
 def test_rules_over_leading_axes():

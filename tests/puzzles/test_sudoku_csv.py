@@ -1,6 +1,8 @@
 """CSV files of Sudokus: what is read, what is refused and how it is named."""
 
+import dataclasses
 import gzip
+import itertools
 import pathlib
 
 import numpy as np
@@ -15,9 +17,8 @@ from hrm_jax.puzzles.sudoku.board import (
     to_text,
     to_tokens,
 )
-from hrm_jax.puzzles.sudoku.convert import augmented_puzzle_set, to_puzzle_set
-from hrm_jax.puzzles.sudoku.csv import check_overlap, read_csv, write_csv
-from hrm_jax.puzzles.sudoku.generator import SudokuPuzzles, generate
+from hrm_jax.puzzles.sudoku.generator import generate
+from hrm_jax.puzzles.sudoku.puzzle import SUDOKU, SudokuData
 from hrm_jax.puzzles.sudoku.solver import solve_many
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 
@@ -37,23 +38,21 @@ def written(folder, *lines, header="source,question,answer,rating") -> pathlib.P
 def test_round_trip(tmp_path, name):
     puzzles = generate(SudokuShape.of(6), 30, (14, 20), 0)
     sources = [f"from, {row}" for row in range(30)]
-    puzzles = SudokuPuzzles(
-        puzzles.questions, puzzles.answers, np.arange(30, dtype=np.int32), sources
-    )
-    write_csv(tmp_path / name, puzzles)
-    again = read_csv(tmp_path / name)
+    puzzles = dataclasses.replace(puzzles, ratings=np.arange(30, dtype=np.int32), sources=sources)
+    SUDOKU.write_csv(tmp_path / name, puzzles)
+    again = SUDOKU.read_boards(tmp_path / name)
     np.testing.assert_array_equal(again.questions, puzzles.questions)
     np.testing.assert_array_equal(again.answers, puzzles.answers)
     assert again.ratings.tolist() == list(range(30))
     assert again.sources == sources
     first = (tmp_path / name).read_bytes()
-    write_csv(tmp_path / name, again)
+    SUDOKU.write_csv(tmp_path / name, again)
     assert (tmp_path / name).read_bytes() == first
 
 
 def test_answer_rating_and_source_are_optional(tmp_path):
     path = written(tmp_path, "1.34341221434321", "", "1034041021034320", header="question")
-    puzzles = read_csv(path)
+    puzzles = SUDOKU.read_boards(path)
     assert to_text(puzzles.answers[0]) == ANSWER
     _, solutions, guesses = solve_many(puzzles.questions, SHAPE)
     np.testing.assert_array_equal(puzzles.answers, solutions)
@@ -75,7 +74,7 @@ def test_answer_rating_and_source_are_optional(tmp_path):
         ("b,1.3..4.22...4.2.,1234341221434322,0", "csv:3: answer breaks the rules: digit 2"),
         (
             "b,4.............2.,1234341221434321,0",
-            "csv:3: answer does not fit the question: row 1, column 1 is 1, the question has 4",
+            "csv:3: answer does not fit the question: row 1, column 1 is '1', the question has '4'",
         ),
         ("b,1...............,1234341221434321,0", "csv:3: puzzle with more than one solution"),
         ("b,1.3..4.22...4.2.,1234341221434321,easy", "csv:3: rating is 'easy'"),
@@ -85,79 +84,69 @@ def test_answer_rating_and_source_are_optional(tmp_path):
 )
 def test_bad_lines_are_refused_by_number(tmp_path, line, message):
     with pytest.raises(DataError, match=message):
-        read_csv(written(tmp_path, GOOD, line, GOOD))
+        SUDOKU.read_boards(written(tmp_path, GOOD, line, GOOD))
 
 
 def test_unsolvable_puzzles_are_refused(tmp_path):
     path = written(tmp_path, "123....4........", header="question")
     with pytest.raises(DataError, match=r"csv:2: unsolvable puzzle"):
-        read_csv(path)
+        SUDOKU.read_boards(path)
 
 
 def test_line_numbers_count_empty_and_quoted_lines(tmp_path):
     path = written(tmp_path, "", '"two\nlines",1.3..4.22...4.2.,1234341221434321,0', "b,1,1,0")
     with pytest.raises(DataError, match="csv:5: question has 1 char"):
-        read_csv(path)
-
-
-def test_uniqueness_is_proved_unless_told_otherwise(tmp_path):
-    path = written(tmp_path, f"a,1...............,{ANSWER},0")
-    puzzles = read_csv(path, check_unique=False)
-    assert to_text(puzzles.answers[0]) == ANSWER
-    with pytest.raises(DataError, match="more than one solution"):
-        read_csv(path)
-    path = written(tmp_path, "1...............", header="question")
-    with pytest.raises(DataError, match="more than one solution"):  # there is no answer to trust
-        read_csv(path, check_unique=False)
+        SUDOKU.read_boards(path)
 
 
 def test_files_that_are_no_puzzles_are_refused(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
-        read_csv(tmp_path / "none.csv")
+        SUDOKU.read_boards(tmp_path / "none.csv")
     with pytest.raises(DataError, match=r"csv:1: header is 'puzzle,solution'"):
-        read_csv(written(tmp_path, header="puzzle,solution"))
+        SUDOKU.read_boards(written(tmp_path, header="puzzle,solution"))
     with pytest.raises(DataError, match=r"csv:1: header is 'question,question'"):
-        read_csv(written(tmp_path, header="question,question"))
+        SUDOKU.read_boards(written(tmp_path, header="question,question"))
     with pytest.raises(DataError, match="there are no puzzles"):
-        read_csv(written(tmp_path))
+        SUDOKU.read_boards(written(tmp_path))
     with pytest.raises(DataError, match=r"csv:2: question: .* 16, 36, 81 cells, not 5"):
-        read_csv(written(tmp_path, "12345", header="question"))
+        SUDOKU.read_boards(written(tmp_path, "12345", header="question"))
     path = tmp_path / "empty.csv"
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"csv:1: header is ''"):
-        read_csv(path)
+        SUDOKU.read_boards(path)
     path.write_bytes(b"question\n\xff\xfe\n")
     with pytest.raises(DataError, match="cannot be read"):
-        read_csv(path)
+        SUDOKU.read_boards(path)
     packed = tmp_path / "cut.csv.gz"
     packed.write_bytes(gzip.compress(("question\n" + "1" * 16).encode())[:-9])
     with pytest.raises(DataError, match="cannot be read"):
-        read_csv(packed)
+        SUDOKU.read_boards(packed)
     packed.write_bytes(b"question\n")
     with pytest.raises(DataError, match="cannot be read"):
-        read_csv(packed)
+        SUDOKU.read_boards(packed)
 
 
 def test_overlap_is_found_exactly_and_up_to_symmetry():
     shape = SudokuShape.of(9)
     train, test = generate(shape, 20, (30, 30), 0), generate(shape, 10, (30, 30), 1)
-    check_overlap(train, test, shape)
-    check_overlap(train, test, shape, up_to_symmetry=True)
+    exactly, up_to_symmetry = SudokuData(), SudokuData(check_symmetry=True)
+    SUDOKU.refuse_overlap(train, test, exactly)
+    SUDOKU.refuse_overlap(train, test, up_to_symmetry)
     answers = test.answers.copy()
     answers[4] = train.answers[7]
-    leak = SudokuPuzzles(test.questions, answers, test.ratings)
+    leak = dataclasses.replace(test, answers=answers)
     message = r"b\.csv, puzzle 5: its solution grid is that of a\.csv, puzzle 8; 1 of 10"
     with pytest.raises(DataError, match=message):
-        check_overlap(train, leak, shape, train_name="a.csv", test_name="b.csv")
+        SUDOKU.refuse_overlap(train, leak, exactly, "a.csv", "b.csv")
     answers[4] = answers[4] % 9 + 1  # relabelled
-    check_overlap(train, leak, shape)
-    with pytest.raises(DataError, match=r"test, puzzle 5: .* train, puzzle 8, up to symmetry"):
-        check_overlap(train, leak, shape, up_to_symmetry=True)
+    SUDOKU.refuse_overlap(train, leak, exactly)
+    with pytest.raises(DataError, match=r"test, puzzle 5: .*, up to symmetry, .* train, puzzle 8"):
+        SUDOKU.refuse_overlap(train, leak, up_to_symmetry)
 
 
 def test_puzzle_set_has_the_reference_s_tokens():
     puzzles = generate(SudokuShape.of(9), 5, (30, 30), 0)
-    data = to_puzzle_set(puzzles, SudokuShape.of(9))
+    data = SUDOKU.puzzle_set(puzzles)
     meta = data.metadata
     assert (meta.vocab_size, meta.pad_id, meta.ignore_label_id, meta.seq_len) == (11, 0, 0, 81)
     assert data.inputs.min() == 1
@@ -168,7 +157,7 @@ def test_puzzle_set_has_the_reference_s_tokens():
 def test_augmented_set_groups_each_puzzle_with_its_augmentations():
     shape = SudokuShape.of(9)
     puzzles = generate(shape, 4, (28, 28), 0)
-    data = augmented_puzzle_set(puzzles, shape, 6, seed=1)
+    data = SUDOKU.puzzle_set(puzzles, 6, seed=1)
     assert data.inputs.shape == (28, 81)
     assert data.group_indices.tolist() == [0, 7, 14, 21, 28]
     assert data.puzzle_indices.tolist() == list(range(29))
@@ -178,14 +167,10 @@ def test_augmented_set_groups_each_puzzle_with_its_augmentations():
     assert len(np.unique(grids, axis=0)) == 28
     forms = canonical(puzzles.answers, shape)
     np.testing.assert_array_equal(canonical(grids, shape), np.repeat(forms, 7, axis=0))
-    assert data.digest() == augmented_puzzle_set(puzzles, shape, 6, seed=1).digest()
-    assert data.digest() != augmented_puzzle_set(puzzles, shape, 6, seed=2).digest()
-    assert (
-        augmented_puzzle_set(puzzles, shape, 0, 0).digest()
-        == to_puzzle_set(puzzles, shape).digest()
-    )
+    assert data.digest() == SUDOKU.puzzle_set(puzzles, 6, seed=1).digest()
+    assert data.digest() != SUDOKU.puzzle_set(puzzles, 6, seed=2).digest()
     with pytest.raises(DataError, match="num_aug is -1"):
-        augmented_puzzle_set(puzzles, shape, -1, 0)
+        SUDOKU.puzzle_set(puzzles, -1, 0)
 
 
 needs_shared = pytest.mark.skipif(
@@ -195,17 +180,22 @@ needs_shared = pytest.mark.skipif(
 
 @needs_shared
 def test_reads_published_puzzles():
-    train, test = (read_csv(SHARED / "hardest" / f"{split}.csv") for split in ("train", "test"))
+    train, test = (
+        SUDOKU.read_boards(SHARED / "hardest" / f"{split}.csv") for split in ("train", "test")
+    )
     assert (len(train), len(test)) == (1000, 2000)
     assert train.ratings[0] == 63
     np.testing.assert_array_equal(
         train.questions[0],
         parse("..8...1..9...1..5..5...2..9.4.3.....5...7..937...6..1.....5.9....51.6.7.6....7..."),
     )
-    check_overlap(train, test, SudokuShape.of(9), up_to_symmetry=True)
+    SUDOKU.refuse_overlap(train, test, SudokuData(check_symmetry=True))
 
 
 @needs_shared
 @pytest.mark.slow
-def test_reads_the_whole_pool():
-    assert len(read_csv(SHARED / "pool_train.csv.gz")) == 122457
+def test_reads_many_puzzles_of_the_pool(tmp_path):
+    with gzip.open(SHARED / "pool_train.csv.gz", "rt") as file:
+        lines = list(itertools.islice(file, 20_001))
+    (tmp_path / "pool.csv").write_text("".join(lines))
+    assert len(SUDOKU.read_boards(tmp_path / "pool.csv")) == 20_000

@@ -10,14 +10,7 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
-from hrm_jax.puzzles.sudoku.symmetry import (
-    apply,
-    augment,
-    canonical,
-    inverse,
-    random_symmetry,
-    undo,
-)
+from hrm_jax.puzzles.sudoku.symmetry import augment, canonical, undo
 
 
 def many(shape, count, inputs, labels=None, seed=0):
@@ -121,8 +114,8 @@ def test_pads_blanks_and_ignored_labels_stay_what_they_are():
 
 
 def test_same_key_same_symmetry_with_and_without_jit():
-    shape = SudokuShape.of(9)
-    tokens = np.asarray(to_tokens(generate(shape, 1, (81, 81), 0).answers[0]))
+    shape = SudokuShape.of(4)
+    tokens = np.asarray(to_tokens(generate(shape, 1, (16, 16), 0).answers[0]))
     key = jax.random.key(3)
     plain, _ = augment(key, tokens, tokens, shape)
     jitted, _ = jax.jit(augment, static_argnums=3)(key, tokens, tokens, shape)
@@ -184,7 +177,7 @@ def test_canonical_refuses_what_is_no_grid():
         canonical(grids, shape)
 
 
-@pytest.mark.parametrize("size", [4, 6, 9])
+@pytest.mark.parametrize("size", [4, 6])
 def test_undo_is_the_inverse_of_augment_with_the_same_key(size):
     shape = SudokuShape.of(size)
     random = np.random.default_rng(size)
@@ -194,21 +187,11 @@ def test_undo_is_the_inverse_of_augment_with_the_same_key(size):
     @jax.jit
     def there_and_back(keys, boards):
         there = jax.vmap(lambda key, x: augment(key, x, x, shape)[1])(keys, boards)
-        return there, jax.vmap(lambda key, x: undo(key, x, shape))(keys, there)
+        undo_all = jax.vmap(lambda key, x: undo(key, x, shape))
+        return there, undo_all(keys, there), undo_all(keys[::-1], there)
 
-    there, back = there_and_back(keys, boards)
+    there, back, others = there_and_back(keys, boards)
     assert back.dtype == np.uint8
     assert (np.asarray(there) != boards).any(1).mean() > 0.99
     np.testing.assert_array_equal(back, boards)
-    others = jax.vmap(lambda key, x: undo(key, x, shape))(keys[::-1], there)
     assert (np.asarray(others) != boards).any(1).mean() > 0.99
-
-
-def test_inverses_of_symmetries_undo_them_from_both_sides():
-    shape = SudokuShape.of(6)
-    board = np.asarray(to_tokens(generate(shape, 1, (36, 36), 0).answers[0]))
-    for seed in range(20):
-        symmetry = random_symmetry(jax.random.key(seed), shape)
-        back = inverse(symmetry)
-        for first, second in ((symmetry, back), (back, symmetry)):
-            np.testing.assert_array_equal(apply(second, apply(first, board, shape), shape), board)

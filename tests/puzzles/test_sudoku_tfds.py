@@ -11,9 +11,9 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.npy_folder import PuzzleSet
 from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.convert import augmented_puzzle_set, to_puzzle_set
 from hrm_jax.puzzles.sudoku.generator import generate
-from hrm_jax.puzzles.sudoku.tfds_files import read_tfds, write_tfds
+from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
+from hrm_jax.puzzles.tfds_files import read_tfds, write_tfds
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +28,13 @@ def no_network(monkeypatch):
 def splits(size: int = 6) -> tuple[PuzzleSet, PuzzleSet]:
     shape = SudokuShape.of(size)
     train, test = (generate(shape, 12, (size * size // 2,) * 2, seed) for seed in (0, 1))
-    unrated = dataclasses.replace(to_puzzle_set(test, shape), ratings=None)
-    return augmented_puzzle_set(train, shape, 3, 0), unrated
+    unrated = dataclasses.replace(SUDOKU.puzzle_set(test), ratings=None)
+    return SUDOKU.puzzle_set(train, 3, 0), unrated
 
 
 def test_round_trip_keeps_everything(tmp_path):
     train, test = splits()
-    write_tfds(tmp_path, train, test)
+    write_tfds(tmp_path, "sudoku", train, test)
     for split, part in (("train", train), ("test", test)):
         again = read_tfds(tmp_path, split)
         assert again.digest() == part.digest()
@@ -57,12 +57,12 @@ def test_puzzles_of_several_examples_round_trip(tmp_path):
         group_indices=[0, 2, 3],
         num_puzzle_identifiers=3,
     )
-    write_tfds(tmp_path, train, test)
+    write_tfds(tmp_path, "sudoku", train, test)
     assert read_tfds(tmp_path, "train").digest() == train.digest()
 
 
 def test_prints_nothing(tmp_path, capfd):
-    write_tfds(tmp_path, *splits(4))
+    write_tfds(tmp_path, "sudoku", *splits(4))
     read_tfds(tmp_path, "train")
     assert capfd.readouterr().out == ""
 
@@ -71,9 +71,9 @@ def test_tensorflow_is_not_imported(tmp_path):
     code = f"""
 import sys
 from hrm_jax.data.npy_folder import PuzzleSet
-from hrm_jax.puzzles.sudoku.tfds_files import read_tfds, write_tfds
+from hrm_jax.puzzles.tfds_files import read_tfds, write_tfds
 part = PuzzleSet.simple([[1] * 16], [[2] * 16], 6, 0)
-write_tfds({str(tmp_path)!r}, part, part)
+write_tfds({str(tmp_path)!r}, "sudoku", part, part)
 assert len(read_tfds({str(tmp_path)!r}, "test")) == 1
 assert "tensorflow" not in sys.modules
 """
@@ -82,27 +82,29 @@ assert "tensorflow" not in sys.modules
 
 
 def test_what_is_there_is_not_written_over(tmp_path):
-    write_tfds(tmp_path, *splits(4))
+    write_tfds(tmp_path, "sudoku", *splits(4))
     with pytest.raises(DataError, match=r"sudoku/1\.0\.0: there is a data set already"):
-        write_tfds(tmp_path, *splits(4))
+        write_tfds(tmp_path, "sudoku", *splits(4))
 
 
 def test_unusable_sets_are_refused(tmp_path):
     train, test = splits(4)
     wide = dataclasses.replace(train, labels=train.labels.astype(np.int32))
     with pytest.raises(DataError, match="train: tokens do not fit 8 bits"):
-        write_tfds(tmp_path, wide, test)
+        write_tfds(tmp_path, "sudoku", wide, test)
     with pytest.raises(DataError, match="train has 16 cells, test 36"):
-        write_tfds(tmp_path, train, splits(6)[1])
+        write_tfds(tmp_path, "sudoku", train, splits(6)[1])
     with pytest.raises(DataError, match="test: inputs, row 0"):
-        write_tfds(tmp_path, train, dataclasses.replace(test, inputs=test.inputs + np.uint8(9)))
+        write_tfds(
+            tmp_path, "sudoku", train, dataclasses.replace(test, inputs=test.inputs + np.uint8(9))
+        )
     assert not list(tmp_path.rglob("*.array_record*"))
 
 
 def test_unreadable_sets_are_refused(tmp_path):
     with pytest.raises(DataError, match="no readable TFDS data set"):
         read_tfds(tmp_path, "train")
-    write_tfds(tmp_path, *splits(4))
+    write_tfds(tmp_path, "sudoku", *splits(4))
     with pytest.raises(DataError, match="no split 'valid'"):
         read_tfds(tmp_path, "valid")
     (path,) = tmp_path.rglob("*train*.array_record*")
@@ -112,9 +114,9 @@ def test_unreadable_sets_are_refused(tmp_path):
 
 
 def test_exchanged_examples_are_noticed(tmp_path):
-    write_tfds(tmp_path / "a", *splits(4))
+    write_tfds(tmp_path / "a", "sudoku", *splits(4))
     train, test = splits(4)
-    write_tfds(tmp_path / "b", dataclasses.replace(train, inputs=train.labels), test)
+    write_tfds(tmp_path / "b", "sudoku", dataclasses.replace(train, inputs=train.labels), test)
     (a,), (b,) = ((tmp_path / name).rglob("*train*.array_record*") for name in "ab")
     b.write_bytes(a.read_bytes())
     with pytest.raises(DataError, match="not those that were written"):

@@ -24,6 +24,7 @@ from hrm_jax.data.text.tokenizers import ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 from hrm_jax.server import http as server_http
+from hrm_jax.server.options import Options
 from hrm_jax.server.process import Server, bind
 
 openai = pytest.importorskip("openai", reason="openai is not installed")
@@ -80,7 +81,7 @@ def serving(decoder):
         key = options.get("api_key")
         served = dataclasses.replace(decoder, chat_template=chat_template)
         with bind(port=0, api_key=key) as listener:
-            server = Server(served, listener, log_level="warning", **options)
+            server = Server(served, listener, Options(**options), "warning")
             result = []
             thread = threading.Thread(target=lambda: result.append(server.run()), daemon=True)
             thread.start()

@@ -15,7 +15,7 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models.act import Solved
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.puzzles.arc.build import ArcSource, read_arc
+from hrm_jax.puzzles.arc.puzzle import ARC
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.synthetic import generate_tasks
 from hrm_jax.puzzles.arc.tokens import decode, encode
@@ -185,7 +185,7 @@ def test_fewer_augmentations_are_evaluated(config, answering):
     some = task.evaluated()
     assert (len(task.test), len(some)) == (SHOWN, 6)
     some.validate("some")
-    names = task.load(task.config.data, None)[1].questions  # those of all, made anew
+    names = ARC.load(task.config.data).test.questions  # those of all, made anew
     rows = np.flatnonzero(names.augmentation < 2)
     np.testing.assert_array_equal(some.inputs, task.test.inputs[rows])
     np.testing.assert_array_equal(some.example_identifiers(), task.test.example_identifiers()[rows])
@@ -202,12 +202,11 @@ def test_a_part_of_the_answers_is_scored_by_itself(task):
     """Of --limit: four examples are all of the first test input and one of the second."""
     test = task.test
     q_halt = np.zeros(4)
-    figures = task.tally(test, Solved(test.labels[:4], None, q_halt, None, None))
-    assert figures["eval/pass_at_1"] == 1
+    figures = ARC.tally(test, [(test.labels[:4], q_halt)])
+    assert figures["pass_at_1"] == 1
     assert not any("copy" in name or "colour" in name for name in figures)
     wrong = np.concatenate([test.inputs[:3], test.labels[3:4]])
-    figures = task.tally(test, Solved(wrong, None, q_halt, None, None))
-    assert figures["eval/pass_at_1"] == 0.5
+    assert ARC.tally(test, [(wrong, q_halt)])["pass_at_1"] == 0.5
 
 
 @pytest.fixture
@@ -248,7 +247,7 @@ def test_a_run_goes_on_with_the_data_it_was_begun_with(config, start, tmp_path):
     again = start(config(eval_aug=1), tmp_path / "run")
     assert (again.step, again.task.identity) == (2, identity)
     assert {path: path.stat().st_mtime_ns for path in built.rglob("*.npy")} == files
-    assert read_arc(built).identifiers[1] == "recolour-00000"
+    assert ARC.read_both(built)[1].identifiers[1] == "recolour-00000"
     with pytest.raises(WorkdirError, match=r"config\.data\.num_aug: 2 in the workdir, 1 now"):
         start(config(eval_aug=1, data={**DATA, "num_aug": 1}), tmp_path / "run")
     other = tasks.build(tasks.parse(config(data={"path": str(built)})))
@@ -256,17 +255,13 @@ def test_a_run_goes_on_with_the_data_it_was_begun_with(config, start, tmp_path):
 
 
 def test_fields_of_the_data(files):
-    kind = tasks.parse({"task": "arc", "data": {"training": "a, b", "evaluation": "c"}}).data
-    assert kind.source() == ArcSource(training=("a", "b"), evaluation="c")
-    kind = tasks.parse({"task": "arc", "data": {"test_aug": 0, "families": "keep"}}).data
-    assert kind.source() == ArcSource(test_aug=0, families=("keep",))
     for data, message in (
         ({"path": "x", "evaluation": "y"}, r"data\.path and data\.training/evaluation"),
         ({"test_aug": -2}, r"data\.test_aug: expected -1 or more"),
     ):
         with pytest.raises(ConfigError, match=message):
             tasks.parse({"task": "arc", "data": data})
-    with pytest.raises(ConfigError, match=r"config\.eval_aug: expected -1 or more"):
+    with pytest.raises(ConfigError, match=r"config\.eval_aug: expected at least -1"):
         tasks.parse({"task": "arc", "eval_aug": -2})
     for data, message in (
         ({"families": "keeps"}, r"\['keeps'\] unknown"),
@@ -279,8 +274,8 @@ def test_fields_of_the_data(files):
 
 def test_a_grid_is_solved_as_text(task, state, monkeypatch):
     test = task.test
-    model = PuzzleModel(task.config.model, state.variables())
-    assert model.puzzle == "arc"
+    model = PuzzleModel(task.config.model, task.weights(state))
+    assert model.puzzle is ARC
     solved = Solved(test.labels, np.full(SHOWN, 2), np.zeros(SHOWN), test.labels[:, None], 1)
     monkeypatch.setattr(puzzle_model, "solve_puzzles", lambda *_, **__: solved)
     solutions = model.solve(test.inputs, puzzle_identifiers=test.example_identifiers(), trace=True)

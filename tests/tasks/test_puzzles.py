@@ -12,8 +12,7 @@ from hrm_jax import tasks
 from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.puzzles.maze.board import to_text
-from hrm_jax.puzzles.maze.scores import score
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 
@@ -84,10 +83,10 @@ def test_true_answers_get_full_marks():
     for name in ("maze", "domino"):
         task = tasks.build(_tiny(name, "hrm"))
         labels = task.test.labels
-        verdicts = task.scores(task.test.inputs, labels, labels)
+        verdicts = task.puzzle.score(task.test.inputs, labels, labels)
         assert verdicts
         assert all(verdict.all() for verdict in verdicts.values())
-        wrong = task.scores(task.test.inputs, labels, np.zeros_like(labels))
+        wrong = task.puzzle.score(task.test.inputs, labels, np.zeros_like(labels))
         assert not any(verdict.any() for verdict in wrong.values())
 
 
@@ -98,22 +97,17 @@ def test_augmented_examples_are_still_right(name):
     inputs, labels = jax.vmap(task.augment)(keys, task.train.inputs, task.train.labels)
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     assert (inputs != task.train.inputs).any()
-    assert all(v.all() for v in task.scores(inputs, labels, labels).values())
+    assert all(v.all() for v in task.puzzle.score(inputs, labels, labels).values())
 
 
 def test_a_maze_is_solved_as_text():
     task = tasks.build(_tiny("maze", "hrm"))
-    variables = task.init(jax.random.key(0)).variables()
+    variables = task.weights(task.init(jax.random.key(0)))
     model = PuzzleModel(task.config.model, variables)
-    assert model.puzzle == "maze"
-    solution = model.solve(to_text(task.test.inputs[0]), trace=True, max_steps=2)
+    maze = PUZZLES["maze"]
+    assert model.puzzle is maze
+    question = task.test.inputs[:1]
+    solution = model.solve(maze.to_text(question[0]), trace=True, max_steps=2)
     assert len(solution.text) == 25
     assert len(solution.trace_text) == solution.steps
-    valid = score(solution.tokens[None], task.test.labels[:1], task.test.inputs[:1], _square())
-    assert solution.valid == valid.valid[0]
-
-
-def _square():
-    from hrm_jax.puzzles.maze.board import MazeShape
-
-    return MazeShape(5, 5)
+    assert solution.valid == maze.valid(question, solution.tokens[None])[0]

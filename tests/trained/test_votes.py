@@ -14,8 +14,11 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.models import recurrent
 from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.puzzles import PUZZLES
+from hrm_jax.puzzles.base import Puzzle, PuzzleData
 from hrm_jax.puzzles.domino.encoding import decode, encode_move
 from hrm_jax.puzzles.domino.game import best_move
+from hrm_jax.puzzles.domino.generator import DominoData
 from hrm_jax.puzzles.domino.generator import generate as generate_positions
 from hrm_jax.puzzles.maze import solver as maze_solver
 from hrm_jax.puzzles.maze.board import MazeShape
@@ -23,15 +26,11 @@ from hrm_jax.puzzles.maze.generator import generate as generate_mazes
 from hrm_jax.puzzles.sudoku import solver as sudoku_solver
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate as generate_sudokus
-from hrm_jax.tasks.puzzles.arc import ArcTask
-from hrm_jax.tasks.puzzles.domino import DominoTask
-from hrm_jax.tasks.puzzles.evaluation import answers_compared, evaluate_puzzles, solve_puzzles
-from hrm_jax.tasks.puzzles.maze import MazeTask
+from hrm_jax.tasks.puzzles.evaluation import answers_compared, solve_puzzles
 from hrm_jax.tasks.puzzles.model import PuzzleModel
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
 from hrm_jax.tasks.puzzles.votes import cast, elect, obeying
 from hrm_jax.trained.evaluate import evaluate
-from hrm_jax.trained.votes import load_last, voted_figures
+from hrm_jax.trained.votes import cast_all, load_last, voted_figures
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 
@@ -54,7 +53,7 @@ def _solved(predictions, q_halt=None, steps=None):
 
 @functools.cache
 def _puzzles(name):
-    """Inputs, labels, and a solver that is always right, of one kind."""
+    """Inputs, labels, and a solver that is always right, of one puzzle."""
     if name == "sudoku":
         shape = SudokuShape.of(6)
         found = generate_sudokus(shape, 12, (16, 20), 0)
@@ -63,25 +62,30 @@ def _puzzles(name):
         def answers(tokens):
             return to_tokens(sudoku_solver.solve_many(from_tokens(tokens), shape, 1)[1])
 
-        return SudokuTask, inputs, labels, answers
+        return PUZZLES[name], inputs, labels, answers
     if name == "maze":
         shape = MazeShape(7, 7)
         found = generate_mazes(shape, 12, 6, 0)
         inputs, labels = found.questions, found.answers
-        return MazeTask, inputs, labels, lambda tokens: maze_solver.solve_many(tokens, shape)[0]
+        return (
+            PUZZLES[name],
+            inputs,
+            labels,
+            lambda tokens: maze_solver.solve_many(tokens, shape)[0],
+        )
 
     def moves(tokens):
         rows = np.stack([encode_move(best_move(decode(row))) for row in tokens])
         rows[:, 3:] = tokens[:, 3:] % 7  # these are no part of the answer
         return rows
 
-    found = generate_positions(12, seed=0)
-    return DominoTask, found.inputs, found.labels, moves
+    found = generate_positions(DominoData(), 12)
+    return PUZZLES[name], found.inputs, found.labels, moves
 
 
 @pytest.mark.parametrize("name", ["sudoku", "maze", "domino"])
 def test_who_is_always_right_is_right_under_every_symmetry(name):
-    kind, inputs, labels, answers = _puzzles(name)
+    puzzle, inputs, labels, answers = _puzzles(name)
     asked = []
 
     def solve(tokens):
@@ -89,52 +93,52 @@ def test_who_is_always_right_is_right_under_every_symmetry(name):
         solved = _solved(answers(tokens))
         return solved.replace(trace=np.stack([tokens, solved.predictions], axis=1))
 
-    ballots = cast(kind, solve, inputs, 6, KEY)
+    ballots = cast(puzzle, solve, inputs, 6, KEY)
     assert len(ballots) == len(asked) == 6
     np.testing.assert_array_equal(asked[0], inputs)
     assert all((x != inputs).any(1).mean() > 0.5 for x in asked[1:])
     assert len({x.tobytes() for x in asked}) == 6
-    length = kind.answer_length
+    length = puzzle.answer_length
     for ballot in ballots:
         if name == "maze":  # of several shortest paths, which one is found turns with the board
-            assert kind.scores(inputs, labels, ballot.predictions)["optimal"].all()
+            assert puzzle.score(inputs, labels, ballot.predictions)["optimal"].all()
         else:
             right = ballot.predictions[:, :length] == labels[:, :length]
             assert right.all()
         if name != "domino":
             np.testing.assert_array_equal(ballot.trace[:, 0], inputs)
         np.testing.assert_array_equal(ballot.trace[:, 1], ballot.predictions)
-    assert obeying(kind, inputs, ballots).all()
+    assert obeying(puzzle, inputs, ballots).all()
     elected = elect(ballots, None, length)
     assert (elected.votes == 6).all() or name == "maze"
     # A puzzle's symmetries do not depend on its company, and a plain answer is not sought again.
-    few = cast(kind, solve, inputs[:2], 3, KEY, plain=ballots[0])
+    few = cast(puzzle, solve, inputs[:2], 3, KEY, plain=ballots[0])
     assert few[0] is ballots[0]
     np.testing.assert_array_equal(asked[-1], asked[2][:2])
-    other = cast(kind, solve, inputs, 2, jax.random.key(1))
+    other = cast(puzzle, solve, inputs, 2, jax.random.key(1))
     assert (asked[-1] != asked[1]).any()
     assert len(other) == 2
 
 
 @pytest.mark.parametrize("name", ["sudoku", "maze", "domino"])
 def test_obeying_the_rules_needs_no_label(name):
-    kind, inputs, labels, _ = _puzzles(name)
-    assert kind.obeys(inputs, labels).all()
-    assert not kind.obeys(inputs, np.roll(labels, 1, axis=0)).any() or name == "domino"
-    assert not kind.obeys(inputs, np.zeros_like(labels)).any()
+    puzzle, inputs, labels, _ = _puzzles(name)
+    assert puzzle.obeys(inputs, labels).all()
+    assert not puzzle.obeys(inputs, np.roll(labels, 1, axis=0)).any() or name == "domino"
+    assert not puzzle.obeys(inputs, np.zeros_like(labels)).any()
     if name == "sudoku":  # a right board of which a given was changed
         swapped = np.where(labels == 2, 3, np.where(labels == 3, 2, labels))
-        assert not kind.obeys(inputs, swapped).any()
-        assert not kind.obeys(inputs, inputs).any()
+        assert not puzzle.obeys(inputs, swapped).any()
+        assert not puzzle.obeys(inputs, inputs).any()
     if name == "domino":
-        assert (kind.obeys(inputs, np.roll(labels, 1, axis=0))).mean() < 0.5
+        assert (puzzle.obeys(inputs, np.roll(labels, 1, axis=0))).mean() < 0.5
 
 
 def test_arc_is_refused():
     with pytest.raises(DataError, match=r"votes: .*ARC's evaluation votes over its augmentations"):
-        cast(ArcTask, lambda tokens: _solved(tokens), np.zeros((1, 9), np.uint8), 2, KEY)
+        cast(PUZZLES["arc"], lambda tokens: _solved(tokens), np.zeros((1, 9), np.uint8), 2, KEY)
     with pytest.raises(DataError, match=r"verify: .*cannot be checked"):
-        obeying(ArcTask, np.zeros((1, 9), np.uint8), [_solved(np.zeros((1, 9)))])
+        obeying(PUZZLES["arc"], np.zeros((1, 9), np.uint8), [_solved(np.zeros((1, 9)))])
 
 
 # --- election -------------------------------------------------------------------------------------
@@ -237,17 +241,18 @@ def _four_puzzles():
     return PuzzleSet.simple(questions, np.repeat(solution[None], 4, axis=0), 6, 0)
 
 
+def _voted(models, puzzles, *, votes=1, verify=False, limit=None):
+    """Figures of a vote, and the answers to the puzzles as they are."""
+    model, identifiers = models[0], puzzles.example_identifiers()[:limit]
+    plain = solve_puzzles(model.config, model.variables, puzzles.inputs[:limit], identifiers)
+    ballots = cast_all(models, puzzles, plain, votes=votes, max_steps=3)
+    return voted_figures(model.puzzle, puzzles, ballots, verify=verify), plain
+
+
 def test_figures_of_a_vote():
     model, puzzles = _always_ones(), _four_puzzles()
-    kept = []
-    plain = evaluate_puzzles(
-        model.config,
-        model.variables,
-        puzzles,
-        tally=lambda puzzles, solved: kept.append(solved) or {},
-    )
-    assert plain["eval/exact_accuracy"] == 0.25
-    figures = voted_figures([model], puzzles, kept[0], votes=16, verify=True, max_steps=3)
+    figures, plain = _voted([model], puzzles, votes=16, verify=True)
+    assert answers_compared(puzzles, plain.predictions)["exact_accuracy"] == 0.25
     assert figures["verified/exact_accuracy"] == 1.0  # some symmetry makes each digit a 1
     assert figures["verified/accuracy"] == figures["verified/blank_accuracy"] == 1.0
     assert figures["voted/exact_accuracy"] < 1.0
@@ -256,20 +261,14 @@ def test_figures_of_a_vote():
     np.testing.assert_allclose(figures["voted/blank_accuracy"], 1 - wrong)
     assert figures["voted/votes"] == figures["voted/steps"] == 16  # it stops after one step
     assert 0 < figures["verified/agreement"] < figures["voted/agreement"] < 1
-    first = voted_figures([model], puzzles, kept[0], verify=True)
+    first, _ = _voted([model], puzzles, verify=True)
     assert first["verified/exact_accuracy"] == 0.25
     assert "voted/exact_accuracy" not in first  # one vote is no vote
-    twice = voted_figures([model, model], puzzles, kept[0], votes=1)
+    twice, _ = _voted([model, model], puzzles)
     assert twice["voted/votes"] == 2
     assert twice["voted/agreement"] == 1
-
-
-def test_figures_of_the_first_puzzles_only():
-    model, puzzles = _always_ones(), _four_puzzles()
-    identifiers = puzzles.example_identifiers()[:2]
-    plain = solve_puzzles(model.config, model.variables, puzzles.inputs[:2], identifiers)
-    figures = voted_figures([model], puzzles, plain, votes=2)
-    assert figures["voted/exact_accuracy"] in (0.0, 0.5, 1.0)
+    few, _ = _voted([model], puzzles, votes=2, limit=2)  # the first puzzles only
+    assert few["voted/exact_accuracy"] in (0.0, 0.5, 1.0)
 
 
 def test_puzzles_without_labels_have_no_part_in_the_accuracies():
@@ -277,9 +276,14 @@ def test_puzzles_without_labels_have_no_part_in_the_accuracies():
     labels = puzzles.labels.copy()
     labels[1] = 0
     some = PuzzleSet.simple(puzzles.inputs, labels, 6, 0)
-    scores = {"first": np.array([True, False, False, False])}
+
+    class Scored(Puzzle):
+        def score(self, inputs, labels, predictions):
+            return {"first": np.array([True, False, False, False])}
+
+    scored = Scored(name="scored", about="", data=PuzzleData, painter=None)
     for predictions, right in ((puzzles.labels, 1.0), (puzzles.inputs, 0.0)):
-        figures = answers_compared(some, predictions, lambda *_: scores)
+        figures = answers_compared(some, predictions, scored)
         assert figures == {
             "first": 0.25,
             "exact_accuracy": right,

@@ -12,15 +12,15 @@ import pytest
 
 from hrm_jax import tasks
 from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.csv import write_csv
 from hrm_jax.puzzles.sudoku.generator import generate_split
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
+from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
+from hrm_jax.tasks.puzzles.task import PuzzleTask
 from hrm_jax.trained.load import load
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 
 
-def _task(config, workdir, kind=SudokuTask):
+def _task(config, workdir, kind=PuzzleTask):
     return kind(tasks.parse(config), workdir / "data")
 
 
@@ -53,7 +53,7 @@ def test_a_finished_run_is_not_trained_again(workdir, tiny, start, assert_same_s
 def test_a_signal_saves_and_the_run_goes_on(
     number, straight, tmp_path, tiny, start, assert_same_state, figures
 ):
-    class Signalled(SudokuTask):
+    class Signalled(PuzzleTask):
         def evaluate(self, state):
             os.kill(os.getpid(), number)
             return super().evaluate(state)
@@ -203,7 +203,7 @@ def test_changed_csv_files_are_refused(tmp_path, tiny, start):
     shape = SudokuShape.of(4)
     train, test = generate_split(shape, 16, 8, (6, 10), 0)
     for name, puzzles in (("train", train), ("test", test)):
-        write_csv(tmp_path / f"{name}.csv", puzzles)
+        SUDOKU.write_csv(tmp_path / f"{name}.csv", puzzles)
     config = tiny(data__train_csv=str(tmp_path / "train.csv"))
     config["data"]["test_csv"] = str(tmp_path / "test.csv")
     start(config, tmp_path / "run")
@@ -212,7 +212,7 @@ def test_changed_csv_files_are_refused(tmp_path, tiny, start):
     config["data"]["train_csv"] = str(moved)
     assert start({**config, "steps": 5}, tmp_path / "run").step == 5  # the same puzzles elsewhere
 
-    write_csv(moved, train.take(range(15)))
+    SUDOKU.write_csv(moved, train.take(range(15)))
     with pytest.raises(WorkdirError, match=r"data counts.train_examples: 16 != 15") as error:
         start({**config, "steps": 6}, tmp_path / "run")
     assert "sha256.train" in str(error.value)

@@ -5,25 +5,18 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
 
 from hrm_jax.data.npy_folder import PuzzleSet, write_npy
+from hrm_jax.puzzles.drawing.grid import GridPainter
+from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import SudokuShape, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.viz.page import Steps, render_page, write_page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = sync_api.expect
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not pathlib.Path(CHROMIUM).exists(), reason="there is no /usr/bin/chromium"),
-]
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking"]  # fmt: skip
+pytestmark = pytest.mark.slow
 GIVENS = {4: (6, 8), 6: (14, 20), 9: (30, 40)}
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
@@ -65,7 +58,8 @@ def _sudoku(size, count, rng):
     )
 
 
-def _maze(rng):
+def _maze():
+    rng = np.random.default_rng(4)
     grid = np.where(rng.random((4, 30, 30)) < 0.35, 1, 2)
     grid[:, 0, 0], grid[:, -1, -1] = 3, 4
     answer = grid.copy()
@@ -74,7 +68,8 @@ def _maze(rng):
     return PuzzleSet.simple(question.reshape(4, -1), answer.reshape(4, -1), 6, 0)
 
 
-def _arc(rng):
+def _arc():
+    rng = np.random.default_rng(4)
     inputs, labels = np.zeros((2, 4, 30, 30), int)
     for row, (height, width) in enumerate([(10, 12), (6, 6), (3, 9), (20, 20)]):
         colours = rng.integers(0, 10, (height, width)) * (rng.random((height, width)) < 0.5)
@@ -104,38 +99,20 @@ def _domino():
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(open_window):
     """Opens files in windows of their own; any error in the console or request fails the test."""
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=CHROMIUM,
-            args=ARGUMENTS,
-            viewport=DESKTOP,
-        )
 
-        @contextlib.contextmanager
-        def window(path, size=DESKTOP, scheme="light", refused=False):
-            page = context.new_page()
-            requests, messages = [], []
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: messages.append(message.text))
-            page.on("pageerror", lambda error: messages.append(str(error)))
-            page.set_default_timeout(8000)
-            page.set_viewport_size(size)
-            page.emulate_media(color_scheme=scheme)
-            page.goto(path.as_uri())
-            page.wait_for_selector("body[data-ready]")
+    @contextlib.contextmanager
+    def window(path, size=DESKTOP, scheme="light", refused=False):
+        with open_window(path.as_uri(), size, scheme) as (page, requests, messages):
             yield page
             assert set(requests) == {path.as_uri()}
             if refused:
                 assert all("Content Security Policy" in message for message in messages)
             else:
                 assert messages == []
-            page.close()
 
-        yield window
-        context.close()
+    return window
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +176,7 @@ def test_it_opens_and_steps(browser, sudoku):
         assert page.locator("#model .changed").count() == 0
 
 
-def test_it_plays(browser, sudoku):
+def test_it_plays(browser, sudoku, expect):
     with browser(sudoku[0]) as page:
         page.keyboard.press("Home")
         page.keyboard.press("Space")
@@ -207,8 +184,9 @@ def test_it_plays(browser, sudoku):
         expect(page.locator("#where")).to_have_text("Step 3 of 8")
         page.keyboard.press("Space")
         assert _text(page, "#play") == "Play"
+        page.locator("#bars .bar").nth(5).click()
         page.click("#play")
-        expect(page.locator("#where")).to_have_text("Step 8 of 8", timeout=15000)
+        expect(page.locator("#where")).to_have_text("Step 8 of 8")
         expect(page.locator("#play")).to_have_text("Play")
 
 
@@ -266,8 +244,8 @@ def test_filters(browser, sudoku):
         assert page.locator("#view").is_visible()
 
 
-def test_a_folder_is_opened(browser, sudoku, tmp_path, rng):
-    four, arc = _sudoku(4, 6, rng), _arc(rng)
+def test_a_folder_is_opened(browser, sudoku, tmp_path, rng, expect):
+    four, arc = _sudoku(4, 6, rng), _arc()
     four = dataclasses.replace(  # as other programs write it: int64
         four, inputs=four.inputs.astype(np.int64), labels=four.labels.astype(np.int32)
     )
@@ -314,7 +292,7 @@ def _drop(page, paths):
     )
 
 
-def test_a_dropped_folder_is_opened(browser, sudoku, tmp_path, rng):
+def test_a_dropped_folder_is_opened(browser, sudoku, tmp_path, rng, expect):
     """Dragged in by the browser itself, which makes folders harder to read than files."""
     write_npy(tmp_path / "dragged", "train", _sudoku(4, 3, rng))
     write_npy(tmp_path / "dragged", "test", _sudoku(9, 3, rng))
@@ -342,69 +320,58 @@ def _cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
 
-def _metadata(**fields):
-    def change(path):
-        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+def _text_of(text):
+    return lambda path: path.write_text(text)
 
-    return change
+
+def _metadata(**fields):
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def _array(array):
+    return lambda path: np.save(path, array, allow_pickle=True)
 
 
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
-        (
-            "all__inputs.npy",
-            _cut,
-            "bad/test/all__inputs.npy: cut off: 76 bytes of data, expected 96",
-        ),
-        ("all__labels.npy", lambda p: p.write_text("x" * 200), "all__labels.npy: not a .npy file"),
+        ("all__inputs.npy", _cut, "all__inputs.npy: cut off: 76 bytes of data, expected 96"),
+        ("all__labels.npy", _text_of("x" * 200), "all__labels.npy: not a .npy file"),
         ("all__labels.npy", pathlib.Path.unlink, "all__labels.npy: missing; bad/test/dataset.json"),
         (
             "all__inputs.npy",
-            lambda p: np.save(p, np.ones((6, 16), np.float32)),
+            _array(np.ones((6, 16), np.float32)),
             "all__inputs.npy: its dtype is <f4, expected int8, uint8, int32 or int64",
         ),
+        ("all__inputs.npy", _array(np.ones((6, 16), ">i4")), "its dtype is >i4"),
         (
             "all__inputs.npy",
-            lambda p: np.save(p, np.ones((6, 16), ">i4")),
-            "its dtype is >i4",
-        ),
-        (
-            "all__inputs.npy",
-            lambda p: np.save(p, np.asfortranarray(np.ones((6, 16), np.uint8))),
+            _array(np.asfortranarray(np.ones((6, 16), np.uint8))),
             "it is in Fortran order, expected C order",
         ),
         (
             "all__inputs.npy",
-            lambda p: np.save(p, np.ones((6, 25), np.uint8)),
+            _array(np.ones((6, 25), np.uint8)),
             "its shape is (6, 25), expected (any number, 16)",
         ),
         (
             "all__labels.npy",
-            lambda p: np.save(p, np.full((6, 16), 77, np.uint8)),
+            _array(np.full((6, 16), 77, np.uint8)),
             "row 0, position 0: 77 is outside [0, 6) or 0",
         ),
-        (
-            "all__labels.npy",
-            lambda p: np.save(p, np.full((6, 16), 1 << 40)),
-            "element 0 does not fit 32 bits",
-        ),
-        (
-            "all__inputs.npy",
-            lambda p: np.save(p, np.array([{"a": 1}], dtype=object), allow_pickle=True),
-            "its dtype is |O, expected int8",
-        ),
-        ("all__puzzle_indices.npy", _cut, "all__puzzle_indices.npy: cut off"),
-        ("all__ratings.npy", lambda p: np.save(p, np.ones(5)), "expected (6,)"),
-        ("dataset.json", lambda p: p.write_text("{"), "test/dataset.json: not valid JSON"),
-        ("dataset.json", lambda p: p.write_text("[]"), "expected a JSON object"),
+        ("all__labels.npy", _array(np.full((6, 16), 1 << 40)), "element 0 does not fit 32 bits"),
+        ("all__inputs.npy", _array(np.array([{"a": 1}])), "its dtype is |O, expected int8"),
+        ("all__ratings.npy", _array(np.ones(5)), "expected (6,)"),
+        ("dataset.json", _text_of("{"), "test/dataset.json: not valid JSON"),
+        ("dataset.json", _text_of("[]"), "expected a JSON object"),
         ("dataset.json", _metadata(seq_len="<b>"), 'seq_len is "<b>", expected a whole number'),
         ("dataset.json", _metadata(sets=["../x"]), 'sets is ["../x"], expected a list'),
         ("dataset.json", pathlib.Path.unlink, "dataset.json: not among the"),
-        ("../identifiers.json", lambda p: p.write_text("7"), "expected a list of names"),
+        ("../identifiers.json", _text_of("7"), "expected a list of names"),
+        ("../identity.json", _text_of("{"), "bad/identity.json: not valid JSON"),
     ],
 )
-def test_a_bad_file_is_named(name, damage, message, shared_window, tmp_path):
+def test_a_bad_file_is_named(name, damage, message, shared_window, tmp_path, expect):
     puzzles = _sudoku(4, 6, np.random.default_rng(1))
     write_npy(tmp_path / "bad", "test", puzzles)
     damage(tmp_path / "bad" / "test" / name)
@@ -413,7 +380,6 @@ def test_a_bad_file_is_named(name, damage, message, shared_window, tmp_path):
     expect(page.locator("#alert")).to_contain_text(message)
     assert _text(page, "#subtitle").startswith("Sudoku 6×6 · 40")  # what was there is still shown
     assert page.locator("#model .cell").count() == 36
-    page.screenshot(path=tmp_path / "alert.png")
     page.click("#alert-close")
     assert page.locator("#alert").is_hidden()
 
@@ -424,7 +390,7 @@ def shared_window(browser, sudoku):
         yield page
 
 
-def test_a_drop_of_something_else(shared_window, tmp_path):
+def test_a_drop_of_something_else(shared_window, tmp_path, expect):
     (tmp_path / "holiday.png").write_bytes(b"x")
     _drop(shared_window, [tmp_path / "holiday.png"])
     expect(shared_window.locator("#alert")).to_contain_text(
@@ -433,7 +399,7 @@ def test_a_drop_of_something_else(shared_window, tmp_path):
     shared_window.click("#alert-close")
 
 
-def test_an_empty_page_waits_for_a_folder(browser, tmp_path, rng):
+def test_an_empty_page_waits_for_a_folder(browser, tmp_path, rng, expect):
     path = tmp_path / "empty.html"
     path.write_text(render_page(None), encoding="utf-8")
     write_npy(tmp_path / "data", "test", _sudoku(9, 3, rng))
@@ -451,7 +417,7 @@ def test_an_empty_page_waits_for_a_folder(browser, tmp_path, rng):
 
 def test_text_that_would_be_markup_stays_text(browser, tmp_path):
     hostile = "</script><img src=https://example.org/x onerror=alert(1)><script>alert(2)</script>"
-    puzzles = _arc(np.random.default_rng(0))
+    puzzles = _arc()
     path = write_page(tmp_path / "hostile.html", puzzles, title=hostile, names=[hostile] * 5)
     with browser(path, refused=True) as page:
         assert _text(page, "h1") == hostile
@@ -495,38 +461,74 @@ def test_ten_thousand_examples(browser, tmp_path, rng):
         assert page.evaluate("performance.now()") - begin < 3000
 
 
-@pytest.mark.parametrize("name", ["sudoku", "maze", "arc", "domino", "tokens"])
-@pytest.mark.parametrize("look", ["desktop", "phone", "dark"])
-def test_pictures(name, look, browser, sudoku, tmp_path, rng):
-    if name == "sudoku":
-        path = sudoku[0]
-    else:
-        puzzles = {
-            "maze": lambda: _maze(rng),
-            "arc": lambda: _arc(rng),
-            "domino": _domino,
-            "tokens": lambda: PuzzleSet.simple(
-                rng.integers(0, 40, (3, 50)), rng.integers(1, 40, (3, 50)), 40, 0
-            ),
-        }[name]()
+def test_a_new_puzzle_needs_only_its_painter(browser, tmp_path, rng, expect, monkeypatch):
+    """A Latin square has the sizes of a Sudoku; its data set says what it is."""
+    painter = GridPainter(
+        name="Latin square", plural="Latin squares", vocab_sizes={16: 6}, characters="?.ABCD",
+        fills={2: "#123456"},
+    )  # fmt: skip
+    monkeypatch.setitem(PAINTERS, "latin", painter)
+    path = tmp_path / "empty.html"
+    path.write_text(render_page(None), encoding="utf-8")
+    puzzles = _sudoku(4, 3, rng)
+    write_npy(tmp_path / "squares", "test", puzzles)
+    with browser(path) as page:
+        page.set_input_files("#folder", tmp_path / "squares")
+        expect(page.locator("#subtitle")).to_have_text("Sudoku 4×4 · 3 examples")
+        assert page.locator("#answer .box-right").count() == 4
+        (tmp_path / "squares" / "identity.json").write_text('{"builder": "latin squares"}')
+        page.set_input_files("#folder", tmp_path / "squares")
+        expect(page.locator("#subtitle")).to_have_text("Latin square 4×4 · 3 examples")
+        assert _board(page, "answer") == [" ABCD"[t - 1] for t in puzzles.labels[0].tolist()]
+        assert page.locator("#answer .box-right").count() == 0
+        assert page.locator("#answer .filled").count() == 4
+        colour = "getComputedStyle(document.querySelector('#answer .filled')).backgroundColor"
+        assert page.evaluate(colour) == "rgb(18, 52, 86)"
+
+
+@pytest.mark.parametrize(
+    ("name", "heading", "selector", "shown"),
+    [
+        ("sudoku", "Sudoku 6×6", ".given", lambda t: t > 1),
+        ("maze", "Maze 30×30", ".filled", lambda t: (t == 1) | (t > 2)),
+        ("arc", "ARC 30×30", ".cell", lambda t: np.ones((11, 13))),
+        ("domino", "Domino", ".given", lambda t: t > 0),
+        ("tokens", "Tokens 50", ".cell", lambda t: np.ones((7, 8))),
+    ],
+)
+def test_pictures(name, heading, selector, shown, browser, sudoku, tmp_path, rng):
+    path, puzzles, _ = sudoku
+    if name != "sudoku":
+        tokens = rng.integers(1, 40, (2, 3, 50))
+        make = {"maze": _maze, "arc": _arc, "domino": _domino}
+        puzzles = make[name]() if name in make else PuzzleSet.simple(*tokens, 40, 0)
+        path = tmp_path / "view.html"
         names = ["<blank>", "007bbfb7", "00d62c1b", "017c7c7b", "025d127b"] if name == "arc" else []
-        path = write_page(
-            tmp_path / "view.html", puzzles, _steps(puzzles, 6, 2, rng), names=names,
-            title=f"runs/{name}, test puzzles",
-        )  # fmt: skip
-    size = PHONE if look == "phone" else DESKTOP
-    with browser(path, size, "dark" if look == "dark" else "light") as page:
-        if name in ("sudoku", "maze"):
-            page.keyboard.press("Home")
-            page.keyboard.press("ArrowRight")
-        assert page.get_attribute("html", "data-theme") == ("dark" if look == "dark" else "light")
-        page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=look == "phone")
-        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-        assert wide <= 0  # nothing sticks out sideways
-        if look == "phone":
-            assert page.locator("#model .cell").first.bounding_box()["y"] < PHONE["height"] / 2
-            page.click("#toggle-list")
-            page.screenshot(path=tmp_path / f"{name}-{look}-list.png")
-            page.click(".row >> nth=1")
-            assert _text(page, "#name") == "Example 2"
-            assert page.locator("#list").is_hidden()
+        steps = _steps(puzzles, 6, 2, rng)
+        write_page(path, puzzles, steps, names=names, title=f"runs/{name}, test puzzles")
+    question = puzzles.inputs[0]
+    words = getattr(PAINTERS.get(name), "words", range(40))
+    spoken = "answer 3" if name == "domino" else f"question {words[question[0]]}"
+    with browser(path) as page:
+        assert _text(page, "#subtitle").startswith(f"{heading} · {len(puzzles)} examples")
+        assert page.locator(f"#question {selector}").count() == shown(question).sum()
+        page.locator("#question .cell").first.hover()
+        assert spoken in _text(page, "#detail")
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        for look in ("desktop", "dark", "phone"):
+            if look == "dark":
+                page.emulate_media(color_scheme="dark")
+                page.wait_for_selector("html[data-theme=dark]")
+            elif look == "phone":
+                page.emulate_media(color_scheme="light")
+                page.set_viewport_size(PHONE)
+            page.screenshot(path=tmp_path / f"{name}-{look}.png", full_page=look == "phone")
+            wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+            assert wide <= 0  # nothing sticks out sideways
+        assert page.locator("#model .cell").first.bounding_box()["y"] < PHONE["height"] / 2
+        page.click("#toggle-list")
+        page.screenshot(path=tmp_path / f"{name}-list.png")
+        page.click(".row >> nth=1")
+        assert _text(page, "#name") == "Example 2"
+        assert page.locator("#list").is_hidden()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hrm_jax.puzzles.arc.build import ArcData
-from hrm_jax.puzzles.arc.questions import Question
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.puzzles.arc.questions import Question, Questions
 from hrm_jax.puzzles.arc.reader import COLOURS, Grid
 from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, canvas_side, encode
 from hrm_jax.puzzles.arc.vote import Ballot, cell_accuracy, pass_at_k
@@ -28,16 +28,18 @@ class Baseline:
     cell_accuracy: float
 
 
-def copy_input_baseline(data: ArcData) -> Baseline:
+def copy_input_baseline(questions: Questions, test: PuzzleSet) -> Baseline:
     """Figures of answering with the input.
 
     Raises:
         DataError: No answers are known.
     """
-    return _score(data, lambda question: question.source)
+    return _score(questions, test, lambda question: question.source)
 
 
-def most_frequent_colour_baseline(data: ArcData) -> Baseline:
+def most_frequent_colour_baseline(
+    questions: Questions, test: PuzzleSet, train: PuzzleSet, identifiers: Sequence[str]
+) -> Baseline:
     """Figures of a grid of the input's size, all in its task's most frequent output colour.
 
     The colour is taken from the demonstrations' outputs, the lowest where several are as frequent.
@@ -45,8 +47,7 @@ def most_frequent_colour_baseline(data: ArcData) -> Baseline:
     Raises:
         DataError: No answers are known.
     """
-    train = data.train
-    puzzle_of = {name: row for row, name in enumerate(data.identifiers)}
+    puzzle_of = {name: row for row, name in enumerate(identifiers)}
     places = {identifier: row for row, identifier in enumerate(train.puzzle_identifiers.tolist())}
 
     def answer(question: Question) -> Grid:
@@ -55,14 +56,14 @@ def most_frequent_colour_baseline(data: ArcData) -> Baseline:
         counts = np.bincount(labels.reshape(-1), minlength=FIRST_COLOUR + COLOURS)
         return np.full_like(question.source, np.argmax(counts[FIRST_COLOUR:]))
 
-    return _score(data, answer)
+    return _score(questions, test, answer)
 
 
-def _score(data: ArcData, answer: Callable[[Question], Grid]) -> Baseline:
-    canvas = canvas_side(data.test.metadata.seq_len)
-    ballot = Ballot(data.questions)
-    for row in np.flatnonzero(data.questions.augmentation == 0).tolist():
-        question = data.questions.items[data.questions.item[row]]
-        shown = data.questions.symmetry.apply(row, answer(question))
+def _score(questions: Questions, test: PuzzleSet, answer: Callable[[Question], Grid]) -> Baseline:
+    canvas = canvas_side(test.metadata.seq_len)
+    ballot = Ballot(questions)
+    for row in np.flatnonzero(questions.augmentation == 0).tolist():
+        question = questions.items[questions.item[row]]
+        shown = questions.symmetry.apply(row, answer(question))
         ballot.add(encode(shown, canvas)[None], np.zeros(1), np.array([row]))
     return Baseline(pass_at_k(ballot, (1,))["pass@1"], cell_accuracy(ballot))

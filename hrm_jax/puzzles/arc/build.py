@@ -1,188 +1,70 @@
-"""Builds ARC data sets: from ARC-AGI's and ConceptARC's files or made up, without leaks."""
+"""ARC data sets: from ARC-AGI's and ConceptARC's files or made up, without leaks, as tokens."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 
-from hrm_jax import files
+import numpy as np
+import numpy.typing as npt
+
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.identity import Identity
-from hrm_jax.data.npy_folder import PuzzleSet, read_npy, write_npy
-from hrm_jax.data.output_folder import output_folder
-from hrm_jax.puzzles.arc.convert import to_puzzle_sets
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.fields import require
+from hrm_jax.puzzles.arc.augment import Augmentations, augmentations, dihedral
 from hrm_jax.puzzles.arc.leaks import without_leaks
-from hrm_jax.puzzles.arc.questions import Questions
-from hrm_jax.puzzles.arc.reader import ArcTask, choose_split, read_tasks
+from hrm_jax.puzzles.arc.reader import ArcTask, Grid, choose_split, read_tasks
 from hrm_jax.puzzles.arc.synthetic import FAMILIES, generate_tasks
+from hrm_jax.puzzles.arc.tokens import EOS, FIRST_COLOUR, PAD, VOCAB_SIZE, encode
+from hrm_jax.puzzles.base import PuzzleData
 
-VERSION = "1.0.0"
 
-
-@dataclasses.dataclass(frozen=True)
-class ArcSource:
-    """Where the tasks come from: files, or else made up.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArcData(PuzzleData):
+    """Which tasks: a data set folder, files, or else made-up ones.
 
     Attributes:
-        training: Sources of training tasks, see `reader.read_tasks`; their split `training`, or
-            all tasks of a source without splits.
+        training: Sources of training tasks, separated by commas: folders, archives or Kaggle's
+            files, see `reader.read_tasks`; their split `training`, or all tasks of a source
+            without splits.
         evaluation: Source of the evaluation tasks; its split `evaluation`, or else `test`, or all
             tasks of a source without splits.
-        num_aug: Augmentations of each task; the paper has 1000.
-        test_aug: How many of them are evaluated; None for all.
-        canvas: Rows and columns of the canvas; None: 30, or one more than `side` if made up.
-        max_grid: Tasks with a longer side are left out; None: every task must fit the canvas.
-        num_train: Made-up training tasks.
-        num_test: Made-up evaluation tasks.
+        num_aug: Augmentations of each task, besides the task itself; the paper has 1000.
+        test_aug: How many of them are in the test; -1 for all.
+        canvas: Rows and columns of the canvas; 0: 30, or one more than `side` if made up.
+        max_grid: Tasks with a longer side are left out; 0: every task must fit the canvas.
+        num_train, num_test: Made-up training and evaluation tasks.
         side: Longest side of made-up grids.
         demonstrations: Demonstrations of each made-up task.
-        families: Kinds of made-up rules, of `synthetic.FAMILIES`; () for all.
-        seed: Seed of augmentations and made-up tasks.
+        families: Kinds of made-up rules, separated by commas, of `synthetic.FAMILIES`; "" for all.
     """
 
-    training: tuple[str, ...] = ()
+    training: str = dataclasses.field(default="", metadata={"many": True})
     evaluation: str = ""
     num_aug: int = 100
-    test_aug: int | None = None
-    canvas: int | None = None
-    max_grid: int | None = None
+    test_aug: int = -1
+    canvas: int = 0
+    max_grid: int = 0
     num_train: int = 480
     num_test: int = 48
     side: int = 6
     demonstrations: int = 3
-    families: tuple[str, ...] = ()
-    seed: int = 0
+    families: str = ""
 
-    def canvas_side(self) -> int:
-        """Returns the rows and columns of the canvas."""
-        if self.canvas is not None:
-            return self.canvas
-        return 30 if self.evaluation else self.side + 1
-
-
-@dataclasses.dataclass(frozen=True)
-class ArcData:
-    """A data set to train on and to evaluate.
-
-    Attributes:
-        train, test: The splits; see `convert.to_puzzle_sets`.
-        identifiers: Name of each puzzle identifier; 0 is `<blank>`.
-        questions: Which test input and symmetry each test example is.
-        left_out: Training pairs that were left out because they give an answer, in words; not
-            known of a data set that was read from a folder.
-    """
-
-    train: PuzzleSet
-    test: PuzzleSet
-    identifiers: list[str]
-    questions: Questions
-    left_out: tuple[str, ...] = ()
-
-    def identifiers_digest(self) -> str:
-        """Returns the SHA-256 of the identifiers' names."""
-        return hashlib.sha256(json.dumps(self.identifiers).encode()).hexdigest()
-
-    def identity(self, seed: int | None) -> Identity:
-        """Returns what identifies the data: counts and digests."""
-        return Identity(
-            builder="arc",
-            version=VERSION,
-            seed=seed,
-            counts={
-                "train_tasks": self.train.metadata.total_groups,
-                "train_examples": len(self.train),
-                "test_tasks": self.test.metadata.total_groups,
-                "test_inputs": len(self.questions.items),
-                "test_examples": len(self.test),
-                "identifiers": len(self.identifiers),
-            },
-            sha256={
-                "train": self.train.digest(),
-                "test": self.test.digest(),
-                "identifiers": self.identifiers_digest(),
-            },
+    def __post_init__(self) -> None:
+        require(
+            not (self.path and (self.training or self.evaluation)),
+            "data.path and data.training/evaluation: give one or the other",
         )
+        require(self.test_aug >= -1, f"data.test_aug: expected -1 or more, got {self.test_aug}")
 
 
-def load_arc(source: ArcSource, scratch: pathlib.Path | None = None) -> ArcData:
-    """Reads or makes up tasks and builds the splits in memory, or in mapped files.
-
-    Args:
-        source: What to build.
-        scratch: Folder for the arrays, None for memory.
-
-    Raises:
-        DataError: Bad arguments or files, or evaluation tasks among the training tasks.
-    """
-    training, evaluation, left_out = load_tasks(source)
-    train, test, identifiers = to_puzzle_sets(
-        training,
-        evaluation,
-        canvas=source.canvas_side(),
-        num_aug=source.num_aug,
-        test_aug=source.test_aug,
-        seed=source.seed,
-        scratch=scratch,
-    )
-    questions = Questions.of(test, identifiers)
-    return ArcData(train, test, identifiers, questions, tuple(left_out))
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def build_arc(
-    output: str | os.PathLike[str], source: ArcSource, *, overwrite: bool = False
-) -> Identity:
-    """Builds a data set folder in the reference's format; complete when it gets its name.
-
-    Beside the splits it holds `identifiers.json` and `identity.json`. While it is written, the
-    arrays stand on the disk twice, but never all in memory.
-
-    Args:
-        output: Folder to make.
-        source: What to build.
-        overwrite: Replace a data set that stands there, one that this function wrote.
-
-    Returns:
-        What identifies the data: counts and digests.
-
-    Raises:
-        DataError: Bad arguments or files, leaks, or a folder in the way.
-    """
-    with output_folder(output, overwrite) as folder:
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        data = load_arc(source, scratch)
-        for split, puzzles in (("train", data.train), ("test", data.test)):
-            write_npy(folder, split, puzzles, data.identifiers)
-        identity = data.identity(source.seed)
-        del data, puzzles  # the files are mapped
-        shutil.rmtree(scratch)
-        files.write_text(folder / "identity.json", identity.to_json() + "\n")
-    return identity
-
-
-def read_arc(folder: str | os.PathLike[str]) -> ArcData:
-    """Reads what `build_arc` wrote, or another program in the same format and with such names.
-
-    Raises:
-        DataError: A file is missing or damaged, or they do not belong together.
-    """
-    path = pathlib.Path(folder) / "identifiers.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: expected a list of names")
-    train, test = read_npy(folder, "train"), read_npy(folder, "test")
-    return ArcData(train, test, names, Questions.of(test, names))
-
-
-def load_tasks(source: ArcSource) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
+def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     """Reads or makes up training and evaluation tasks.
 
     Returns:
@@ -192,32 +74,32 @@ def load_tasks(source: ArcSource) -> tuple[list[ArcTask], list[ArcTask], list[st
     Raises:
         DataError: Bad arguments or files, or evaluation tasks among the training tasks.
     """
-    if bool(source.training) != bool(source.evaluation):
+    if bool(data.training) != bool(data.evaluation):
         raise DataError("training and evaluation belong together: give both or neither")
-    if source.evaluation:
-        training = _training_tasks(source.training)
-        splits = read_tasks(source.evaluation)
-        evaluation = [*choose_split(splits, ("evaluation", "test", "all"), source.evaluation)]
+    if data.evaluation:
+        training = _training_tasks(_parts(data.training))
+        splits = read_tasks(data.evaluation)
+        evaluation = [*choose_split(splits, ("evaluation", "test", "all"), data.evaluation)]
     else:
-        if source.num_train < 1 or source.num_test < 1:
+        if data.num_train < 1 or data.num_test < 1:
             raise DataError(
-                f"num_train is {source.num_train}, num_test {source.num_test}; expected 1 or more"
+                f"num_train is {data.num_train}, num_test {data.num_test}; expected 1 or more"
             )
         tasks = generate_tasks(
-            source.num_train + source.num_test,
-            source.seed,
-            side=source.side,
-            demonstrations=source.demonstrations,
-            families=source.families or tuple(FAMILIES),
+            data.num_train + data.num_test,
+            data.seed,
+            side=data.side,
+            demonstrations=data.demonstrations,
+            families=_parts(data.families) or tuple(FAMILIES),
         )
-        training, evaluation = tasks[: source.num_train], tasks[source.num_train :]
+        training, evaluation = tasks[: data.num_train], tasks[data.num_train :]
     training, left_out = without_leaks(training, evaluation)
-    if source.max_grid is not None:
-        training = [task for task in training if task.side() <= source.max_grid]
-        evaluation = [task for task in evaluation if task.side() <= source.max_grid]
+    if data.max_grid:
+        training = [task for task in training if task.side() <= data.max_grid]
+        evaluation = [task for task in evaluation if task.side() <= data.max_grid]
         if not training or not evaluation:
             raise DataError(
-                f"max_grid is {source.max_grid}: {len(training)} training and "
+                f"max_grid is {data.max_grid}: {len(training)} training and "
                 f"{len(evaluation)} evaluation tasks are left, expected some of each"
             )
     return training, evaluation, left_out
@@ -234,3 +116,126 @@ def _training_tasks(paths: Sequence[str]) -> list[ArcTask]:
                 )
             tasks[task.name] = (task, path)
     return [task for task, _ in tasks.values()]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Group:
+    """A task's examples in one split; its puzzles are the symmetries."""
+
+    pairs: Sequence[tuple[Grid, Grid | None]]
+    symmetries: Augmentations
+    first_identifier: int
+
+
+def to_puzzle_sets(
+    training: Sequence[ArcTask],
+    evaluation: Sequence[ArcTask],
+    data: ArcData,
+    scratch: pathlib.Path | None = None,
+) -> tuple[PuzzleSet, PuzzleSet, list[str]]:
+    """Makes the splits of the reference: a group is a task, a puzzle one of its symmetries.
+
+    Train: demonstrations and test pairs of the training tasks, demonstrations of the evaluation
+    tasks. Test: the test inputs of the evaluation tasks; unknown outputs are all pad. In both,
+    grids are at the origin; see `augment.translate`.
+
+    Args:
+        training: Tasks to train on; may be none.
+        evaluation: Tasks to evaluate, named otherwise.
+        data: Canvas (a sequence has canvas · canvas tokens), augmentations and their seed.
+        scratch: Folder for the arrays, which are then mapped files: a thousand augmentations of
+            ARC-AGI-1 are 7 GB. None keeps them in memory.
+
+    Returns:
+        Train, test and the identifiers' names, `<blank>` first. A symmetry of an evaluation task
+        has one identifier in both splits.
+
+    Raises:
+        DataError: No evaluation tasks, a grid that does not fit, or bad numbers.
+    """
+    if not evaluation:
+        raise DataError("there are no evaluation tasks")
+    canvas = data.canvas or (30 if data.evaluation else data.side + 1)
+    identifiers = ["<blank>"]
+    train: list[_Group] = []
+    test: list[_Group] = []
+    for held_out, task in [(False, t) for t in training] + [(True, t) for t in evaluation]:
+        if task.side() > canvas:
+            raise DataError(
+                f"task {task.name} has a grid of {task.side()} rows or columns, the canvas has "
+                f"{canvas}; set max_grid to leave out such tasks, or a larger canvas"
+            )
+        symmetries = augmentations(task, data.num_aug, data.seed)
+        first = len(identifiers)
+        identifiers += symmetries.names(task.name)
+        known = [] if held_out else [pair for pair in task.test if pair[1] is not None]
+        train.append(_Group([*task.train, *known], symmetries, first))
+        if held_out:
+            tested = len(symmetries) if data.test_aug < 0 else 1 + data.test_aug
+            test.append(_Group(task.test, symmetries.take(slice(tested)), first))
+    sets = [
+        _puzzle_set(split, groups, canvas, len(identifiers), scratch)
+        for split, groups in (("train", train), ("test", test))
+    ]
+    return sets[0], sets[1], identifiers
+
+
+def _puzzle_set(
+    split: str,
+    groups: list[_Group],
+    canvas: int,
+    num_identifiers: int,
+    scratch: pathlib.Path | None,
+) -> PuzzleSet:
+    puzzles = np.array([len(group.symmetries) for group in groups])
+    sizes = np.array([len(group.pairs) for group in groups])
+    shape = (int((puzzles * sizes).sum()), canvas * canvas)
+    inputs, labels = (_allocate(shape, scratch, f"{split}_{name}") for name in ("inputs", "labels"))
+    row = 0
+    for group in groups:
+        count = len(group.symmetries) * len(group.pairs)
+        for place, (source, target) in enumerate(group.pairs):
+            rows = slice(row + place, row + count, len(group.pairs))
+            _write(inputs[rows], source, group.symmetries, canvas)
+            if target is not None:
+                _write(labels[rows], target, group.symmetries, canvas)
+        row += count
+    return PuzzleSet.build(
+        inputs,
+        labels,
+        vocab_size=VOCAB_SIZE,
+        ignore_label_id=PAD,
+        puzzle_identifiers=np.concatenate(
+            [group.first_identifier + np.arange(len(group.symmetries)) for group in groups]
+        ),
+        puzzle_indices=np.concatenate([[0], np.cumsum(np.repeat(sizes, puzzles))]),
+        group_indices=np.concatenate([[0], np.cumsum(puzzles)]),
+        num_puzzle_identifiers=num_identifiers,
+        where=split,
+    )
+
+
+def _allocate(
+    shape: tuple[int, int], scratch: pathlib.Path | None, name: str
+) -> npt.NDArray[np.uint8]:
+    """Zeros, that is pad."""
+    if scratch is None:
+        return np.zeros(shape, np.uint8)
+    return np.lib.format.open_memmap(
+        scratch / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape
+    )
+
+
+def _write(out: npt.NDArray[np.uint8], grid: Grid, symmetries: Augmentations, canvas: int) -> None:
+    """Fills `out` [A, S], all pad, with the grid under each symmetry: a lookup for each turn."""
+    count = len(symmetries)
+    tables = np.empty((VOCAB_SIZE, count), np.uint8)
+    tables[PAD], tables[EOS] = PAD, EOS
+    tables[FIRST_COLOUR:] = symmetries.colours.T + FIRST_COLOUR
+    canvases = out.reshape(count, canvas, canvas)
+    for number in np.unique(symmetries.dihedral).tolist():
+        turned = dihedral(grid, number)
+        height, width = (side + 1 for side in turned.shape)  # with its end; the rest is pad
+        tokens = encode(turned, canvas).reshape(canvas, canvas)[:height, :width]
+        rows = np.flatnonzero(symmetries.dihedral == number)
+        canvases[rows, :height, :width] = np.moveaxis(tables[:, rows][tokens], 2, 0)

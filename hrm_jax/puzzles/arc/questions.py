@@ -54,6 +54,11 @@ class Questions:
         """Number of examples, E."""
         return len(self.item)
 
+    @property
+    def known(self) -> bool:
+        """Whether any answer is known."""
+        return any(question.answer is not None for question in self.items)
+
     def take(self, rows: slice | npt.NDArray[Any]) -> Questions:
         """Returns the same of some of the examples; `items` stays as it is."""
         return Questions(

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.augment import inverse_dihedral
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.reader import Grid
 from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, canvas_side, grid_sizes
+from hrm_jax.puzzles.base import Array
 
 PASS_AT = (1, 2, 10, 100, 1000)
 _CHUNK = 4096  # predictions at a time
@@ -40,9 +40,9 @@ class Ballot:
 
     def add(
         self,
-        predictions: npt.NDArray[Any],
-        q_halt: npt.NDArray[Any],
-        examples: npt.NDArray[Any] | None = None,
+        predictions: Array,
+        q_halt: Array,
+        examples: Array | None = None,
     ) -> None:
         """Adds one vote for each prediction.
 
@@ -104,17 +104,6 @@ class Ballot:
             for (height, width, cells), (count, total) in self._votes[item].items()
         ]
         return sorted(votes, key=lambda vote: (-vote[1], -vote[2]))
-
-
-def vote(questions: Questions, predictions: npt.NDArray[Any], q_halt: npt.NDArray[Any]) -> Ballot:
-    """Returns the votes of predictions [E, S] with logits q_halt [E] for all test examples.
-
-    Raises:
-        DataError: Not as many as there are examples.
-    """
-    ballot = Ballot(questions)
-    ballot.add(predictions, q_halt)
-    return ballot
 
 
 def pass_at_k(

@@ -24,9 +24,6 @@ def augment(key: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.A
         key: Randomness.
         inputs: Integer tokens [72] of one position.
         labels: Integer labels [72]; those after the third stay what they are.
-
-    Returns:
-        `inputs` and `labels` of the same shapes and dtypes.
     """
     bits = jax.random.bits(key, (2 * HAND_SIZE + 1,), jnp.uint32)
     tokens = jnp.asarray(inputs).astype(jnp.int32)
@@ -49,13 +46,6 @@ def shuffle_hand(key: jax.Array, inputs: jax.Array) -> jax.Array:
 
     The best move stays the same, so there is nothing to undo on an answer. (The mirror image of the
     table could be undone, but where a tile fits both ends its best move is another one.)
-
-    Args:
-        key: Randomness.
-        inputs: Integer tokens [72] of one position.
-
-    Returns:
-        Tokens of the same shape and dtype.
     """
     tokens = jnp.asarray(inputs)
     bits = jax.random.bits(key, (2 * HAND_SIZE,), jnp.uint32)

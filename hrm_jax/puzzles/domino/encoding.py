@@ -14,15 +14,12 @@ are 0, which is ignored. The layout is that of the fork github.com/GS-JAL/HRM (`
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.domino.game import HAND_SIZE, Move, Position, Tile, legal_moves
-
-Array = npt.NDArray[Any]
 
 SEQ_LEN = 72
 VOCAB_SIZE = 8

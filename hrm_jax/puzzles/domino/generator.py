@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Collection
 from random import Random
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.fields import require
+from hrm_jax.puzzles.base import Array, PuzzleData
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import (
     HAND_SIZE,
@@ -22,15 +22,14 @@ from hrm_jax.puzzles.domino.game import (
     legal_moves,
 )
 
-Array = npt.NDArray[Any]
 Key = tuple[tuple[Tile, ...], tuple[Tile, ...]]
 
 _IDLE_GAMES = 20_000  # games without a new position before giving up
 
 
-@dataclasses.dataclass(frozen=True)
-class GameMix:
-    """What kinds of games positions come from, and which of them are kept.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DominoData(PuzzleData):
+    """Which positions: a data set folder, or else games that are played.
 
     Attributes:
         players: Numbers of players; each game draws one of them.
@@ -40,6 +39,7 @@ class GameMix:
         per_game: Most positions of one game, chosen at random, whoever's turn it is.
     """
 
+    num_train: int = 10_000
     players: tuple[int, ...] = (2, 3, 4)
     drawing: float = 0.5
     greedy: float = 0.5
@@ -47,14 +47,14 @@ class GameMix:
     per_game: int = 4
 
     def __post_init__(self) -> None:
-        """Raises DataError for values out of range."""
-        if not self.players or not all(2 <= number <= 4 for number in self.players):
-            raise DataError(f"players is {self.players}, expected numbers from 2 to 4")
+        require(
+            bool(self.players) and all(2 <= number <= 4 for number in self.players),
+            f"data.players is {self.players}, expected numbers from 2 to 4",
+        )
         for name in ("drawing", "greedy", "choice"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise DataError(f"{name} is {getattr(self, name)}, expected 0 to 1")
-        if self.per_game < 1:
-            raise DataError(f"per_game is {self.per_game}, expected at least 1")
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"data.{name} is {value}, expected 0 to 1")
+        require(self.per_game >= 1, f"data.per_game is {self.per_game}, expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +86,7 @@ def position_key(position: Position) -> Key:
 
 
 def generate(
-    count: int,
-    seed: int,
-    mix: GameMix | None = None,
-    *,
-    stream: int = 0,
-    exclude: Collection[Key] = frozenset(),
+    data: DominoData, count: int, *, stream: int = 0, exclude: Collection[Key] = frozenset()
 ) -> DominoPositions:
     """Generates positions that differ by more than the hand's order or the mirror image.
 
@@ -99,28 +94,27 @@ def generate(
     every machine.
 
     Args:
+        data: Kinds of games, and their seed.
         count: Number of positions.
-        seed: Any integer from 0.
-        mix: Kinds of games; None for the usual ones.
         stream: Independent sequence of games under the same seed.
         exclude: Keys of positions that must not occur.
 
     Raises:
         DataError: Arguments out of range, or too few distinct positions found.
     """
+    seed = data.seed
     if count < 1 or seed < 0:
         raise DataError(
             f"{count} positions from seed {seed}: expected at least 1 position, a seed from 0"
         )
-    mix = mix or GameMix()
-    forced_left = count - math.ceil(mix.choice * count)
+    forced_left = count - math.ceil(data.choice * count)
     found: dict[Key, Position] = {}
     moves: list[int] = []
     number, idle = 0, 0
     while len(found) < count:
         random = Random(f"domino/{seed}/{stream}/{number}")  # of text: by SHA-512, everywhere
         before = len(found)
-        for position in _positions(mix, random):
+        for position in _positions(data, random):
             key, options = position_key(position), len(legal_moves(position))
             forced = options == 1
             if len(found) == count or key in found or key in exclude:
@@ -146,9 +140,7 @@ def generate(
     )
 
 
-def generate_split(
-    num_train: int, num_test: int, seed: int, mix: GameMix | None = None
-) -> tuple[DominoPositions, DominoPositions]:
+def generate_split(data: DominoData) -> tuple[DominoPositions, DominoPositions]:
     """Generates training and test positions from different games.
 
     No test position is a training position, not even up to the hand's order or the mirror image.
@@ -156,16 +148,16 @@ def generate_split(
     Raises:
         DataError: See `generate`.
     """
-    train = generate(num_train, seed, mix)
-    test = generate(num_test, seed, mix, stream=1, exclude=frozenset(train.keys))
+    train = generate(data, data.num_train)
+    test = generate(data, data.num_test, stream=1, exclude=frozenset(train.keys))
     return train, test
 
 
-def _positions(mix: GameMix, random: Random) -> list[Position]:
+def _positions(data: DominoData, random: Random) -> list[Position]:
     """Plays a game and returns some of its positions, in the order of play."""
-    players = random.choice(mix.players)
-    drawing = random.random() < mix.drawing
-    greedy = [random.random() < mix.greedy for _ in range(players)]
+    players = random.choice(data.players)
+    drawing = random.random() < data.drawing
+    greedy = [random.random() < data.greedy for _ in range(players)]
     game = Game(players, random, drawing=drawing)
     seen = []
     while not game.over:
@@ -174,5 +166,5 @@ def _positions(mix: GameMix, random: Random) -> list[Position]:
         greedily = greedy[game.turn]
         game.play(best_move(position) if greedily else random.choice(legal_moves(position)))
     whole = [position for position in seen if len(position.hand) <= HAND_SIZE]
-    chosen = random.sample(range(len(whole)), min(mix.per_game, len(whole)))
+    chosen = random.sample(range(len(whole)), min(data.per_game, len(whole)))
     return [whole[index] for index in sorted(chosen)]

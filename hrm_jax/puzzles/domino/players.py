@@ -6,16 +6,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.domino.encoding import SEQ_LEN, decode_move, encode
 from hrm_jax.puzzles.domino.game import Game, Move, Position, best_move, legal_moves
-
-Array = npt.NDArray[Any]
 
 
 @runtime_checkable
@@ -90,7 +89,6 @@ class ModelPlayer:
             batch_size: B of every call; the last rows are then fillers. None calls with as many
                 rows as there are, for which a jitted function is compiled again and again.
             seed: Seed of the random moves.
-            name: Name in the results.
 
         Raises:
             DataError: `batch_size` below 1.
@@ -109,11 +107,7 @@ class ModelPlayer:
         return self.choose_batch([position])[0]
 
     def choose_batch(self, positions: Sequence[Position]) -> list[Move]:
-        """See `BatchPlayer`.
-
-        Raises:
-            DataError: `solve` returned another shape.
-        """
+        """See `BatchPlayer`; DataError where `solve` returned another shape."""
         if not positions:
             return []
         tokens = np.stack([encode(position) for position in positions])

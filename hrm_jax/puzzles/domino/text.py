@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.domino.encoding import Array, decode, encode
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.domino.encoding import decode, encode
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, TILES, Position, Tile, legal_moves
 
 _FORM = "expected a position like 'table 2|5 5|3; hand 2|3 0|2'"
@@ -53,9 +54,13 @@ def move_text(move: Array) -> str:
 
     Such as `6|4 at the right end`, or `1|2 first` on an empty table.
     """
-    a, b = (str(int(token) - 1) if 1 <= token <= 7 else "?" for token in move[:2])
     where = "first" if move[2] == FIRST else f"at the {END_NAMES.get(int(move[2]), '?')} end"
-    return f"{a}|{b} {where}"
+    return f"{pip(move[0])}|{pip(move[1])} {where}"
+
+
+def pip(token: int) -> str:
+    """The pips that a token stands for; `?` for what is none."""
+    return str(int(token) - 1) if 1 <= token <= 7 else "?"
 
 
 def _tile(text: str, where: str) -> Tile:

@@ -2,73 +2,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.files import atomic_path
-from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, grid_sizes
+from hrm_jax.puzzles.drawing.painter import Array, Painter, differs
 from hrm_jax.puzzles.drawing.pen import DIM, GREEN, RED, Pen
-from hrm_jax.puzzles.drawing.puzzle_pictures import (
-    domino_height,
-    draw_arc,
-    draw_domino,
-    draw_maze,
-    draw_sudoku,
-)
-
-Array = npt.NDArray[Any]
-Kind = Literal["sudoku", "maze", "domino", "arc"]
 
 _SIDE = 168  # pixels of a board
 _GAP, _CARD_GAP, _MARGIN = 10, 30, 26
-_WIDTH = 2 * _MARGIN + 3 * (3 * _SIDE + 2 * _GAP) + 2 * _CARD_GAP
+_CARD = 3 * _SIDE + 2 * _GAP
+_WIDTH = 2 * _MARGIN + 3 * _CARD + 2 * _CARD_GAP
 _HEADER, _SECTION, _TITLE, _CAPTION = 92, 40, 22, 18
-_DOMINO = (_WIDTH - 2 * _MARGIN - 2 * _CARD_GAP) // 3
 
 
-@dataclasses.dataclass(frozen=True)
-class _Example:
-    """One puzzle and how the model did."""
-
-    number: int
+class _Example(NamedTuple):
     question: Array
-    label: Array
     answer: Array
-    steps: int
-    solved: bool
-    wrong: int
-    verdicts: dict[str, bool]
-
-
-_NAMES = {"sudoku": "Sudokus", "maze": "mazes", "domino": "domino positions", "arc": "ARC grids"}
-_DRAW = {"sudoku": draw_sudoku, "maze": draw_maze, "arc": draw_arc}
-_LEGENDS = {
-    "sudoku": "Bold black: given. Blue: filled in. Red: not as in the right answer.",
-    "maze": "Blue: the path. Green S, red G. Red frames: not as in the right answer. A path that "
-    "is as short as the right answer's is solved too.",
-    "domino": "Green edge: the tile of the right move. Red or blue edge: what the model chose "
-    "instead; blue if it is as heavy, which is solved too.",
-    "arc": "Crossed: not as in the right answer. Each augmentation is a puzzle of its own here; no "
-    "votes.",
-}
+    label: Array
+    good: bool
+    title: str
 
 
 def contact_sheet(
     path: str | os.PathLike[str],
-    kind: Kind,
+    painter: Painter,
     inputs: Array,
     labels: Array,
     predictions: Array,
     steps: Array,
-    solved: Array,
-    *,
+    good: Array,
     verdicts: Mapping[str, Array] | None = None,
+    *,
     num: int = 24,
 ) -> pathlib.Path:
     """Draws some solved and some failed puzzles, half of each where there are as many.
@@ -77,12 +46,11 @@ def contact_sheet(
 
     Args:
         path: PNG file to write, atomically.
-        kind: What the tokens mean.
+        painter: Of the puzzles.
         inputs, labels, predictions: Tokens [N, S], N at least 1. Labels of 0 are not compared.
         steps: ACT steps taken [N].
-        solved: Which answers are good, bool [N]; they may differ from the labels.
-        verdicts: Further verdicts by name, bool [N]: "valid" of mazes, "legal" of dominoes.
-        ignore: Label that is not compared.
+        good: Which answers are, bool [N]; they may differ from the labels.
+        verdicts: Further scores by name, bool [N], for `Painter.verdict`.
         num: Puzzles to draw.
 
     Returns:
@@ -95,33 +63,33 @@ def contact_sheet(
     count, verdicts = len(inputs), verdicts or {}
     if not count or num < 1:
         raise ValueError(f"expected at least 1 puzzle to draw, got num={num} of {count}")
-    shapes = {"labels": (labels, inputs.shape), "predictions": (predictions, inputs.shape)}
-    for name, array in {"steps": steps, "solved": solved, **verdicts}.items():
-        shapes[name] = (array, (count,))
-    for name, (array, shape) in shapes.items():
+    boards = {"labels": labels, "predictions": predictions}
+    for name, array in {**boards, "steps": steps, "good": good, **verdicts}.items():
+        shape = inputs.shape if name in boards else (count,)
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+
+    def example(row: int) -> _Example:
+        question, answer, label = (x[row].astype(int) for x in (inputs, predictions, labels))
+        if good[row]:
+            said = "another good answer" if differs(answer, label).any() else "right"
+        else:
+            said = painter.verdict(answer, label, {k: bool(x[row]) for k, x in verdicts.items()})
+        title = f"#{row}: {steps[row]} ACT step{'s' if steps[row] > 1 else ''}; {said}"
+        return _Example(question, answer, label, bool(good[row]), title)
+
     wrong = ((predictions != labels) & (labels != 0)).sum(1)
-    good = np.flatnonzero(solved)[np.argsort(steps[solved], kind="stable")]
-    bad = np.flatnonzero(~solved)[np.argsort(wrong[~solved], kind="stable")]
-    failures = min(len(bad), max(num // 2, num - len(good)))
-    sections = []
-    for name, rows, some in (("Solved", good, num - failures), ("Failed", bad, failures)):
-        examples = []
-        for row in _spread(rows, some):
-            question, label, answer = (x[row].astype(int) for x in (inputs, labels, predictions))
-            said = {key: bool(value[row]) for key, value in verdicts.items()}
-            examples.append(
-                _Example(
-                    row, question, label, answer, int(steps[row]), bool(solved[row]),
-                    int(wrong[row]), said,
-                )
-            )  # fmt: skip
-        if examples:
-            sections.append((f"{name}: {len(rows):,} of {count:,}", examples))
-    head = f"Held-out {_NAMES[kind]}: {solved.mean():.1%} of {count:,} solved"
+    solved = np.flatnonzero(good)[np.argsort(steps[good], kind="stable")]
+    failed = np.flatnonzero(~good)[np.argsort(wrong[~good], kind="stable")]
+    failures = min(len(failed), max(num // 2, num - len(solved)))
+    sections = {
+        f"{name}: {len(rows):,} of {count:,}": [example(row) for row in _spread(rows, some)]
+        for name, rows, some in (("Solved", solved, num - failures), ("Failed", failed, failures))
+    }
+    head = f"Held-out {painter.plural}: {good.mean():.1%} of {count:,} solved"
+    sheet = _draw(painter, head, sections)
     with atomic_path(path) as temporary:
-        _draw(kind, head, sections).image().save(temporary, format="PNG")
+        sheet.image().save(temporary, format="PNG")
     return pathlib.Path(path)
 
 
@@ -131,74 +99,51 @@ def _spread(rows: Array, num: int) -> list[int]:
     return [int(row) for row in rows[places]]
 
 
-def _draw(kind: Kind, head: str, sections: Sequence[tuple[str, list[_Example]]]) -> Pen:
-    titles: list[tuple[int, str, str]] = []  # with where each goes
-    cards: list[tuple[int, int, _Example]] = []
+def _draw(painter: Painter, head: str, sections: Mapping[str, list[_Example]]) -> Pen:
+    cards: list[tuple[int, int, _Example]] = []  # and where each goes
+    titles: list[tuple[int, str, str]] = []
     y = _HEADER
-    for title, examples in sections:
-        solved = examples[0].solved
-        titles.append((y, title, GREEN if solved else RED))
+    for title, examples in sections.items():
+        if not examples:
+            continue
+        good = examples[0].good
+        titles.append((y, title, GREEN if good else RED))
         y += _SECTION
-        width = _DOMINO if kind == "domino" else (2 if solved else 3) * (_SIDE + _GAP) - _GAP
+        width = 2 * _SIDE + _GAP if good and painter.panels else _CARD
         beside = (_WIDTH - 2 * _MARGIN + _CARD_GAP) // (width + _CARD_GAP)
         for start in range(0, len(examples), beside):
             line = examples[start : start + beside]
             for place, example in enumerate(line):
                 cards.append((_MARGIN + place * (width + _CARD_GAP), y, example))
-            y += max(_card_height(kind, example) for example in line) + _CARD_GAP // 2
+            y += max(_height(painter, example.question) for example in line) + _CARD_GAP // 2
         y += _CARD_GAP // 2
     pen = Pen(_WIDTH, y)
     pen.text(_MARGIN, 22, head, 22, bold=True)
-    pen.text(_MARGIN, 56, _LEGENDS[kind], ink=DIM)
+    pen.text(_MARGIN, 56, painter.legend, ink=DIM)
     for y, title, ink in titles:
         pen.text(_MARGIN, y, title, 17, ink, bold=True)
     for x, y, example in cards:
-        _draw_card(pen.at(x, y), kind, example)
+        _draw_card(pen.at(x, y), painter, *example)
     return pen
 
 
-def _card_height(kind: Kind, example: _Example) -> int:
-    if kind == "domino":
-        return _TITLE + domino_height(_DOMINO, example.question)
-    return _TITLE + _CAPTION + _SIDE
+def _height(painter: Painter, question: Array) -> int:
+    if painter.panels:
+        return _TITLE + _CAPTION + painter.height(_SIDE, question)
+    return _TITLE + painter.height(_CARD, question)
 
 
-def _draw_card(pen: Pen, kind: Kind, example: _Example) -> None:
-    steps = f"{example.steps} ACT step{'s' if example.steps > 1 else ''}"
-    pen.text(0, 0, f"#{example.number}: {steps}; {_verdict(kind, example)}")
-    question, answer, label = example.question, example.answer, example.label
-    if kind == "domino":
-        draw_domino(pen.at(0, _TITLE), _DOMINO, question, answer, label, example.solved)
+def _draw_card(
+    pen: Pen, painter: Painter, question: Array, answer: Array, label: Array, good: bool, title: str
+) -> None:
+    pen.text(0, 0, title)
+    if not painter.panels:
+        painter.draw(pen.at(0, _TITLE), _CARD, question, answer, label, good=good)
         return
-    panels = [("question", question, None), ("model", answer, None if example.solved else label)]
-    if not example.solved:
-        panels.append(("right answer", label, None))
-    for place, (name, board, compared) in enumerate(panels):
-        panel = pen.at(place * (_SIDE + _GAP), _TITLE)
-        panel.text(0, 0, name, 11, DIM)
-        _DRAW[kind](panel.at(0, _CAPTION), _SIDE, question, board, compared)
-
-
-def _verdict(kind: Kind, example: _Example) -> str:
-    """What to say of an answer."""
-    number = example.wrong
-    if example.solved:
-        return "another good answer" if number else "right"
-    if kind == "maze" and example.verdicts.get("valid"):
-        return "a path, but not a shortest one"
-    if kind == "domino":
-        legal = example.verdicts.get("legal")
-        return "legal, but a heavier tile fits" if legal else "not legal"
-    if kind == "arc":
-        found, right = (
-            f"{height[0]}×{width[0]}"
-            for height, width in map(grid_sizes, (example.answer[None], example.label[None]))
-        )
-        if found != right:
-            return f"{found} instead of {right}"
-        colours = example.label >= FIRST_COLOUR
-        number = int((example.answer != example.label)[colours].sum())
-        if not number:
-            return "the grid is right, the marks of its end are not"
-    wrong = f"{number} cell{'s' if number > 1 else ''} wrong"
-    return f"not a path, {wrong}" if kind == "maze" else wrong
+    panels = {"question": question, "model": answer, "right answer": label}
+    for place, (name, board) in enumerate(panels.items()):
+        if place < 2 or not good:
+            panel = pen.at(place * (_SIDE + _GAP), _TITLE)
+            panel.text(0, 0, name, 11, DIM)
+            compared = label if name == "model" and not good else None
+            painter.draw(panel.at(0, _CAPTION), _SIDE, question, board, compared)

@@ -9,6 +9,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 Number = float | int
+Point = tuple[Number, Number]
 
 _SCALE = 2
 
@@ -17,7 +18,7 @@ DIM, WHITE, CHANGED, WRONG = "#777777", "#ffffff", "#ffe9a3", "#ffd3d3"
 
 
 @functools.cache
-def font(bold: bool, pixels: int) -> ImageFont.FreeTypeFont:
+def _font(bold: bool, pixels: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with Matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/{name}", pixels)
@@ -55,25 +56,18 @@ class Pen:
         radius: Number = 0,
     ) -> None:
         """A rectangle, filled or with an edge inside it or both."""
-        (left, top), (right, bottom) = self._points(((x, y), (x + width, y + height)))
-        self._draw.rounded_rectangle(
-            (left, top, right - 1, bottom - 1),
-            radius * _SCALE,
-            fill,
-            edge,
-            round(thick * _SCALE) if edge else 0,
-        )
+        left, top, right, bottom = self._places((x, y), (x + width, y + height))
+        corners, thick = (left, top, right - 1, bottom - 1), round(thick * _SCALE)
+        self._draw.rounded_rectangle(corners, radius * _SCALE, fill, edge, thick if edge else 0)
 
-    def line(self, points: Sequence[tuple[Number, Number]], ink: str, thick: Number = 1) -> None:
+    def line(self, points: Sequence[Point], ink: str, thick: Number = 1) -> None:
         """Straight lines from point to point."""
-        self._draw.line(self._points(points), ink, round(thick * _SCALE), joint="curve")
+        self._draw.line(self._places(*points), ink, round(thick * _SCALE), joint="curve")
 
     def dot(self, x: Number, y: Number, radius: Number, ink: str) -> None:
         """A filled circle."""
-        (left, top), (right, bottom) = self._points(
-            ((x - radius, y - radius), (x + radius, y + radius))
-        )
-        self._draw.ellipse((left, top, right, bottom), ink)
+        corners = (x - radius, y - radius), (x + radius, y + radius)
+        self._draw.ellipse(self._places(*corners), ink)
 
     def text(
         self,
@@ -86,8 +80,11 @@ class Pen:
         anchor: str = "la",
     ) -> None:
         """A line of text; `anchor` as in Pillow, "la" for the top left, "mm" for the middle."""
-        place = self._points(((x, y),))[0]
-        self._draw.text(place, text, ink, font(bold, round(pixels * _SCALE)), anchor)
+        left, top = self._places((x, y))
+        self._draw.text((left, top), text, ink, _font(bold, round(pixels * _SCALE)), anchor)
 
-    def _points(self, points: Sequence[tuple[Number, Number]]) -> list[tuple[int, int]]:
-        return [(round((self._x + x) * _SCALE), round((self._y + y) * _SCALE)) for x, y in points]
+    def _places(self, *points: Point) -> list[int]:
+        """Points as x, y, x, y, … on the large image."""
+        return [
+            round((at + by) * _SCALE) for x, y in points for at, by in ((self._x, x), (self._y, y))
+        ]

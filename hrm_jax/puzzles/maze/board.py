@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-
-Array = npt.NDArray[Any]
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.boards import BoardShape
 
 CHARACTERS = "# SGo"
 PAD, WALL, FREE, START, GOAL, PATH = range(6)
@@ -24,12 +22,11 @@ VOCAB_SIZE = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class MazeShape:
+class MazeShape(BoardShape):
     """Size of a board.
 
     Attributes:
-        height: Rows.
-        width: Columns.
+        height, width: Rows and columns.
     """
 
     height: int
@@ -37,9 +34,7 @@ class MazeShape:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or self.cells < 2:
-            raise DataError(
-                f"maze shape is {self.height}×{self.width}, expected room for start and goal"
-            )
+            raise DataError(f"maze shape is {self}, expected room for start and goal")
 
     @classmethod
     def for_cells(cls, n_cells: int) -> MazeShape:
@@ -56,14 +51,9 @@ class MazeShape:
             )
         return cls(side, side)
 
-    @property
-    def cells(self) -> int:
-        """Cells of the board."""
-        return self.height * self.width
-
-    def place(self, cell: int) -> str:
-        """Names a cell for messages: row and column, counted from 1."""
-        return f"row {cell // self.width + 1}, column {cell % self.width + 1}"
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.height, self.width
 
 
 def parse(text: str, shape: MazeShape | None = None) -> Array:
@@ -71,7 +61,7 @@ def parse(text: str, shape: MazeShape | None = None) -> Array:
 
     Args:
         text: One of `# SGo` per cell, row by row. Blanks are cells: do not strip the line.
-        shape: Shape of the board; None takes the square one with that many cells.
+        shape: None takes the square one with that many cells.
 
     Returns:
         Tokens, uint8 [cells].
@@ -94,13 +84,6 @@ def parse(text: str, shape: MazeShape | None = None) -> Array:
 def to_text(board: Array) -> str:
     """Formats tokens [cells] as one line, `?` for pad; `parse` inverts it where there is none."""
     return "".join(("?" + CHARACTERS)[token] for token in board.tolist())
-
-
-def render(board: Array, shape: MazeShape | None = None) -> str:
-    """Formats tokens [cells] as lines for people, one row a line."""
-    if shape is None:
-        shape = MazeShape.for_cells(len(board))
-    return "\n".join(to_text(row) for row in board.reshape(shape.height, shape.width))
 
 
 def is_question(boards: Array) -> Array:

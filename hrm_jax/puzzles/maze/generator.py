@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,28 +10,14 @@ from typing import Any
 import numpy as np
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.boards import BoardPuzzles, distinct
-from hrm_jax.puzzles.maze.board import WALL, Array, MazeShape
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.boards import BoardPuzzles, check_draws, distinct
+from hrm_jax.puzzles.maze.board import WALL, MazeShape
 from hrm_jax.puzzles.maze.search import SHARES, generate_boards
 from hrm_jax.puzzles.maze.symmetry import canonical
 
 _ATTEMPTS = 20_000_000  # boards per maze before giving up
 _BATCH = 64  # mazes per call: between calls Ctrl-C is heard
-
-
-@dataclasses.dataclass(frozen=True)
-class MazePuzzles(BoardPuzzles):
-    """Mazes of one shape.
-
-    Attributes:
-        questions: Tokens, uint8 [E, cells].
-        answers: Tokens with a shortest path marked, uint8 [E, cells].
-        ratings: Difficulty, int32 [E]; moves of the shortest path unless a file says otherwise.
-        sources: Where each maze is from, or None.
-        shape: Shape of the boards.
-    """
-
-    shape: MazeShape = dataclasses.field(kw_only=True)
 
 
 def generate(
@@ -45,7 +30,7 @@ def generate(
     unique: bool = False,
     stream: int = 0,
     accept: Callable[[Array], Array] | None = None,
-) -> MazePuzzles:
+) -> BoardPuzzles:
     """Generates distinct mazes.
 
     Each board draws its share of walls uniformly from `walls` (in steps of 1/65536), start and
@@ -68,29 +53,27 @@ def generate(
         stream: Independent sequence under the same seed, in [0, 2**31).
         accept: Says of mazes, uint8 tokens [n, cells], which ones may be used, bool [n].
 
+    Returns:
+        Tokens, uint8; the ratings are the moves of the shortest paths.
+
     Raises:
         DataError: Impossible arguments, or too few distinct mazes with such a path found.
     """
-    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
-        raise DataError(
-            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 maze, a seed "
-            f"in [0, 2**32) and a stream in [0, 2**31)"
-        )
+    check_draws("maze", count, seed, stream)
     if not 0 <= walls[0] <= walls[1] <= 1:
         raise DataError(f"walls are {walls[0]} to {walls[1]}, expected a range inside 0 to 1")
     if not 0 <= min_path < shape.cells - 1:
         raise DataError(
-            f"min_path is {min_path}, expected 0 to {shape.cells - 2} for a maze of "
-            f"{shape.height}×{shape.width}"
+            f"min_path is {min_path}, expected 0 to {shape.cells - 2} for a maze of {shape}"
         )
     shares = (round(walls[0] * SHARES), round(walls[1] * SHARES))
     mixed = np.uint64((seed << 31) | stream)
     what = (
-        f"{shape.height}×{shape.width} mazes with {walls[0]} to {walls[1]} of walls and a shortest "
+        f"{shape} mazes with {walls[0]} to {walls[1]} of walls and a shortest "
         f"path of more than {min_path} moves{', the only one' if unique else ''}"
     )
 
-    def draw(first: int, batch: int) -> MazePuzzles:
+    def draw(first: int, batch: int) -> BoardPuzzles:
         part = _draw(first, batch, shape, shares, min_path, unique, mixed)
         if part is None:
             raise DataError(
@@ -120,7 +103,7 @@ def _draw(
     min_path: int,
     unique: bool,
     seed: Any,
-) -> MazePuzzles | None:
+) -> BoardPuzzles | None:
     """Draws the mazes numbered from `first` on, or returns None if one ran out of attempts."""
     questions = np.zeros((count, shape.cells), np.uint8)
     answers = np.zeros_like(questions)
@@ -138,7 +121,7 @@ def _draw(
     # be found, and `map` then cancels those that were not begun.
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         complete = all(pool.map(fill, range(count)))
-    return MazePuzzles(questions, answers, moves, shape=shape) if complete else None
+    return BoardPuzzles(questions, answers, moves, shape=shape) if complete else None
 
 
 def generate_split(
@@ -150,7 +133,7 @@ def generate_split(
     *,
     walls: tuple[float, float] = (0.3, 0.5),
     unique: bool = False,
-) -> tuple[MazePuzzles, MazePuzzles]:
+) -> tuple[BoardPuzzles, BoardPuzzles]:
     """Generates training and test mazes that share no layout of walls, up to symmetry.
 
     So neither augmentation nor other ends in the same walls can make a test maze of a training

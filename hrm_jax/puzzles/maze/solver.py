@@ -1,75 +1,17 @@
-"""Shortest paths of mazes by breadth-first search."""
+"""Shortest paths of mazes by breadth-first search, and what paths predictions mark."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.maze.board import START, Array, MazeShape, is_question, problem
-from hrm_jax.puzzles.maze.search import load, solve_boards, spread
-
-
-def distances(board: Array, shape: MazeShape, cell: int) -> Array:
-    """Counts the moves (down, left, right, up) from one cell to every other.
-
-    Args:
-        board: Tokens of a question [cells].
-        shape: Shape of the board.
-        cell: Where to start; a wall reaches its neighbours too.
-
-    Returns:
-        int32 [cells], -1 for walls and for what cannot be reached.
-
-    Raises:
-        DataError: The board is no question, or there is no such cell.
-    """
-    boards = _checked(np.asarray(board)[None], shape)
-    if not 0 <= cell < shape.cells:
-        raise DataError(f"cell is {cell}, expected 0 to {shape.cells - 1}")
-    stride = shape.width + 2
-    distance = np.empty((shape.height + 2) * stride, np.int32)
-    load(boards[0], shape.width, distance)
-    source = (cell // shape.width + 1) * stride + cell % shape.width + 1
-    spread(distance, stride, source, 0, np.empty(distance.size, np.int64))
-    inner = distance.reshape(shape.height + 2, stride)[1:-1, 1:-1]
-    return np.maximum(inner, -1).reshape(-1)
-
-
-def shortest_path(board: Array, shape: MazeShape) -> Array:
-    """Returns the cells of the shortest path from S to G, both included.
-
-    Of several, it is the one that breadth-first search from S finds when it looks at the
-    neighbours in the order down, left, right, up: the first one in alphabetical order, if moves
-    are letters in this order. The published mazes agree with it.
-
-    Args:
-        board: Tokens of a question [cells].
-        shape: Shape of the board.
-
-    Returns:
-        int64 [moves + 1].
-
-    Raises:
-        DataError: The board is no question, or there is no path.
-    """
-    answer = solve(board, shape)
-    cell, path = int(np.argmax(answer == START)), []
-    on_path = np.pad((answer >= START).reshape(shape.height, shape.width), 1)
-    while True:
-        path.append(cell)
-        row, column = divmod(cell, shape.width)
-        on_path[row + 1, column + 1] = False
-        # A shortest path has no shortcuts: the cell after is the only one that touches.
-        for down, right in ((1, 0), (0, -1), (0, 1), (-1, 0)):
-            if on_path[row + down + 1, column + right + 1]:
-                cell += down * shape.width + right
-                break
-        else:
-            return np.array(path, np.int64)
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.maze.board import PATH, MazeShape, is_question, problem
+from hrm_jax.puzzles.maze.search import follow_paths, solve_boards
 
 
 def solve(board: Array, shape: MazeShape) -> Array:
-    """Marks the shortest path of one maze; see `shortest_path`.
+    """Marks the shortest path of one maze; see `solve_many`.
 
     Returns:
         The tokens with `PATH` between S and G, uint8 [cells].
@@ -86,9 +28,12 @@ def solve(board: Array, shape: MazeShape) -> Array:
 def solve_many(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
     """Marks the shortest paths of mazes.
 
+    Of several, it is the one that breadth-first search from S finds when it looks at the
+    neighbours in the order down, left, right, up: the first one in alphabetical order, if moves
+    are letters in this order. The published mazes agree with it.
+
     Args:
         boards: Tokens of questions [E, cells].
-        shape: Shape of the boards.
 
     Returns:
         The answers, uint8 [E, cells], where there is no path equal to the question; and the moves
@@ -97,14 +42,6 @@ def solve_many(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
     Raises:
         DataError: Wrong shape or dtype, or a board that is no question; names the row and why.
     """
-    boards = _checked(boards, shape)
-    answers = boards.copy()
-    moves = np.empty(len(boards), np.int32)
-    solve_boards(boards, shape.height, shape.width, answers, moves)
-    return answers, moves
-
-
-def _checked(boards: Array, shape: MazeShape) -> Array:
     boards = np.asarray(boards)
     if boards.ndim != 2 or boards.shape[1] != shape.cells or boards.dtype.kind not in "iu":
         raise DataError(
@@ -114,4 +51,56 @@ def _checked(boards: Array, shape: MazeShape) -> Array:
     if not legal.all():
         row = int(np.argmin(legal))
         raise DataError(f"boards, row {row}: {problem(boards[row], shape)}")
-    return np.ascontiguousarray(boards, np.uint8)
+    return search_any(boards, shape)
+
+
+def search_any(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
+    """As `solve_many`, of boards that may hold anything: what is no wall is free, and of several
+    S or G the last one counts; without one the result means nothing."""
+    boards = np.ascontiguousarray(np.clip(boards, 0, PATH), np.uint8)
+    answers, moves = boards.copy(), np.empty(len(boards), np.int32)
+    solve_boards(boards, *shape.sides(), answers, moves)
+    return answers, moves
+
+
+def path_moves(predictions: Array, inputs: Array, shape: MazeShape) -> Array:
+    """Counts the moves of the paths that predictions mark.
+
+    The `o` cells with S and G are one path where S and G touch (above, below, left or right) one
+    of these cells each, every `o` touches two, and all are connected. So a path that touches
+    itself is none: it is not clear which way it goes, and it is never a shortest one.
+
+    Args:
+        predictions: Predicted tokens, integers [N, cells].
+        inputs: Tokens of the questions, integers [N, cells].
+
+    Returns:
+        int32 [N], -1 where walls, S or G were not kept, or the `o` cells are not one path.
+
+    Raises:
+        DataError: Shapes differ.
+    """
+    predictions, inputs = np.asarray(predictions), np.asarray(inputs)
+    if predictions.shape != inputs.shape or inputs.shape[1:] != (shape.cells,):
+        raise DataError(
+            f"predictions are {predictions.shape}, inputs {inputs.shape}, expected both "
+            f"[N, {shape.cells}]"
+        )
+    moves = np.empty(len(predictions), np.int32)
+    wide = (np.ascontiguousarray(x, np.int64) for x in (predictions, inputs))
+    follow_paths(*wide, *shape.sides(), moves)
+    return moves
+
+
+def optimal(predictions: Array, inputs: Array, shape: MazeShape) -> tuple[Array, Array]:
+    """Which predictions [N, cells] mark a path, and which of these a shortest one; bool [N] each.
+
+    A maze may have several shortest paths, of which a label is one: this is what a solver should
+    be judged by.
+
+    Raises:
+        DataError: Shapes differ, or an input is no question.
+    """
+    moves = path_moves(predictions, inputs, shape)
+    _, shortest = solve_many(inputs, shape)
+    return moves >= 0, (moves >= 0) & (moves == shortest)

@@ -13,46 +13,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.maze.board import Array, MazeShape
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.maze.board import MazeShape
 
 _INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
 
 
 def augment(
-    key: jax.Array, inputs: jax.Array, labels: jax.Array, height: int, width: int
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, shape: MazeShape
 ) -> tuple[jax.Array, jax.Array]:
-    """Applies one random symmetry to a puzzle and its solution; uniform over the group.
+    """Applies one random symmetry to a puzzle and its solution [cells]; uniform over the group.
 
-    A label stays a shortest path, but not always the one of `solver.shortest_path`: the order of
-    the directions turns with the board. The reference's augmentation does the same.
+    A label stays a shortest path, but not always the one of `solver.solve_many`: the order of the
+    directions turns with the board. The reference's augmentation does the same.
 
     Args:
         key: Randomness; the same key gives the same symmetry for every puzzle.
-        inputs: Tokens [cells] of one puzzle.
-        labels: Tokens [cells] of its answer.
-        height: Rows of the board; static under `jit`.
-        width: Columns of the board; static under `jit`.
-
-    Returns:
-        `inputs` and `labels` after the same symmetry, same shapes and dtypes.
+        inputs, labels: Tokens [cells].
+        shape: Static under `jit`.
     """
-    cells = _drawn(key, _places(MazeShape(height, width)))
+    cells = _drawn(key, _places(shape))
     return inputs[cells], labels[cells]
 
 
-def undo(key: jax.Array, tokens: jax.Array, height: int, width: int) -> jax.Array:
-    """Turns what belongs to a board that `augment` changed with this key back; its inverse.
-
-    Args:
-        key: The key given to `augment`.
-        tokens: Anything per cell [cells], for instance the answer to the changed puzzle.
-        height, width: As in `augment`.
-
-    Returns:
-        The same shape and dtype, for the board as it was.
-    """
-    places = np.argsort(_places(MazeShape(height, width)), axis=1)
-    return tokens[_drawn(key, places)]
+def undo(key: jax.Array, tokens: jax.Array, shape: MazeShape) -> jax.Array:
+    """Turns anything per cell [cells] of a board that `augment` changed with this key back."""
+    return tokens[_drawn(key, np.argsort(_places(shape), axis=1))]
 
 
 def _drawn(key: jax.Array, places: Array) -> jax.Array:
@@ -80,12 +66,9 @@ def apply_dihedral(number: int, tokens: Array, shape: MazeShape | None = None) -
     """Applies a symmetry to boards; `apply_dihedral(inverse(number), …)` undoes it.
 
     Args:
-        number: Number of the symmetry, one of `symmetries(shape)`.
+        number: One of `symmetries(shape)`.
         tokens: Anything per cell [..., cells].
-        shape: Shape of the boards; None takes the square one with that many cells.
-
-    Returns:
-        The same shape and dtype.
+        shape: None takes the square one with that many cells.
 
     Raises:
         DataError: The symmetry does not keep the shape, or the number of cells is another.
@@ -96,8 +79,7 @@ def apply_dihedral(number: int, tokens: Array, shape: MazeShape | None = None) -
         raise DataError(f"boards have {tokens.shape[-1]} cells, expected {shape.cells}")
     if number not in symmetries(shape):
         raise DataError(
-            f"symmetry is {number}, expected one of {list(symmetries(shape))} for "
-            f"{shape.height}×{shape.width}"
+            f"symmetry is {number}, expected one of {list(symmetries(shape))} for {shape}"
         )
     return np.asarray(tokens[..., _places(shape)[symmetries(shape).index(number)]])
 
@@ -107,7 +89,6 @@ def canonical(boards: Array, shape: MazeShape) -> Array:
 
     Args:
         boards: Values of one byte [E, cells].
-        shape: Shape of the boards.
 
     Returns:
         uint8 [E, cells]; two boards are equivalent exactly when these are equal.
@@ -116,6 +97,41 @@ def canonical(boards: Array, shape: MazeShape) -> Array:
     turned = boards[:, _places(shape)]  # [E, symmetries, cells]
     least = [min(row.tobytes() for row in rows) for rows in turned]
     return np.frombuffer(b"".join(least), np.uint8).reshape(boards.shape)
+
+
+def augmented(
+    questions: Array, answers: Array, num_aug: int, seed: int, shape: MazeShape
+) -> tuple[Array, Array]:
+    """Builds augmentations in advance, as `dataset/build_maze_dataset.py` of the reference does.
+
+    Args:
+        questions, answers: Tokens, uint8 [E, cells].
+        num_aug: Rotations and reflections of each, all different: 7 for all of a square, as in
+            the reference; fewer are picked at random.
+        seed: Seed of the choice.
+
+    Returns:
+        Tokens, uint8 [E, 1 + num_aug, cells] twice, each board as it is first.
+
+    Raises:
+        DataError: There are not so many augmentations.
+    """
+    others = np.array(symmetries(shape)[1:])
+    if num_aug > len(others):
+        raise DataError(
+            f"num_aug is {num_aug}, expected 0 to {len(others)}, the rotations and reflections of "
+            f"{shape}"
+        )
+    random = np.random.Generator(np.random.PCG64(seed))
+    chosen = np.zeros((len(questions), 1 + num_aug), np.int64)
+    for row in range(len(questions)):
+        chosen[row, 1:] = np.sort(random.choice(others, num_aug, replace=False))
+    both = np.empty((2, *chosen.shape, shape.cells), np.uint8)
+    for number in symmetries(shape):
+        rows, places = np.nonzero(chosen == number)
+        for turned, boards in zip(both, (questions, answers), strict=True):
+            turned[rows, places] = apply_dihedral(number, boards[rows], shape)
+    return both[0], both[1]
 
 
 @functools.cache

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-
-Array = npt.NDArray[Any]
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.boards import BoardShape
 
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class SudokuShape:
+class SudokuShape(BoardShape):
     """Size of a board and of its boxes.
 
     Attributes:
@@ -61,10 +59,9 @@ class SudokuShape:
             f"a Sudoku has {', '.join(str(size * size) for size in _BOXES)} cells, not {n_cells}"
         )
 
-    @property
-    def cells(self) -> int:
-        """Cells of the board, N²."""
-        return self.size * self.size
+    def sides(self) -> tuple[int, int]:
+        """Rows and columns, N of each."""
+        return self.size, self.size
 
     @property
     def vocab_size(self) -> int:
@@ -83,7 +80,7 @@ def parse(text: str, shape: SudokuShape | None = None) -> Array:
 
     Args:
         text: One character per cell, row by row: a digit, or `.` or `0` for a blank.
-        shape: Shape of the board; None takes the usual one with that many cells.
+        shape: None takes the usual one with that many cells.
 
     Returns:
         Digits, 0 for a blank, int8 [cells].
@@ -99,7 +96,7 @@ def parse(text: str, shape: SudokuShape | None = None) -> Array:
     for cell, character in enumerate(text):
         if character not in legal:
             raise DataError(
-                f"{_place(cell, shape)}: {character!r} is neither a digit 1 to {shape.size} "
+                f"{shape.place(cell)}: {character!r} is neither a digit 1 to {shape.size} "
                 f"nor a blank (. or 0)"
             )
     return np.array([legal[character] for character in text], np.int8)
@@ -113,21 +110,6 @@ def digits_of_text(shape: SudokuShape) -> dict[str, int]:
 def to_text(board: Array) -> str:
     """Formats digits [cells] as one line, `.` for a blank; `parse` inverts it."""
     return "".join(str(digit) if digit else "." for digit in board.tolist())
-
-
-def render(board: Array, shape: SudokuShape | None = None) -> str:
-    """Formats digits [cells] as lines for people, with separators between the boxes."""
-    if shape is None:
-        shape = SudokuShape.for_cells(len(board))
-    rule = "+".join(["-" * (2 * shape.box_cols + 1)] * (shape.size // shape.box_cols))[1:-1]
-    lines = []
-    for number, row in enumerate(board.reshape(shape.size, shape.size)):
-        if number and number % shape.box_rows == 0:
-            lines.append(rule)
-        text = to_text(row)
-        boxes = [text[i : i + shape.box_cols] for i in range(0, shape.size, shape.box_cols)]
-        lines.append(" | ".join(" ".join(box) for box in boxes))
-    return "\n".join(lines)
 
 
 def to_tokens(boards: Array) -> Array:
@@ -147,8 +129,7 @@ def check_rules(boards: Array, shape: SudokuShape) -> Array:
     """Says whether no digit repeats in a row, column or box; blanks are allowed.
 
     Args:
-        boards: Digits 0 to N [..., cells].
-        shape: Shape of the boards.
+        boards: Digits, 0 for a blank [..., cells]; with others the rules are not kept.
 
     Returns:
         bool [...].
@@ -172,12 +153,6 @@ def contradictions(board: Array, shape: SudokuShape) -> str | None:
             found = cells[digits == digit]
             if len(found) > 1:
                 unit = f"{('row', 'column', 'box')[index // shape.size]} {index % shape.size + 1}"
-                return (
-                    f"digit {digit} stands twice in {unit}: "
-                    f"at {_place(int(found[0]), shape)} and {_place(int(found[1]), shape)}"
-                )
+                first, second = (shape.place(int(cell)) for cell in found[:2])
+                return f"digit {digit} stands twice in {unit}: at {first} and {second}"
     return None
-
-
-def _place(cell: int, shape: SudokuShape) -> str:
-    return f"row {cell // shape.size + 1}, column {cell % shape.size + 1}"

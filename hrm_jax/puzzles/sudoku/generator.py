@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.boards import BoardPuzzles, distinct
+from hrm_jax.puzzles.base import Array
+from hrm_jax.puzzles.boards import BoardPuzzles, check_draws, distinct
 from hrm_jax.puzzles.sudoku.board import SudokuShape
 from hrm_jax.puzzles.sudoku.search import generate_many
 from hrm_jax.puzzles.sudoku.solver import tables
 from hrm_jax.puzzles.sudoku.symmetry import canonical
-
-Array = npt.NDArray[Any]
 
 # Fewest givens of a puzzle with one solution: 4×4 (Taalman 2007), 6×6 with boxes of 2×3 (8) and
 # 9×9 (McGuire et al. 2012, arXiv:1201.0749).
 _FEWEST_GIVENS = {4: 4, 6: 8, 9: 17}
 _ATTEMPTS = 1000  # grids per puzzle before giving up
 _TEST_SHARE = 0.25  # of the grids' probability mass, at most, where classes are shared out
-
-
-class SudokuPuzzles(BoardPuzzles):
-    """Puzzles of one shape.
-
-    Attributes:
-        questions: Digits, 0 for a blank, int8 [E, cells].
-        answers: The only solution, int8 [E, cells].
-        ratings: Difficulty, int32 [E]; guesses of `solver.solve_many` unless a file says otherwise.
-        sources: Where each puzzle is from, or None.
-    """
 
 
 def generate(
@@ -43,7 +29,7 @@ def generate(
     *,
     stream: int = 0,
     accept: Callable[[Array], Array] | None = None,
-) -> SudokuPuzzles:
+) -> BoardPuzzles:
     """Generates distinct puzzles with exactly one solution.
 
     Puzzle number i is drawn from (seed, stream, i) with our own generator, so the same arguments
@@ -58,6 +44,9 @@ def generate(
         stream: Independent sequence under the same seed, in [0, 2**31).
         accept: Says of solution grids, int8 [n, cells], which ones may be used, bool [n].
 
+    Returns:
+        Digits, 0 for a blank, int8; the ratings are the guesses of `solver.solve_many`.
+
     Raises:
         DataError: A range that is impossible, or too few distinct puzzles found.
     """
@@ -67,20 +56,13 @@ def generate(
             f"givens are {givens[0]} to {givens[1]}, expected a range inside {fewest} to "
             f"{shape.cells} for {shape.size}×{shape.size}"
         )
-    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
-        raise DataError(
-            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 puzzle, a seed "
-            f"in [0, 2**32) and a stream in [0, 2**31)"
-        )
+    check_draws("puzzle", count, seed, stream)
     units, unit_of = tables(shape)
     mixed = np.uint64((seed << 31) | stream)
 
-    def draw(first: int, batch: int) -> SudokuPuzzles:
-        part = SudokuPuzzles(
-            np.zeros((batch, shape.cells), np.int8),
-            np.zeros((batch, shape.cells), np.int8),
-            np.zeros(batch, np.int32),
-        )
+    def draw(first: int, batch: int) -> BoardPuzzles:
+        questions, answers = np.zeros((2, batch, shape.cells), np.int8)
+        part = BoardPuzzles(questions, answers, np.zeros(batch, np.int32), shape=shape)
         made = generate_many(
             first, givens, _ATTEMPTS, mixed, units, unit_of,
             part.questions, part.answers, part.ratings,
@@ -108,7 +90,7 @@ def generate(
 
 def generate_split(
     shape: SudokuShape, num_train: int, num_test: int, givens: tuple[int, int], seed: int
-) -> tuple[SudokuPuzzles, SudokuPuzzles]:
+) -> tuple[BoardPuzzles, BoardPuzzles]:
     """Generates training and test puzzles whose solution grids share no symmetry class.
 
     A class holds the grids that `symmetry.augment` makes of each other, so augmenting the training

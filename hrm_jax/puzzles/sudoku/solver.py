@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.sudoku.board import SudokuShape
 from hrm_jax.puzzles.sudoku.search import search_many
 
-Array = npt.NDArray[Any]
-
 
 def solve(board: Array, shape: SudokuShape, limit: int = 2) -> tuple[int, Array, int]:
-    """Solves one board; see `solve_many`.
-
-    Args:
-        board: Digits, 0 for a blank [cells].
-        shape: Shape of the board.
-        limit: Stop counting solutions here.
+    """Solves one board [cells]; see `solve_many`.
 
     Returns:
         Number of solutions, the first one (int8 [cells], zeros if there is none) and the guesses.
-
-    Raises:
-        DataError: Wrong shape, dtype or digits.
     """
     counts, solutions, guesses = solve_many(np.asarray(board)[None], shape, limit)
     return int(counts[0]), solutions[0], int(guesses[0])
@@ -37,7 +25,6 @@ def solve_many(boards: Array, shape: SudokuShape, limit: int = 2) -> tuple[Array
 
     Args:
         boards: Digits, 0 for a blank [E, cells]; a contradictory board has 0 solutions.
-        shape: Shape of the boards.
         limit: Stop counting solutions here; 2 tells whether the solution is the only one.
 
     Returns:

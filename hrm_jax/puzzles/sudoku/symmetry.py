@@ -6,19 +6,18 @@ and, where the boxes are square, transposing.
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.compiled import compiled
 from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
-
-Array = npt.NDArray[Any]
 
 
 def augment(
@@ -28,30 +27,41 @@ def augment(
 
     Args:
         key: Randomness; the same key gives the same symmetry for every puzzle.
-        inputs: Integer tokens [cells] of one puzzle.
-        labels: Integer tokens [cells]; values that are not tokens of digits (an ignore label like
-            -100, pad) move with their cell and stay what they are, in `inputs` too.
-        shape: Shape of the board; static under `jit`.
+        inputs, labels: Integer tokens [cells]; values that are not tokens of digits (an ignore
+            label like -100, pad) move with their cell and stay what they are.
+        shape: Static under `jit`.
 
     Returns:
-        `inputs` and `labels` after the same symmetry, same shapes and dtypes.
+        Both after the same symmetry, same shapes and dtypes.
     """
     symmetry = random_symmetry(key, shape)
     return apply(symmetry, inputs, shape), apply(symmetry, labels, shape)
 
 
 def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """Turns what belongs to a board that `augment` changed with this key back; its inverse.
-
-    Args:
-        key: The key given to `augment`.
-        tokens: Integer tokens [cells], for instance the answer to the changed puzzle.
-        shape: Shape of the board; static under `jit`.
-
-    Returns:
-        Tokens of the same shape and dtype that belong to the puzzle as it was.
-    """
+    """Turns tokens [cells] that belong to a board that `augment` changed with this key back."""
     return apply(inverse(random_symmetry(key, shape)), tokens, shape)
+
+
+def augmented(
+    inputs: Array, labels: Array, num_aug: int, seed: int, shape: SudokuShape
+) -> tuple[Array, Array]:
+    """Tokens [E, cells] and then `num_aug` augmentations of each, uint8 [E, 1 + num_aug, cells]."""
+    key = jax.random.key(seed)
+    both = np.stack([inputs, labels], axis=1)[:, :, None].repeat(1 + num_aug, axis=2)
+    for row in range(len(inputs)):
+        both[row, :, 1:] = _augmentations(
+            jax.random.fold_in(key, row), inputs[row], labels[row], num_aug, shape
+        )
+    return both[:, 0], both[:, 1]
+
+
+@functools.partial(jax.jit, static_argnames=("number", "shape"))
+def _augmentations(
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, number: int, shape: SudokuShape
+) -> jax.Array:
+    keys = jax.random.split(key, number)
+    return jnp.stack(jax.vmap(lambda k: augment(k, inputs, labels, shape))(keys))
 
 
 class Symmetry(NamedTuple):
@@ -126,7 +136,6 @@ def canonical(boards: Array, shape: SudokuShape) -> Array:
 
     Args:
         boards: Full valid grids, digits 1 to N [E, cells].
-        shape: Shape of the boards.
 
     Returns:
         int8 [E, cells].

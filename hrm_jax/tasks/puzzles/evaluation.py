@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from hrm_jax.fields import require
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting, Solved
 from hrm_jax.models.recurrent import RecurrentConfig
+from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.losses import IGNORED
 
@@ -118,18 +119,15 @@ def solve_puzzles(
     )
 
 
-Scores = Callable[..., Mapping[str, npt.NDArray[np.bool_]]]
-
-
 def answers_compared(
-    puzzles: PuzzleSet, predictions: npt.NDArray[Any], scores: Scores | None = None
+    puzzles: PuzzleSet, predictions: npt.NDArray[Any], puzzle: Puzzle | None = None
 ) -> Figures:
     """Compares answers with labels.
 
     Args:
         puzzles: Questions and answers.
         predictions: Answers to the first N of them [N, S].
-        scores: From inputs, labels and predictions [N, S] to further verdicts [N] by name.
+        puzzle: Gives further verdicts.
 
     Returns:
         `exact_accuracy` (all labelled tokens right), `accuracy` (share of labelled tokens that are
@@ -147,7 +145,7 @@ def answers_compared(
         rows = number > 0
         return float(((right & of).sum(1)[rows] / number[rows]).mean()) if rows.any() else 1.0
 
-    further = {} if scores is None else scores(inputs, labels, predictions)
+    further = {} if puzzle is None else puzzle.score(inputs, labels, predictions)
     figures: dict[str, Any] = {name: float(np.mean(v)) for name, v in further.items()}
     if known.any():
         figures["exact_accuracy"] = float((right == counted).all(1)[known].mean())
@@ -163,50 +161,25 @@ def _labels(puzzles: PuzzleSet, count: int) -> tuple[npt.NDArray[Any], npt.NDArr
     return labels, np.ones(labels.shape, bool) if ignored is None else labels != ignored
 
 
-def evaluate_puzzles(
-    config: RecurrentConfig,
-    variables: Mapping[str, Any],
-    puzzles: PuzzleSet,
-    *,
-    slots: int = 32,
-    halting: Halting = "q",
-    max_steps: int | None = None,
-    limit: int | None = None,
-    scores: Scores | None = None,
-    tally: Callable[[PuzzleSet, Solved], Figures] | None = None,
-) -> Figures:
-    """Solves a set and compares with its labels.
+def figures_of(puzzles: PuzzleSet, solved: Solved, puzzle: Puzzle | None = None) -> Figures:
+    """Figures of the answers to the first N puzzles, with their traces.
 
     Args:
-        config: Sizes.
-        variables: Weights.
         puzzles: Questions and answers.
-        slots, halting, max_steps: As in `solve_puzzles`.
-        limit: Only the first so many examples; None takes all.
-        scores: As in `answers_compared`.
-        tally: From `puzzles` and the answers to the first N of them to figures of them together.
+        solved: From `solve_puzzles(…, trace=True)`.
+        puzzle: Gives further figures.
 
     Returns:
         The figures of `answers_compared` as `eval/…`, `eval/q_halt_accuracy` (whether q_halt ≥ 0
         tells right answers from wrong), `eval/steps` (mean ACT steps),
         `eval/exact_accuracy_by_step` (list: if all rows were stopped after that many steps),
-        `eval/puzzles`, `eval/puzzles_per_second` (without compilation), and the figures of `tally`.
-        The accuracies are left out where no puzzle has a label.
+        `eval/puzzles`, `eval/puzzles_per_second` (without compilation), and those of
+        `Puzzle.tally`. The accuracies are left out where no puzzle has a label.
     """
-    inputs = puzzles.inputs[:limit]
-    solved = solve_puzzles(
-        config,
-        variables,
-        inputs,
-        puzzles.example_identifiers()[:limit],
-        slots=slots,
-        halting=halting,
-        max_steps=max_steps,
-        trace=True,
-    )
-    compared = answers_compared(puzzles, solved.predictions, scores)
+    count = len(solved.steps)
+    compared = answers_compared(puzzles, solved.predictions, puzzle)
     figures: dict[str, Any] = {f"eval/{name}": value for name, value in compared.items()}
-    labels, counted = _labels(puzzles, len(inputs))
+    labels, counted = _labels(puzzles, count)
     known = counted.any(1)
     if known.any():
         exact = ((solved.predictions == labels) | ~counted).all(1)
@@ -216,10 +189,31 @@ def evaluate_puzzles(
             float(((board == labels) | ~counted).all(1)[known].mean())
             for board in np.moveaxis(solved.trace, 1, 0)
         ]
+    figures["eval/steps"] = float(solved.steps.mean())
+    together = puzzle.tally(puzzles, [(solved.predictions, solved.q_halt)]) if puzzle else {}
+    figures |= {f"eval/{name}": value for name, value in together.items()}
     return {
         **figures,
-        "eval/steps": float(solved.steps.mean()),
-        **({} if tally is None else tally(puzzles, solved)),
-        "eval/puzzles": len(inputs),
-        "eval/puzzles_per_second": len(inputs) / solved.seconds,
+        "eval/puzzles": count,
+        "eval/puzzles_per_second": count / solved.seconds,
     }
+
+
+def evaluate_puzzles(
+    config: RecurrentConfig,
+    variables: Mapping[str, Any],
+    puzzles: PuzzleSet,
+    puzzle: Puzzle | None = None,
+    *,
+    limit: int | None = None,
+    **options: Any,
+) -> Figures:
+    """Solves a set, or the first `limit` of it, and compares with its labels: `figures_of`.
+
+    `options` are those of `solve_puzzles`.
+    """
+    identifiers = puzzles.example_identifiers()[:limit]
+    solved = solve_puzzles(
+        config, variables, puzzles.inputs[:limit], identifiers, trace=True, **options
+    )
+    return figures_of(puzzles, solved, puzzle)

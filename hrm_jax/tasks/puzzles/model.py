@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,25 +18,10 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.models import act
 from hrm_jax.models.act import ACTCarry, Halting, PuzzleBatch
 from hrm_jax.models.recurrent import RecurrentConfig, Thought
-from hrm_jax.puzzles.arc import tokens as arc_tokens
-from hrm_jax.puzzles.domino import text as domino_text
-from hrm_jax.puzzles.domino.encoding import encode
-from hrm_jax.puzzles.maze import board as maze_board
-from hrm_jax.puzzles.maze.scores import path_moves
-from hrm_jax.puzzles.sudoku.board import (
-    SudokuShape,
-    contradictions,
-    parse,
-    to_tokens,
-)
-from hrm_jax.tasks.puzzles.domino import DominoTask
+from hrm_jax.puzzles import guess
+from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
-from hrm_jax.tasks.puzzles.maze import MazeTask
-from hrm_jax.tasks.puzzles.sudoku import SudokuTask
-from hrm_jax.tasks.puzzles.task import PuzzleTask
 from hrm_jax.tasks.puzzles.votes import cast, elect, obeying
-
-Puzzle = Literal["sudoku", "maze", "domino", "arc"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +33,9 @@ class Solution:
         steps: ACT steps taken.
         q_halt: Halting value at the last step; its sigmoid is the model's belief to be right.
         trace: Predicted tokens after each step [steps, S]; empty [0, S] if not asked for.
-        text: The board as text (Sudoku and mazes), the move (dominoes), or a line of colours for
-            each row of the grid at the origin (ARC); else "".
-        trace_text: The board after each step as text (the same, with a trace).
-        valid: Whether the board obeys the rules and keeps the givens (Sudoku), the answer is a
-            path from S to G (mazes), or the move is legal (dominoes); else None.
+        text: The answer as text, as `Puzzle.answer_text` gives it; "" where the puzzle is unknown.
+        trace_text: The answer after each step as text (the same, with a trace).
+        valid: What `Puzzle.valid` says of the answer; None where it cannot be told.
         votes: How many votes this answer got.
         total_steps: ACT steps of all votes together.
     """
@@ -72,74 +54,13 @@ class Solution:
         return self.text or str(self.tokens)
 
 
-def _text(tokens: npt.NDArray[Any], shape: SudokuShape) -> str:
-    """A board as text; "?" where the model gives something that is no digit."""
-    digits = tokens.astype(int) - 1
-    return "".join(str(d) if 1 <= d <= shape.size else "?" for d in digits)
-
-
-def _maze_text(tokens: npt.NDArray[Any]) -> str:
-    """A board as text; "?" where the model gives padding."""
-    return "".join(("?" + maze_board.CHARACTERS)[t] for t in tokens)
-
-
-def _arc_text(tokens: npt.NDArray[Any]) -> str:
-    """The grid at the origin, a line for each row."""
-    return "\n".join("".join(map(str, row)) for row in arc_tokens.decode(tokens))
-
-
-def _sudoku(text: str, length: int) -> npt.NDArray[Any]:
-    shape = SudokuShape.for_cells(length)
-    board = parse(text, shape)
-    wrong = contradictions(board, shape)
-    if wrong:
-        raise DataError(f"{text}: {wrong}")
-    return to_tokens(board)
-
-
-def _maze(text: str, length: int) -> npt.NDArray[Any]:
-    shape = maze_board.MazeShape.for_cells(length)
-    board = maze_board.parse(text, shape)
-    wrong = maze_board.problem(board, shape)
-    if wrong:
-        raise DataError(f"maze: {wrong}")
-    return board
-
-
-def _domino(text: str, length: int) -> npt.NDArray[Any]:
-    return encode(domino_text.parse(text))
-
-
-_KINDS: Mapping[Any, type[PuzzleTask]] = {
-    "sudoku": SudokuTask,
-    "maze": MazeTask,
-    "domino": DominoTask,
-}
-_PARSERS: Mapping[Any, Callable[[str, int], npt.NDArray[Any]]] = {
-    "sudoku": _sudoku,
-    "maze": _maze,
-    "domino": _domino,
-}
-
-
-def _guess(length: int, vocab_size: int) -> Puzzle | None:
-    if (length, vocab_size) in ((16, 6), (36, 8), (81, 11)):
-        return "sudoku"
-    if (length, vocab_size) == (72, 8):
-        return "domino"
-    if vocab_size == arc_tokens.VOCAB_SIZE and math.isqrt(length) ** 2 == length:
-        return "arc"
-    return "maze" if vocab_size == maze_board.VOCAB_SIZE else None
-
-
 class PuzzleModel:
     """Weights with their configuration, in functional form.
 
     Attributes:
         config: Sizes.
         variables: `params`, `constants` and, if any, `tables`.
-        puzzle: What the tokens mean, if known: "sudoku", "maze", "domino" or "arc".
-        kind: The task that knows the rules and symmetries of such puzzles.
+        puzzle: What the tokens mean, None if it is not known.
         max_steps: Most ACT steps that `solve` takes by default.
     """
 
@@ -160,8 +81,7 @@ class PuzzleModel:
         """
         self.config = config
         self.variables = jax.device_put(dict(variables))
-        self.puzzle = puzzle or _guess(config.seq_len, config.vocab_size)
-        self.kind = _KINDS.get(self.puzzle, PuzzleTask)  # type: ignore[type-abstract]
+        self.puzzle = puzzle or guess(config.seq_len, config.vocab_size)
         self.max_steps = max_steps or config.halt_max_steps
 
     def initial_carry(self, batch: PuzzleBatch) -> ACTCarry:
@@ -250,8 +170,8 @@ class PuzzleModel:
         for number, model in enumerate((self, *others)):
             key = jax.random.fold_in(jax.random.key(seed), number)
             ballots += model.ballots(tokens, identifiers, key=key, **options)
-        obeys = obeying(self.kind, tokens, ballots) if verify else None
-        elected = elect(ballots, obeys, self.kind.answer_length)
+        obeys = obeying(self.known(), tokens, ballots) if verify else None
+        elected = elect(ballots, obeys, self.puzzle.answer_length if self.puzzle else None)
         return [
             dataclasses.replace(
                 self._solution(row, tokens[row], elected.answers),
@@ -283,7 +203,22 @@ class PuzzleModel:
         def solve(tokens: npt.NDArray[Any]) -> act.Solved:
             return solve_puzzles(self.config, self.variables, tokens, puzzle_identifiers, **options)
 
-        return cast(self.kind, solve, inputs, votes, key, plain)
+        if votes == 1:  # of unknown puzzles too
+            return [solve(inputs) if plain is None else plain]
+        return cast(self.known(), solve, inputs, votes, key, plain)
+
+    def known(self) -> Puzzle:
+        """The puzzle.
+
+        Raises:
+            DataError: It is not known.
+        """
+        if self.puzzle is None:
+            raise DataError(
+                f"{self.config.seq_len} tokens of a vocabulary of {self.config.vocab_size} are "
+                f"none of the puzzles that are known here; give PuzzleModel the `puzzle`"
+            )
+        return self.puzzle
 
     def _solution(self, row: int, question: npt.NDArray[Any], solved: act.Solved) -> Solution:
         tokens, steps = solved.predictions[row], int(solved.steps[row])
@@ -291,41 +226,37 @@ class PuzzleModel:
         if solved.trace is not None:
             trace = np.asarray(solved.trace[row][:steps])
         solution = Solution(np.asarray(tokens), steps, float(solved.q_halt[row]), trace)
-        if self.puzzle == "maze":
-            maze = maze_board.MazeShape.for_cells(len(tokens))
-            return dataclasses.replace(
-                solution,
-                text=_maze_text(tokens),
-                trace_text=tuple(_maze_text(board) for board in trace),
-                valid=bool(path_moves(tokens[None], question[None], maze)[0] >= 0),
-            )
-        if self.puzzle == "domino":
-            return dataclasses.replace(
-                solution,
-                text=domino_text.move_text(tokens),
-                trace_text=tuple(domino_text.move_text(answer) for answer in trace),
-                valid=bool(DominoTask.obeys(question[None], tokens[None])[0]),
-            )
-        if self.puzzle == "arc":
-            grids = tuple(_arc_text(board) for board in trace)
-            return dataclasses.replace(solution, text=_arc_text(tokens), trace_text=grids)
         if self.puzzle is None:
             return solution
-        shape = SudokuShape.for_cells(len(tokens))
+        valid = self.puzzle.valid(question[None], tokens[None])
         return dataclasses.replace(
             solution,
-            text=_text(tokens, shape),
-            trace_text=tuple(_text(board, shape) for board in trace),
-            valid=bool(SudokuTask.obeys(question[None], tokens[None])[0]),
+            text=self.puzzle.answer_text(tokens),
+            trace_text=tuple(map(self.puzzle.answer_text, trace)),
+            valid=None if valid is None else bool(valid[0]),
         )
+
+    def parse(self, texts: Sequence[Any]) -> npt.NDArray[np.uint8]:
+        """Puzzles as text turned into tokens [N, S].
+
+        Raises:
+            DataError: A text is no such puzzle, or contradicts itself.
+        """
+        boards = []
+        for number, text in enumerate(texts, 1):
+            try:
+                boards.append(self.known().parse(str(text), self.config.seq_len))
+            except DataError as error:
+                raise DataError(f"puzzle {number}: {error}" if len(texts) > 1 else error) from error
+        return np.stack(boards)
 
     def solve(self, puzzles: str | Sequence[str] | npt.ArrayLike, **options: Any) -> Any:
         """Solves one puzzle or many.
 
         Args:
-            puzzles: A Sudoku ("." or "0" is a blank) or maze (of `# SG`, blanks are cells) as
-                text, row by row, or a domino position (`table 2|5 5|3; hand 2|3 0|2`); a sequence
-                of them; tokens [S], or tokens [N, S].
+            puzzles: A puzzle as text, such as a Sudoku ("." or "0" is a blank), a maze (of `# SG`
+                row by row, blanks are cells) or a domino position (`table 2|5 5|3; hand 2|3 0|2`);
+                a sequence of them; tokens [S], or tokens [N, S].
             **options: As in `solve_tokens`.
 
         Returns:
@@ -338,11 +269,7 @@ class PuzzleModel:
         if isinstance(puzzles, str):
             return self.solve([puzzles], **options)[0]
         if isinstance(puzzles, Sequence) and puzzles and isinstance(puzzles[0], str):
-            if self.puzzle not in _PARSERS:
-                raise ValueError("this model's puzzles have no form as text; give tokens instead")
-            to_board = _PARSERS[self.puzzle]
-            boards = [to_board(str(text), self.config.seq_len) for text in puzzles]
-            return self.solve_tokens(np.stack(boards), **options)
+            return self.solve_tokens(self.parse(puzzles), **options)
         tokens = np.asarray(puzzles)
         if tokens.ndim == 1:
             return self.solve_tokens(tokens[None], **options)[0]

@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from hrm_jax.compilation import jit
 from hrm_jax.models.act import Solved
-from hrm_jax.tasks.puzzles.task import PuzzleTask
+from hrm_jax.puzzles.base import Puzzle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Elected:
 
 
 def cast(
-    kind: type[PuzzleTask],
+    puzzle: Puzzle,
     solve: Callable[[npt.NDArray[Any]], Solved],
     inputs: npt.NDArray[Any],
     votes: int,
@@ -49,7 +49,7 @@ def cast(
     A puzzle's symmetries depend on its place and the key, not on how many others there are.
 
     Args:
-        kind: The task, which knows the symmetries.
+        puzzle: Knows the symmetries.
         solve: Answers to tokens [N, S].
         inputs: The puzzles [N, S].
         votes: How many answers.
@@ -66,8 +66,8 @@ def cast(
     for number in range(1, votes):
         of_vote = functools.partial(jax.random.fold_in, jax.random.fold_in(key, number))
         keys = jax.vmap(of_vote)(jnp.arange(len(inputs)))
-        solved = solve(np.asarray(_each(kind.transform)(keys, inputs)))
-        ballots.append(_restored(kind, keys, solved))
+        solved = solve(np.asarray(_each(puzzle.transform)(keys, inputs)))
+        ballots.append(_restored(puzzle, keys, solved))
     return ballots
 
 
@@ -77,8 +77,8 @@ def _each(function: Callable[..., Any]) -> Any:
     return jit(jax.vmap(function))
 
 
-def _restored(kind: type[PuzzleTask], keys: jax.Array, solved: Solved) -> Solved:
-    restore = _each(kind.restore)
+def _restored(puzzle: Puzzle, keys: jax.Array, solved: Solved) -> Solved:
+    restore = _each(puzzle.restore)
     answers = np.asarray(restore(keys, solved.predictions))
     trace = solved.trace
     if trace is not None:
@@ -88,14 +88,14 @@ def _restored(kind: type[PuzzleTask], keys: jax.Array, solved: Solved) -> Solved
 
 
 def obeying(
-    kind: type[PuzzleTask], inputs: npt.NDArray[Any], ballots: Sequence[Solved]
+    puzzle: Puzzle, inputs: npt.NDArray[Any], ballots: Sequence[Solved]
 ) -> npt.NDArray[np.bool_]:
     """Which votes obey the rules, bool [V, N].
 
     Raises:
         DataError: Answers to such puzzles cannot be checked without the label.
     """
-    return np.stack([kind.obeys(inputs, ballot.predictions) for ballot in ballots])
+    return np.stack([puzzle.obeys(inputs, ballot.predictions) for ballot in ballots])
 
 
 def elect(

@@ -8,16 +8,9 @@ from hrm_jax.puzzles.arc.tokens import encode as encode_grid
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import Move, Position
 from hrm_jax.puzzles.drawing.contact_sheet import contact_sheet
-from hrm_jax.puzzles.drawing.pen import GREEN, RED, WRONG, Pen
-from hrm_jax.puzzles.drawing.puzzle_pictures import (
-    ARC_COLOURS,
-    domino_height,
-    draw_arc,
-    draw_domino,
-    draw_maze,
-    draw_sudoku,
-)
+from hrm_jax.puzzles.drawing.pen import GREEN, RED
 from hrm_jax.puzzles.maze.board import parse as parse_maze
+from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import parse as parse_sudoku
 from hrm_jax.puzzles.sudoku.board import to_tokens
 
@@ -25,28 +18,6 @@ SOLUTION = to_tokens(parse_sudoku("1234341221434321"))
 QUESTION = to_tokens(parse_sudoku("1.34.41.21.3432."))
 MAZE = parse_maze("S #  # oGo   #  ".replace("o", " "))
 PATH = parse_maze("So#  #o Goo  #  ")
-
-
-def _pixel(image, x, y):
-    return "#{:02x}{:02x}{:02x}".format(*image.getpixel((x, y)))
-
-
-def _colours(image):
-    return {f"#{r:02x}{g:02x}{b:02x}" for _, (r, g, b) in image.getcolors(1 << 24)}
-
-
-@pytest.fixture
-def written(monkeypatch):
-    """All texts that are drawn, with their ink."""
-    texts = []
-    real = Pen.text
-
-    def spy(self, x, y, text, pixels=13, ink="#111111", bold=False, anchor="la"):
-        texts.append((text, ink))
-        real(self, x, y, text, pixels, ink, bold, anchor)
-
-    monkeypatch.setattr(Pen, "text", spy)
-    return texts
 
 
 def _sudokus(faults):
@@ -62,7 +33,9 @@ def test_which_puzzles_are_drawn(tmp_path, written):
     faults = np.array([0, 3, 1, 0, 2, 0, 16])
     steps = np.array([5, 1, 1, 1, 1, 3, 2])
     arrays = _sudokus(faults)
-    path = contact_sheet(tmp_path / "a" / "x.png", "sudoku", *arrays, steps, faults == 0, num=4)
+    path = contact_sheet(
+        tmp_path / "a" / "x.png", PAINTERS["sudoku"], *arrays, steps, faults == 0, num=4
+    )
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 1000
@@ -96,7 +69,9 @@ def test_which_puzzles_are_drawn(tmp_path, written):
 def test_one_kind_makes_room_for_the_other(good, num, drawn, tmp_path, written):
     faults = (np.arange(10) >= good).astype(int)
     steps = np.ones(10, int)
-    contact_sheet(tmp_path / "x.png", "sudoku", *_sudokus(faults), steps, faults == 0, num=num)
+    contact_sheet(
+        tmp_path / "x.png", PAINTERS["sudoku"], *_sudokus(faults), steps, faults == 0, num=num
+    )
     texts = [text for text, _ in written if text.startswith("#")]
     found = sum("right" in text for text in texts), sum("wrong" in text for text in texts)
     assert found == drawn
@@ -109,7 +84,7 @@ def test_what_is_said_of_mazes(tmp_path, written):
     predictions[2:, 14] = 5  # pretended to be another path
     verdicts = {"valid": np.array([1, 0, 1, 1], bool), "optimal": np.array([1, 0, 0, 1], bool)}
     contact_sheet(
-        tmp_path / "x.png", "maze", inputs, labels, predictions, np.ones(4, int),
+        tmp_path / "x.png", PAINTERS["maze"], inputs, labels, predictions, np.ones(4, int),
         verdicts["optimal"], verdicts=verdicts,
     )  # fmt: skip
     assert [text.split("; ")[1] for text, _ in written if text.startswith("#")] == [
@@ -128,8 +103,8 @@ def test_what_is_said_of_dominoes(tmp_path, written):
     predictions = np.stack([legal, other, illegal])
     verdicts = {"legal": np.array([1, 1, 0], bool)}
     contact_sheet(
-        tmp_path / "x.png", "domino", np.tile(encode(position), (3, 1)), np.tile(label, (3, 1)),
-        predictions, np.ones(3, int), np.array([1, 0, 0], bool), verdicts=verdicts,
+        tmp_path / "x.png", PAINTERS["domino"], np.tile(encode(position), (3, 1)),
+        np.tile(label, (3, 1)), predictions, np.ones(3, int), np.array([1, 0, 0], bool), verdicts,
     )  # fmt: skip
     texts = [text for text, _ in written]
     assert [text.split("; ")[1] for text in texts if text.startswith("#")] == [
@@ -151,8 +126,8 @@ def test_what_is_said_of_arc(tmp_path, written):
     predictions[3] = encode_grid(np.ones((3, 2), np.uint8), 4)
     predictions[4] = 0
     contact_sheet(
-        tmp_path / "x.png", "arc", np.tile(label, (5, 1)), np.tile(label, (5, 1)), predictions,
-        np.ones(5, int), np.arange(5) == 0,
+        tmp_path / "x.png", PAINTERS["arc"], np.tile(label, (5, 1)), np.tile(label, (5, 1)),
+        predictions, np.ones(5, int), np.arange(5) == 0,
     )  # fmt: skip
     said = [text.split("; ")[1] for text, _ in written if text.startswith("#")]
     assert said[0] == "right"
@@ -173,7 +148,7 @@ def test_what_is_said_of_arc(tmp_path, written):
         ({"labels": np.zeros((2, 15), int)}, r"labels has shape \(2, 15\), expected \(2, 16\)"),
         ({"predictions": np.zeros((3, 16), int)}, "predictions has shape"),
         ({"steps": np.zeros(3, int)}, r"steps has shape \(3,\), expected \(2,\)"),
-        ({"solved": np.zeros(1, bool)}, "solved has shape"),
+        ({"good": np.zeros(1, bool)}, "good has shape"),
         ({"verdicts": {"legal": np.zeros(1, bool)}}, "legal has shape"),
     ],
 )
@@ -181,76 +156,8 @@ def test_arrays_that_do_not_fit_are_refused(change, message, tmp_path):
     inputs, labels, predictions = _sudokus([0, 1])
     given = {
         "inputs": inputs, "labels": labels, "predictions": predictions,
-        "steps": np.ones(2, int), "solved": np.ones(2, bool),
+        "steps": np.ones(2, int), "good": np.ones(2, bool),
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        contact_sheet(tmp_path / "x.png", "sudoku", **{**given, **change})
+        contact_sheet(tmp_path / "x.png", PAINTERS["sudoku"], **{**given, **change})
     assert not list(tmp_path.iterdir())
-
-
-# --- boards ---------------------------------------------------------------------------------------
-
-
-def test_a_sudoku_marks_wrong_cells(written):
-    board = SOLUTION.astype(int)
-    board[1], board[15] = 5, 9
-    pen = Pen(130, 130)
-    draw_sudoku(pen, 128, QUESTION, board, SOLUTION)
-    image = pen.image()
-    assert _pixel(image, 32 + 3, 3) == _pixel(image, 96 + 3, 96 + 3) == WRONG
-    assert _pixel(image, 3, 3) == "#ffffff"
-    assert [text for text, ink in written if ink == RED] == ["4", "?"]
-    assert len(written) == 16
-    written.clear()
-    draw_sudoku(Pen(130, 130), 128, QUESTION, QUESTION)
-    assert "".join(text for text, _ in written) == "13441213432"
-
-
-def test_a_maze_shows_path_and_wrong_cells():
-    pen = Pen(81, 81)
-    draw_maze(pen, 80, MAZE, PATH)
-    right = pen.image()
-    assert WRONG not in _colours(right)
-    assert _pixel(right, 30, 10) == "#1f5fbf"  # the line through a cell of the path
-    assert _pixel(right, 21, 3) == "#bcd7f7"
-    board = PATH.astype(int)
-    board[1], board[2], board[15] = 2, 0, 1
-    pen = Pen(81, 81)
-    draw_maze(pen, 80, MAZE, board, PATH)
-    wrong = pen.image()
-    assert _pixel(wrong, 30, 10) == WRONG
-    assert _pixel(wrong, 72, 72) == "#8c3a44"  # a wall where there is none
-    assert RED in _colours(wrong)
-
-
-def test_arc_colours_and_crosses():
-    grid = np.arange(10, dtype=np.uint8).reshape(2, 5)
-    pen = Pen(140, 56)
-    draw_arc(pen, 140, encode_grid(grid, 6), encode_grid(grid, 6))
-    image = pen.image()
-    found = [_pixel(image, 28 * col + 14, 28 * row + 14) for row in (0, 1) for col in range(5)]
-    assert found == list(ARC_COLOURS)
-    other = grid.copy()
-    other[0, 0] = 5
-    draw_arc(pen, 140, encode_grid(grid, 6), encode_grid(grid, 6), encode_grid(other, 6))
-    image = pen.image()
-    assert _pixel(image, 14, 14) == "#ffffff"
-    assert _pixel(image, 14 + 28, 14) == ARC_COLOURS[1]
-
-
-def test_a_domino_position_shows_every_pip(monkeypatch):
-    pips = []
-    monkeypatch.setattr(Pen, "dot", lambda self, x, y, radius, ink: pips.append((x, y)))
-    position = Position(((6, 4), (4, 2), (2, 2)), ((2, 5), (6, 1), (0, 3)))
-    question, label = encode(position), encode_move(Move(2, 5, 2))
-    pen = Pen(200, domino_height(200, question))
-    draw_domino(pen, 200, question, encode_move(Move(1, 6, 1)), label, good=False)
-    assert len(pips) == 6 + 4 + 4 + 2 + 2 + 2 + 2 + 5 + 6 + 1 + 3
-    assert {GREEN, RED} <= _colours(pen.image())
-
-
-def test_a_long_table_takes_more_lines():
-    tiles = tuple((i % 7, (i + 1) % 7) for i in range(6))
-    short = domino_height(524, encode(Position(tiles[:1], ((0, 0),))))
-    assert domino_height(524, encode(Position(tiles, ((0, 0),)))) == short
-    assert domino_height(100, encode(Position(tiles, ((0, 0),)))) == short + 2 * 21

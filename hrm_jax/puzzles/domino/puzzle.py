@@ -1,0 +1,90 @@
+"""Dominoes as a puzzle: positions of real games, and the move to make."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from hrm_jax.data.puzzle_set import PuzzleSet
+from hrm_jax.puzzles.base import Array, Checks, Puzzle
+from hrm_jax.puzzles.domino.augment import augment, shuffle_hand
+from hrm_jax.puzzles.domino.draw import PAINTER
+from hrm_jax.puzzles.domino.encoding import SEQ_LEN, VOCAB_SIZE, decode, encode
+from hrm_jax.puzzles.domino.generator import DominoData, DominoPositions, generate_split
+from hrm_jax.puzzles.domino.rules import check_examples, judge
+from hrm_jax.puzzles.domino.table import Table
+from hrm_jax.puzzles.domino.text import move_text, parse, to_text
+
+
+class Domino(Puzzle):
+    """The heaviest tile that fits."""
+
+    def shape(self, seq_len: int) -> tuple[int, int] | None:
+        """As in `Puzzle`; there is no board."""
+        return (1, SEQ_LEN) if seq_len == SEQ_LEN else None
+
+    def parse(self, text: str, seq_len: int) -> Array:
+        """As in `Puzzle`."""
+        return encode(parse(text))
+
+    def to_text(self, tokens: Array) -> str:
+        """As in `Puzzle`."""
+        return to_text(decode(tokens))
+
+    def answer_text(self, tokens: Array) -> str:
+        """The move."""
+        return move_text(tokens)
+
+    def augment(
+        self, data: DominoData, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Another order of the hand, turned tiles, the table seen from the other side."""
+        return augment(key, inputs, labels)
+
+    def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        """Another order of the hand and turned tiles, after which the best move is the same."""
+        return shuffle_hand(key, inputs)
+
+    def valid(self, inputs: Array, predictions: Array) -> Array:
+        """Legal moves."""
+        return judge(inputs, predictions)[0]
+
+    def score(self, inputs: Array, labels: Array, predictions: Array) -> dict[str, Array]:
+        """`legal`, and `optimal`: no tile that fits has more pips."""
+        legal, optimal = judge(inputs, predictions)
+        return {"legal": legal, "optimal": optimal}
+
+    def verdict(self, question: Array, answer: Array) -> str:
+        """As in `Puzzle`."""
+        legal, optimal = judge(question[None], answer[None])
+        if not legal[0]:
+            return "The move is not legal."
+        return "No tile that fits is heavier." if optimal[0] else "A heavier tile fits."
+
+    def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
+        """As in `Puzzle`."""
+        return check_examples(inputs, labels)
+
+    def make(self, data: DominoData) -> tuple[PuzzleSet, PuzzleSet]:
+        """Plays games until there are enough positions; the rating is the number of legal moves."""
+        train, test = generate_split(data)
+        return _puzzle_set(train), _puzzle_set(test)
+
+
+def _puzzle_set(found: DominoPositions) -> PuzzleSet:
+    return PuzzleSet.simple(found.inputs, found.labels, VOCAB_SIZE, 0, found.moves)
+
+
+DOMINO = Domino(
+    name="domino",
+    about="positions of games that are played for it",
+    data=DominoData,
+    answer_length=3,
+    good="optimal",
+    words={
+        "legal": "Held-out answers that are legal",
+        "optimal": "Held-out answers that are optimal",
+    },
+    painter=PAINTER,
+    game=Table,
+)

@@ -1,0 +1,258 @@
+"""The benchmark programs run, and their figures are numbers that make sense; never how fast."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from analysis import gpu_compiler
+
+from hrm_jax.interop.hrm_names import to_reference
+from hrm_jax.models import recurrent
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig, puzzle_weights
+
+BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _main(name):
+    return _module(name).main
+
+
+def _rows(printed):
+    """Cells of the table that was printed, its header left out."""
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def test_hrm_step(capsys):
+    sizes = {"hidden": 32, "heads": 2, "layers": 1, "batch": 4, "microbatch": 2, "max_steps": 3}
+    sizes |= {"size": 4, "puzzles": 6, "rounds": 1}
+    _main("hrm_step")([f"--{name}={value}" for name, value in sizes.items()])
+    rows = _rows(capsys.readouterr().out)
+    assert rows[0][0] == "training step"
+    assert len(rows) == len({name for name, *_ in rows}) >= 7
+    for _, value, unit in rows:
+        assert float(value.replace(",", "")) > 0
+        assert unit
+
+
+def test_better_answers(capsys, trained):
+    flags = ["--votes=2", "--last=2", "--max_steps=4", "--limit=4", "--slots=4"]
+    _main("better_answers")([f"--workdir={trained}", *flags])
+    cells = _rows(capsys.readouterr().out)
+    assert [row[1] for row in cells] == [
+        "plain",
+        "2 votes",
+        "2 votes, verified",
+        "plain, at most 4 steps",
+        "2 votes, at most 4 steps",
+        "2 votes, at most 4 steps, verified",
+        "1 votes × 2 checkpoints",
+        "1 votes × 2 checkpoints, verified",
+        "2 votes × 2 checkpoints, at most 4 steps",
+        "2 votes × 2 checkpoints, at most 4 steps, verified",
+    ]
+    for _, _, solved, blanks, passes, puzzles in cells:
+        assert 0 <= float(solved[:-1]) <= 100
+        assert 0 <= float(blanks[:-1]) <= 100
+        assert 1 <= float(passes) <= 16
+        assert puzzles == "4"
+    assert float(cells[1][4]) > float(cells[0][4])
+
+
+def test_data_pipeline(capsys):
+    _main("data_pipeline")(["--batch=16", "--steps=2"])
+    rows = _rows(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["prefetched", "on the spot"]
+    assert all(0 < float(row[-1]) < 100 for row in rows)
+
+
+def test_language(capsys, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Las armas y las letras. " * 50)
+    _main("language")([f"--data={text}", f"--count={text}"])
+    rows = {name: float(bits) for name, bits in _rows(capsys.readouterr().out)}
+    ngram = rows.pop("5 bytes of context, Witten-Bell, counted on 1,200 bytes")
+    assert 0 < ngram < 1  # it has seen the text
+    assert len(rows) == 3
+
+
+def test_seeds(capsys, trained, tmp_path, monkeypatch):
+    """The launcher's place is taken by one that leaves the figures of a finished run."""
+    program = tmp_path / "launch" / "train.py"
+    program.parent.mkdir()
+    program.write_text(f"""
+import json, shutil, sys
+flags = dict(flag.split("=") for flag in sys.argv[1:])
+shutil.copy({str(trained / "metrics.jsonl")!r}, flags.pop("--workdir"))
+with open({str(tmp_path / "flags")!r}, "a") as file:
+    print(json.dumps(flags), file=file)
+""")
+    seeds = _module("seeds")
+    monkeypatch.setattr(seeds, "ROOT", tmp_path)
+    figures = "--figures=eval/puzzles,eval/exact_accuracy_by_step,eval/none"
+    seeds.main(["--config=x.py:laptop", "--seeds=3,4", figures, "--", "--config.steps=4"])
+    rows = _rows(capsys.readouterr().out)
+    assert [row[0] for row in rows] == ["3", "4"]
+    for _, seconds, puzzles, by_step, none in rows:
+        assert float(seconds.removesuffix(" s")) >= 0  # the stand-in is quick
+        assert (puzzles, none) == ("8", "—")
+        assert all(0 <= float(share) <= 1 for share in by_step.split(", "))
+    given = [json.loads(line) for line in (tmp_path / "flags").read_text().splitlines()]
+    assert given == [
+        {"--config": "x.py:laptop", "--config.seed": seed, "--config.steps": "4"}
+        for seed in ("3", "4")
+    ]
+
+
+def test_puzzle_table():
+    """What a step needs besides its table does not depend on how large that is."""
+    measure = _module("puzzle_table").measure
+    small, large = (measure(number, 64, 4, 1) for number in (100, 20_000))
+    assert large.table == 20_000 * 64 * 4 // 4
+    assert large.in_place - small.in_place == large.table - small.table
+    assert large.scratch - small.scratch < large.table // 10
+    assert large.peak > large.seconds > 0
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_the_pytorch_baseline_computes_the_same_training_step(positions):
+    torch = pytest.importorskip("torch")
+    from torch_hrm import TorchTrainer
+
+    config = HRMConfig(
+        seq_len=16,
+        vocab_size=6,
+        puzzle_emb_ndim=40,
+        hidden_size=32,
+        num_heads=2,
+        H_layers=1,
+        L_layers=2,
+        halt_max_steps=3,
+        halt_exploration_prob=0.0,
+        pos_encodings=positions,
+        forward_dtype="float32",
+    )
+    rule = PuzzleOptimizerConfig(
+        name="adam_atan2",
+        learning_rate=1e-3,
+        warmup_steps=0,
+        lr_min_ratio=1.0,
+        weight_decay=0.1,
+        puzzle_emb_lr=1e-3,
+        puzzle_emb_weight_decay=0.1,
+    )
+    variables = recurrent.init(config, jax.random.key(0))
+    tokens = np.random.default_rng(1).integers(1, 6, (2, 4, 16))
+    batch = {"inputs": tokens[0], "labels": tokens[1], "puzzle_identifiers": np.zeros(4, int)}
+    batch = {name: value.astype(np.int32) for name, value in batch.items()}
+    ours = ACTTrainer(config, rule, "stablemax", 1000)
+    state = ours.init(jax.random.key(1), variables, batch)
+    theirs = TorchTrainer(config, 4, compiled=False)
+    prefix = "model.inner."
+
+    def references(variables):
+        named = to_reference(variables)
+        return {k.removeprefix(prefix): torch.from_numpy(np.array(v)) for k, v in named.items()}
+
+    theirs.model.load_state_dict(references(variables), strict=True)
+    in_torch = {name: torch.from_numpy(value.astype(np.int64)) for name, value in batch.items()}
+    for _ in range(2):  # in the second step the carry matters
+        state, metrics = jax.jit(ours.step)(state, batch, jax.random.key(2))
+        loss = theirs.train_step(in_torch, lr=1e-3, decay=0.1)
+        np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-5)
+    np.testing.assert_allclose(state.rows.z_H, theirs.z_H, atol=2e-5)
+    after = theirs.model.state_dict()
+    for name, value in references(puzzle_weights(state)).items():
+        np.testing.assert_allclose(after[name].detach(), value, atol=1e-5, err_msg=name)
+
+
+def test_attention(capsys):
+    sizes = "--lengths 20 150 --batch=2 --heads=2 --head_size=16 --dtype=float32 --causal"
+    _main("attention")([*sizes.split(), "--calls=2", "--rounds=1", "--product=64"])
+    printed = capsys.readouterr().out
+    rows = _rows(printed.split("not run:")[0])
+    engines = {(row[0], row[1], row[2], row[3]) for row in rows}
+    passes = ("forward", "forward and backward")
+    assert engines >= {
+        (length, causal, engine, which)
+        for length in ("20", "150")
+        for causal in ("no", "yes")
+        for engine in ("xla", "pallas", "jax.nn")
+        for which in passes
+    }
+    for engine in ("xla, turned", "pallas, turned"):  # q, k and v together, rotary
+        assert {("20", "no", engine, which) for which in passes} <= engines
+    assert all(float(cell.replace(",", "")) > 0 for row in rows for cell in row[4:5])
+    assert "not run: cudnn, S 20: impl='cudnn': expected bfloat16" in printed
+    assert "S ≤ 32, C 16, float32': '" in printed
+
+
+TINY_CONFIG = """
+from ml_collections import ConfigDict
+
+from hrm_jax import tasks
+
+
+def get_config(preset):
+    config = ConfigDict(tasks.defaults("sudoku"))
+    config.data.update(size=4, num_train=8, num_test=4)
+    config.model.update(hidden_size=32, num_heads=2, H_layers=1, L_layers=1, puzzle_emb_ndim=32)
+    config.model.forward_dtype = "float32"
+    return config
+"""
+
+
+def test_scaling(capsys, tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY_CONFIG)
+    config = f"{path}:laptop,model.name=hrm,model.halt_max_steps=2"
+    _main("scaling")([f"--config={config}", "--devices", "1", "2", "--rows=2"])
+    weak_and_strong, estimate = capsys.readouterr().out.split("Estimate")
+    rows = _rows(weak_and_strong)
+    assert [row[1:4] for row in rows] == [
+        ["weak", "1", "2"], ["weak", "2", "2"], ["strong", "1", "2"], ["strong", "2", "1"],
+    ]  # fmt: skip
+    share = [float(row[5].rstrip("%")) for row in rows]
+    assert share[0] == share[2] == 100
+    assert share[1] == pytest.approx(100, abs=3)
+    assert share[3] == pytest.approx(50, abs=3)
+    assert rows[0][7] == "—"
+    assert "all-reduce" in rows[1][7]
+    assert rows[1][6] == rows[3][6]  # sums of gradients: as large for any number of rows
+    assert [row[3] for row in _rows(estimate)] == ["8", "256"]
+
+
+def test_gpu_program(capsys, tmp_path):
+    try:
+        gpu_compiler.devices()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY_CONFIG)
+    sizes = "model.hidden_size=128,model.puzzle_emb_ndim=128,model.forward_dtype=bfloat16"
+    step = f"{path}:laptop,model.name=hrm,model.halt_max_steps=2,{sizes}"
+    _main("gpu_program")([f"--step={step}", "--slots=4", "--lengths=20", "--head_size=32"])
+    whole, rest = capsys.readouterr().out.split("One of these steps")
+    parts, taken = rest.split("What a program")
+    training, evaluation = _rows(whole)
+    assert step in training[0]
+    assert evaluation[0].startswith("evaluation, one ACT step of 4 puzzles")
+    for row in (training, evaluation):
+        assert all(float(cell.replace(",", "")) >= 0 for cell in row[1:])
+        assert int(row[3]) > 10
+    assert sum(int(row[2]) for row in _rows(parts)) == int(training[3])
+    if jax.__version__.startswith("0.10."):  # later ones write no PTX
+        assert {"attention_self", "attention_short_back"} <= {row[3] for row in _rows(taken)}
