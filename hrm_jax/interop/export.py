@@ -37,10 +37,8 @@ def export(
         The two files: weights, configuration.
 
     Raises:
-        ValueError: The format is unknown, does not go with the suffix of `output`, or
-            `extra_config` is wrong.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be written.
+        ConfigError: `extra_config` is wrong.
+        ValueError, ImportError, OSError: As by `write_state_dict`.
     """
     mapping = to_reference_config(config, **(extra_config or {}))
     weights = pathlib.Path(output)

@@ -36,8 +36,6 @@ from hrm_jax.interop.pickles import read_pickle, write_pickle
 Tensors = dict[str, npt.NDArray[Any]]
 Path = str | os.PathLike[str]
 
-FORMATS = ("safetensors", "torch", "numpy", "keras", "pickle")
-
 # The first suffix is the usual one. The reference's checkpoints, such as `step_1234`, have none.
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "safetensors": (".safetensors",),
@@ -46,6 +44,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "keras": (".weights.h5",),
     "pickle": (".pkl",),
 }
+FORMATS = tuple(SUFFIXES)
 
 
 def split_name(path: Path) -> tuple[str, str | None]:
@@ -81,11 +80,6 @@ def read_state_dict(path: Path) -> Tensors:
 
 def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format: str) -> None:
     """Writes tensors to a file, atomically; `read_state_dict` gives them back bit for bit.
-
-    Args:
-        path: File to write; replaced if it exists. Must have a suffix of `format`.
-        tensors: Arrays by name.
-        format: One of `FORMATS`.
 
     Raises:
         ValueError: `format` is unknown, `path` has not one of its suffixes, or the format has no

@@ -23,15 +23,18 @@ from hrm_jax.models.transformer import TransformerConfig
 LANGUAGE_FORMATS = (*FORMATS, "hugging_face")
 
 
+Config = TransformerConfig | PlannerExecutorConfig
+
+
 @dataclasses.dataclass(frozen=True)
 class _Written:
     """What `<name>.config.json` holds."""
 
-    model: TransformerConfig | PlannerExecutorConfig
+    model: Config
 
 
 def export_language_model(
-    config: TransformerConfig | PlannerExecutorConfig,
+    config: Config,
     params: Mapping[str, Any],
     output: str | os.PathLike[str],
     format: str,
@@ -40,22 +43,16 @@ def export_language_model(
     """Writes a language model; `import_language_model` reads it back bit for bit.
 
     Args:
-        config: Sizes and kinds.
-        params: Parameters, with scanned layers or without.
+        config, params: The model, with scanned layers or without.
         output: With one of `files.FORMATS`, a file for the weights, under the names of PyTorch
             modules (see `to_torch_names`), with a suffix of the format; `<name>.config.json` is
             written beside it. With "hugging_face", a folder (see `save_pretrained`).
-        format: One of `LANGUAGE_FORMATS`.
         tokenizer: What `load_tokenizer` takes; only the folder gets it.
-
-    Returns:
-        The files.
 
     Raises:
         ConfigError: The format is "hugging_face", and the model is neither a GPT-2 nor a Llama.
-        ValueError: The format is unknown, or does not go with the suffix of `output`.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be written, or the folder holds something else.
+        ValueError: `format` is not one of `LANGUAGE_FORMATS`.
+        ValueError, ImportError, OSError: As by `write_state_dict` and `save_pretrained`.
     """
     if format not in LANGUAGE_FORMATS:
         raise ValueError(f"format: expected one of {', '.join(LANGUAGE_FORMATS)}, got {format!r}")
@@ -70,23 +67,16 @@ def export_language_model(
     return [weights, beside]
 
 
-def import_language_model(
-    path: str | os.PathLike[str],
-) -> tuple[TransformerConfig | PlannerExecutorConfig, dict[str, Any]]:
-    """Reads a language model.
+def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+    """Reads a language model: its configuration and its parameters, float32.
 
     Args:
         path: The weights that `export_language_model` wrote, with `<name>.config.json` beside
             them; or a folder with a GPT-2 or Llama of transformers (see `from_hugging_face`).
 
-    Returns:
-        Configuration and parameters, float32.
-
     Raises:
         ConfigError: The configuration is wrong, or the weights do not fit it.
-        ValueError: A file is damaged, or of unknown format.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be read.
+        ValueError, ImportError, OSError: As by `read_state_dict`.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -98,7 +88,7 @@ def import_language_model(
     return config, from_torch_names(tensors, parameter_shapes(config))
 
 
-def parameter_shapes(config: TransformerConfig | PlannerExecutorConfig) -> Any:
+def parameter_shapes(config: Config) -> Any:
     """Nested parameters of a language model, `jax.ShapeDtypeStruct`s in the place of arrays."""
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 

@@ -37,9 +37,7 @@ class ACTCarry(struct.PyTreeNode):
 def initial_carry(config: RecurrentConfig, batch: PuzzleBatch) -> ACTCarry:
     """A carry in which every row has halted, so that the first step takes all of `batch`.
 
-    Args:
-        config: Sizes.
-        batch: Arrays with B rows, `inputs` [B, S] among them; only shapes and dtypes matter.
+    Only shapes and dtypes of the batch's arrays matter; `inputs` [B, S] is among them.
     """
     rows, length = batch["inputs"].shape
     shape = (rows, config.prefix_len + length, config.hidden_size)
@@ -108,16 +106,12 @@ def act_step(
     """One step of evaluation: refill, think, count, halt.
 
     Args:
-        config: Sizes.
-        variables: Weights, with `constants` and, if any, `tables`.
+        config, variables: The model, with `constants` and, if any, `tables`.
         carry: From `initial_carry` or the step before.
         batch: `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted.
         halting: "fixed" halts after `max_steps`, as the reference's evaluation does; "q" also
             where the model wants to.
         max_steps: Defaults to `config.halt_max_steps`; may exceed it.
-
-    Returns:
-        The new carry and what the network gave.
     """
     carry = refill(carry, batch, variables["constants"])
     data = carry.current_data
@@ -172,14 +166,11 @@ def solve(
     have halted.
 
     Args:
-        config: Sizes.
-        variables: Weights.
-        inputs: Tokens; rows from `count` on are padding, so that one compiled shape serves all.
-        identifiers: Puzzle identifiers.
-        count: Number of real puzzles, at most N.
+        config, variables, halting, max_steps: As in `act_step`.
+        inputs, identifiers: Puzzles.
+        count: How many of them are real; the others are padding, so that one compiled shape serves
+            all numbers.
         slots: Rows B that think at a time.
-        halting: As in `act_step`.
-        max_steps: As in `act_step`.
         trace: Whether to keep the answer after every step.
         sharding: How the slots are spread over devices; None leaves it to the compiler.
         step: The ACT step to run.

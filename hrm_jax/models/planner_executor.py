@@ -199,12 +199,7 @@ class Planner(nn.Module):
 
 
 class PlannerExecutor(nn.Module):
-    """Planner and executor.
-
-    Attributes:
-        config: Sizes.
-        train: Whether activations are dropped; needs an rng named "dropout".
-    """
+    """Planner and executor. With `train`, activations are dropped, as in `Transformer`."""
 
     config: PlannerExecutorConfig
     train: bool = False
@@ -216,11 +211,7 @@ class PlannerExecutor(nn.Module):
         self.executor = Transformer(c.executor, self.train)
 
     def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        split: Int[Array, " B"],
-        noise: PRNGKeyArray | None = None,
-        temperature: Float[Array, ""] | float = 1.0,
+        self, tokens: Int[Array, "B S"], split: Int[Array, " B"], *noise: Any
     ) -> tuple[Float[Array, "B T V"], Plan]:
         """Plans from what is before `split`, and reads the text with the plan in front of the rest.
 
@@ -228,19 +219,13 @@ class PlannerExecutor(nn.Module):
             Logits of the token after each position of `weave(tokens, split, M, plan_id)`, and the
             plan.
         """
-        plan = self.plan(tokens, split, noise, temperature)
+        plan = self.plan(tokens, split, *noise)
         return self.execute(tokens, split, plan.vectors), plan
 
-    def plan(
-        self,
-        tokens: Int[Array, "B S"],
-        split: Int[Array, " B"],
-        noise: PRNGKeyArray | None = None,
-        temperature: Float[Array, ""] | float = 1.0,
-    ) -> Plan:
-        """The plan that follows from what is before `split`; arguments as for `Planner`."""
+    def plan(self, tokens: Int[Array, "B S"], split: Int[Array, " B"], *noise: Any) -> Plan:
+        """The plan that follows from what is before `split`; `noise` as of `Planner`."""
         prompt, lengths = prompt_of(tokens, split, self.config.planner_length, self.config.pad_id)
-        return self.planner(prompt, lengths, noise, temperature)
+        return self.planner(prompt, lengths, *noise)
 
     def execute(
         self,
@@ -249,13 +234,9 @@ class PlannerExecutor(nn.Module):
         vectors: Float[Array, "B M E"],
         shown: Bool[Array, " B"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Logits of the token after each position of the woven text.
+        """Logits of the token after each position of the text with the plan in front of `split`.
 
-        Args:
-            tokens: Text.
-            split: Where the plan is put.
-            vectors: The plan.
-            shown: Rows whose plan is shown to the executor; the others have bare PLAN tokens.
+        Rows that are not `shown` the plan have bare PLAN tokens.
         """
         c = self.config
         if not c.executor_sees_prompt:

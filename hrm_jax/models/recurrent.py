@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,8 @@ class RecurrentConfig:
         forward_dtype: Computation dtype, "bfloat16" or "float32"; parameters are float32.
         attention: What computes attention: `impl` of `hrm_jax.kernels.attention.attention`.
     """
+
+    variant: ClassVar[str]
 
     seq_len: int = 0
     vocab_size: int = 0
@@ -164,16 +166,11 @@ def _mixer(c: RecurrentConfig) -> tuple[Callable[[Array], Array], int]:
         return lambda x: FeedForward("fused_swiglu", width, dtype=c.dtype, name="mlp_t")(x), -2
 
     def attend(x: Array) -> Array:
-        rotary = None
+        size, heads, rotary = c.hidden_size, c.num_heads, None
         if c.pos_encodings == "rope":
-            rotary = rotary_tables(x.shape[1], c.hidden_size // c.num_heads, c.rope_theta)
+            rotary = rotary_tables(x.shape[1], size // heads, c.rope_theta)
         layer = Attention(
-            c.hidden_size,
-            c.num_heads,
-            fused=True,
-            dtype=c.dtype,
-            engine=c.attention,
-            name="self_attn",
+            size, heads, fused=True, dtype=c.dtype, engine=c.attention, name="self_attn"
         )
         return layer(x, rotary)
 
@@ -199,23 +196,17 @@ class RecurrentNetwork(nn.Module):
         self.lm_head = nn.Dense(
             c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=lecun_truncated_normal
         )
-        self.q_head = nn.Dense(
-            2,
-            kernel_init=nn.initializers.zeros,
-            bias_init=nn.initializers.constant(-5.0),
-        )
+        zeros, low = nn.initializers.zeros, nn.initializers.constant(-5.0)
+        self.q_head = nn.Dense(2, kernel_init=zeros, bias_init=low)
         mixer, axis = _mixer(c)
         width = swiglu_width(hidden, c.expansion, c.width_multiple)
         block = functools.partial(PostNormBlock, mixer, width, axis, c.rms_norm_eps, c.dtype)
         self.L_level = ReasoningModule(c.L_layers, block)
         if c.H_depth:
             self.H_level = ReasoningModule(c.H_depth, block)
+        draw = truncated_normal(1.0)
         for name in ("H_init", "L_init"):
-            self.variable(
-                "constants",
-                name,
-                lambda: truncated_normal(1.0)(self.make_rng("params"), (hidden,)),
-            )
+            self.variable("constants", name, lambda: draw(self.make_rng("params"), (hidden,)))
         if c.puzzle_emb_ndim:
             shape = (c.num_puzzle_identifiers, c.puzzle_emb_ndim)
             self.variable("tables", "puzzle_emb", jnp.zeros, shape, jnp.float32)
@@ -313,15 +304,8 @@ def think(
 ) -> Thought:
     """One ACT step, without gradient but for the last updates: `config.learnt` of z_L, one of z_H.
 
-    Args:
-        config: The description.
-        variables: `params`, differentiated through the last updates, the embeddings and the heads.
-        z_H, z_L: States before the step.
-        inputs: Tokens.
-        puzzle_rows: Rows of the puzzle table, one for each row of the batch, or None.
-
-    Returns:
-        The new states, detached, and what is read from z_H.
+    The parameters are differentiated through these updates, the embeddings and the heads.
+    `puzzle_rows` are the rows of the puzzle table, one for each row of the batch.
     """
     c, learnt = config, config.learnt
     frozen = jax.lax.stop_gradient(variables)

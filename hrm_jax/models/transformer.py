@@ -230,9 +230,7 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token embeddings, N blocks, a norm and a head.
 
-    Attributes:
-        config: Sizes and kinds.
-        train: Whether activations are dropped; needs an rng named "dropout".
+    With `train`, activations are dropped; that needs an rng named "dropout".
     """
 
     config: TransformerConfig
@@ -291,7 +289,7 @@ class Transformer(nn.Module):
         filled up) do no harm: later calls overwrite them before they see them.
 
         Args:
-            tokens: Token ids.
+            tokens: Texts.
             lengths: Valid positions of each row; later ones are seen by none. None takes all. Not
                 with a cache.
             added: Added to the token embeddings.
@@ -344,25 +342,19 @@ class Transformer(nn.Module):
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int, dtype: Any = None) -> Cache:
-    """An empty cache.
+    """An empty cache with room for `length` positions L, in the computation dtype if in no other.
 
-    Args:
-        config: Of the model.
-        batch: Rows B.
-        length: Positions L that a row can have.
-        dtype: Of the cache; None takes the computation dtype.
-
-    Returns:
-        Arrays [B, K, L, C], or [N, B, K, L, C] where the layers are scanned.
+    Its arrays are [B, K, L, C], or [N, B, K, L, C] where the layers are scanned.
     """
     shape: tuple[int, ...] = (batch, config.key_heads, length, config.head_size)
     dtype = jnp.dtype(dtype or config.dtype)
     if config.scan_layers:
         shape = (config.num_layers, *shape)
-        return (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-    return tuple(
-        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)
-    )
+
+    def empty() -> LayerCache:
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+    return empty() if config.scan_layers else tuple(empty() for _ in range(config.num_layers))
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

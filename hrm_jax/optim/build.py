@@ -57,15 +57,9 @@ class OptimizerConfig:
 def warmup_cosine(
     peak: float, warmup_steps: int, total_steps: int, min_ratio: float
 ) -> optax.Schedule:
-    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio`.
+    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio` at `total_steps`.
 
     The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
-
-    Args:
-        peak: Highest learning rate.
-        warmup_steps: Steps until it is reached.
-        total_steps: Step at which the cosine ends.
-        min_ratio: Last learning rate over the peak.
     """
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -98,12 +92,9 @@ def _inner_matrices(params: optax.Params) -> Any:
 def build_optimizer(
     config: OptimizerConfig, total_steps: int, updates_per_step: int = 1
 ) -> optax.GradientTransformation:
-    """Builds the optimizer of a run.
+    """Builds the optimizer of a run of `total_steps` steps of the loop.
 
-    Args:
-        config: What to build.
-        total_steps: Length of the run in steps of the loop, for the schedule.
-        updates_per_step: Updates in each of them; all have the learning rate of their step.
+    All updates of a step have the learning rate of that step.
     """
     schedule = learning_rate(config, total_steps, config.learning_rate)
     rate = schedule if updates_per_step == 1 else lambda count: schedule(count // updates_per_step)
