@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
         config, variables = model.config, model.variables
         inputs = held_out(args.workdir).inputs[: args.puzzles].astype(np.int32)
     else:
-        variables = recurrent.init(config, key)
+        variables = jit(lambda: recurrent.init(config, key))()
     cpu = jax.default_backend() == "cpu"
     rows = (8 if config.hidden_size < 512 else 16) if cpu else args.batch
     micro = args.microbatch or min(rows, args.batch)
@@ -214,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
         "labels": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
         "puzzle_identifiers": jnp.zeros(args.batch, jnp.int32),
     }
-    state = trainer.init(key, variables, batch)
+    state = jit(trainer.init)(key, variables, batch)
     identifiers = jnp.zeros(len(inputs), jnp.int32)
 
     def evaluation(halting: act.Halting, max_steps: int) -> Callable[[], act.Solved]:

@@ -142,10 +142,13 @@ def from_mapping(
         **{k: _convert(v, hints[k], f"{where}.{k}", inner.get(k)) for k, v in values.items()}
     )
     for name, why in made.unused().items() if hasattr(made, "unused") else ():
-        for place, value in _set(f"{where}.{name}", getattr(made, name), default(fields[name])):
+        first, *rest = name.split(".")
+        pair = (getattr(made, first), default(fields[first]))
+        given, usual = (functools.reduce(getattr, rest, x) for x in pair)
+        for place, value in _set(f"{where}.{name}", given, usual):
             *groups, last = place.removeprefix(f"{where}.").split(".")
-            given = functools.reduce(lambda group, key: group.get(key) or {}, groups, inner)
-            if value != given.get(last):
+            kept = functools.reduce(lambda group, key: group.get(key) or {}, groups, inner)
+            if value != kept.get(last):
                 raise ConfigError(f"{place}: {value!r} has no effect: {why}")
     return made
 

@@ -7,7 +7,8 @@ import sys
 from tqdm import tqdm
 
 import hrm_jax
-from hrm_jax.trained.browse import examples, loss_of_run, trace_puzzles
+from hrm_jax.puzzles import PUZZLES
+from hrm_jax.trained.browse import examples, loss_of_run, puzzle_of, trace_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 from hrm_jax.viz.page import KINDS, MAX_EXAMPLES, Steps, write_page
@@ -26,7 +27,8 @@ def _write(args: argparse.Namespace) -> pathlib.Path:
     if output.is_dir():
         raise ValueError(f"--output={output}: is a folder; expected the name of an .html file")
     model = hrm_jax.load(args.workdir, args.checkpoint) if args.workdir else None
-    puzzles, names = examples(args.workdir, args.dataset, args.split)
+    puzzle = PUZZLES.get(args.kind) or puzzle_of(args.workdir, args.dataset)
+    puzzles, names = examples(args.workdir, args.dataset, args.split, puzzle)
     num = min(len(puzzles), args.num or (_WITH_MODEL if model else MAX_EXAMPLES))
     if num > MAX_EXAMPLES:
         raise ValueError(f"--num={num}: a page shows up to {MAX_EXAMPLES} puzzles")
@@ -58,7 +60,7 @@ def _write(args: argparse.Namespace) -> pathlib.Path:
         steps = Steps(traces.boards, traces.confidence, traces.q_halt, traces.stops)
     source = " on ".join(str(x) for x in (args.workdir, args.dataset) if x)
     title = args.title or f"{source}, {args.split} puzzles"
-    kind = args.kind or (model.puzzle if model else None)
+    kind = args.kind or (puzzle.name if puzzle else None)
     return write_page(output, puzzles, steps, num=num, kind=kind, title=title, names=names)
 
 
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", help="a run: shows what its model thinks")
     parser.add_argument(
-        "--dataset", help="data set folder or Sudoku CSV file; default: the run's own puzzles"
+        "--dataset", help="data set folder or CSV file; default: the run's own puzzles"
     )
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument(

@@ -130,7 +130,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
         values |= _of_gpt2(values) if kind == "gpt2" else _of_llama(values, settings)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    config = from_mapping(TransformerConfig, values, where)
+    config = from_mapping(TransformerConfig, values, where, values)
     if config.key_heads == config.num_heads:
         config = dataclasses.replace(config, num_kv_heads=0)
     if config.head_size * config.num_heads == config.hidden_size:

@@ -83,7 +83,8 @@ def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[st
         return from_hugging_face(path)
     tensors = read_state_dict(path)
     beside = _beside(path)
-    config = from_mapping(_Written, read_json(beside), os.fspath(beside)).model
+    written = read_json(beside)
+    config = from_mapping(_Written, written, os.fspath(beside), written).model
     return config, from_torch_names(tensors, parameter_shapes(config))
 
 

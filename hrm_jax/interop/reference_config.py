@@ -133,11 +133,11 @@ def from_reference_config(
     require(not missing, f"{', '.join(missing)}: missing in the reference's configuration")
     if seq_len is not None:
         known["seq_len"] = seq_len
-    prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model").prefix_len
+    prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model", known).prefix_len
     known = _inferred(prefix, state_dict or {}) | known
     for name in ("seq_len", "vocab_size"):
         require(name in known, f"{name}: {_HELP[name]}")
-    return from_mapping(kind, known, "model")
+    return from_mapping(kind, known, "model", known)
 
 
 _MLP_OVER_POSITIONS = "L_level.layers.0.mlp_t.down_proj.weight"

@@ -64,6 +64,10 @@ class PlannerExecutorConfig(LanguageModelConfig):
     code_temperature: float = 0.1
     executor_sees_prompt: bool = True
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.num_codes else {"code_temperature": "num_codes is 0"}
+
     def __post_init__(self) -> None:
         for name in ("plan_size", "num_plans"):
             value = getattr(self, name)

@@ -79,6 +79,15 @@ class RecurrentConfig:
     forward_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     attention: Engine = "auto"
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        conditions = {
+            "rope_theta": (self.pos_encodings != "rope", "pos_encodings is not 'rope'"),
+            "halt_exploration_prob": (self.halt_max_steps == 1, "halt_max_steps is 1"),
+            "halt_threshold": (self.bootstraps, "q_target: rows halt where q_halt > q_continue"),
+        }
+        return {name: why for name, (holds, why) in conditions.items() if holds}
+
     def __post_init__(self) -> None:
         for name in (
             *("num_puzzle_identifiers", "hidden_size", "num_heads"),

@@ -100,6 +100,10 @@ class TransformerConfig(LanguageModelConfig):
     bias: bool = True
     causal: bool = True
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
+
     def __post_init__(self) -> None:
         for name in (
             *("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_length"),

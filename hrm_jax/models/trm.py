@@ -38,6 +38,11 @@ class TRMConfig(RecurrentConfig):
 
     variant: ClassVar[str] = "trm"
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        alone = {} if self.puzzle_emb_ndim else {"puzzle_emb_len": "puzzle_emb_ndim is 0"}
+        return {**super().unused(), **alone}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         needed = -(-self.puzzle_emb_ndim // self.hidden_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from hrm_jax.puzzles.arc.puzzle import ARC
@@ -20,6 +21,13 @@ PUZZLES: Mapping[str, Puzzle] = {
     )
 }
 """By name; where sizes fit several, the first one is guessed."""
+
+
+def named(builder: str) -> Puzzle | None:
+    """The puzzle that the `builder` of an `identity.json` names; None unless it is one."""
+    words = re.split("[^a-z]", builder)
+    found = [puzzle for name, puzzle in PUZZLES.items() if name in words]
+    return found[0] if len(found) == 1 else None
 
 
 def guess(seq_len: int, vocab_size: int | None = None, tokens: int = 0) -> Puzzle | None:

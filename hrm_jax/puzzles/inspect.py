@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
-from hrm_jax.puzzles import PUZZLES, guess
+from hrm_jax.puzzles import guess, named
 from hrm_jax.puzzles.base import Array, Puzzle
 from hrm_jax.puzzles.format_check import (
     Report,
@@ -136,10 +135,8 @@ def _puzzle(
     if inputs is None:
         return None, identity
     length, vocab = inputs.shape[1], metadata.get("vocab_size")
-    words = re.split("[^a-z]", identity.builder) if identity else []
-    named = [puzzle for name, puzzle in PUZZLES.items() if name in words]
-    if len(named) == 1:
-        puzzle = named[0]
+    puzzle = named(identity.builder) if identity else None
+    if puzzle:
         if not puzzle.fits(length, vocab):
             report.add(
                 "dataset.json",

@@ -18,10 +18,11 @@ from jaxtyping import Array
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import PuzzleSet, read_identifiers, read_npy
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting
-from hrm_jax.puzzles import PUZZLES
+from hrm_jax.puzzles import PUZZLES, named
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.puzzles.losses import LossName, stablemax_log_probabilities
 from hrm_jax.trained.evaluate import held_out
@@ -147,7 +148,8 @@ def examples(
         workdir: A run, whose own data are taken where `dataset` is None.
         dataset: A data set folder, or a CSV file.
         split: "train" or "test"; a CSV file has only one.
-        puzzle: What a data set without a run holds; None takes the first of all that there are.
+        puzzle: What `dataset` holds; None takes that of the run, the one that built the data set,
+            or else the first of all that there are.
 
     Returns:
         The puzzles; and names by puzzle identifier, [] where the data give none.
@@ -162,14 +164,22 @@ def examples(
     folder = pathlib.Path(dataset)
     if not folder.exists():
         raise DataError(f"{folder}: no such file or folder")
-    if workdir:
-        puzzle = PUZZLES[tasks.parse(read_config(workdir)).task]
-    puzzle = puzzle or next(iter(PUZZLES.values()))
+    puzzle = puzzle or puzzle_of(workdir, folder) or next(iter(PUZZLES.values()))
     if folder.is_dir():
         return puzzle.read(folder, split), _names(folder)
     if split != "test":
         raise DataError(f"{folder}: --split={split} needs a data set folder")
     return puzzle.read_csv(folder), []
+
+
+def puzzle_of(
+    workdir: str | os.PathLike[str] | None, dataset: str | os.PathLike[str] | None
+) -> Puzzle | None:
+    """The puzzle of a run, or the one whose builder made a data set; None where nothing says so."""
+    if workdir:
+        return PUZZLES[tasks.parse(read_config(workdir)).task]
+    path = pathlib.Path(dataset or "") / "identity.json"
+    return named(Identity.from_json(path.read_text("utf-8")).builder) if path.exists() else None
 
 
 def _of_run(workdir: pathlib.Path, split: str) -> tuple[PuzzleSet, list[str]]:

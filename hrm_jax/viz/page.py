@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import atomic_path
-from hrm_jax.puzzles.painters import PAINTERS
+from hrm_jax.puzzles import PUZZLES, guess
 
 Array = npt.NDArray[Any]
 
-KINDS = (*PAINTERS, "tokens")  # the last one are puzzles that nothing is known of
+KINDS = (*PUZZLES, "tokens")  # the last one are puzzles that nothing is known of
 MAX_EXAMPLES = 10_000
 MAX_BYTES = 512 << 20  # of what the browser unpacks into memory
 
@@ -64,14 +64,6 @@ class Steps:
             raise ValueError(f"stops: expected steps 1 to {steps}")
 
 
-def guess_kind(seq_len: int, vocab_size: int) -> str:
-    """What the tokens mean, guessed from the sizes; "tokens" where nothing is known to fit."""
-    fitting = [kind for kind, painter in PAINTERS.items() if painter.fits(seq_len, vocab_size)]
-    return min(
-        fitting, key=lambda kind: seq_len not in PAINTERS[kind].vocab_sizes, default="tokens"
-    )
-
-
 def write_page(
     path: str | os.PathLike[str], puzzles: PuzzleSet, steps: Steps | None = None, **options: Any
 ) -> pathlib.Path:
@@ -109,7 +101,7 @@ def payload(
         puzzles: Questions and answers.
         steps: The model's course on the first N of them; None shows the puzzles alone.
         num: Show the first so many puzzles; None takes N, or all, up to `MAX_EXAMPLES`.
-        kind: What the tokens mean, one of `KINDS`; None guesses by `guess_kind`.
+        kind: What the tokens mean, one of `KINDS`; None guesses from the sizes.
         title: Heading of the page.
         names: Names of the puzzle identifiers.
 
@@ -117,7 +109,8 @@ def payload(
         ValueError: `steps` or `kind` do not fit the puzzles, or there is too much to show.
     """
     meta = puzzles.metadata
-    kind = kind or guess_kind(meta.seq_len, meta.vocab_size)
+    guessed = guess(meta.seq_len, meta.vocab_size)
+    kind = kind or (guessed.name if guessed else "tokens")
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
     count = min(len(puzzles), MAX_EXAMPLES if num is None else num)
@@ -182,15 +175,15 @@ def render_page(data: dict[str, Any] | None) -> str:
 
 def _look(kind: str, seq_len: int | None) -> dict[str, Any]:
     """How the page shows boards of a puzzle; what the fields mean stands in the page's script."""
-    return {"kind": kind, **PAINTERS[kind].page(seq_len)}
+    return {"kind": kind, **PUZZLES[kind].painter.page(seq_len)}
 
 
 def _looks() -> list[dict[str, Any]]:
     """All looks with the sizes they fit: those of one length first, that of any array last."""
     looks = [
         {"seq_len": seq_len, "vocab_size": vocab_size, **_look(kind, seq_len)}
-        for kind, painter in PAINTERS.items()
-        for seq_len, vocab_size in painter.vocab_sizes.items()
+        for kind, puzzle in PUZZLES.items()
+        for seq_len, vocab_size in puzzle.painter.vocab_sizes.items()
     ]
     return [*sorted(looks, key=lambda look: look["seq_len"] is None), _TOKENS]
 

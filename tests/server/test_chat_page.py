@@ -1,18 +1,11 @@
 """The chat page in a real browser: Debian's Chromium, driven by Playwright, against the server."""
 
 import contextlib
-import threading
 import time
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from hrm_jax.data.text.tokenizers import ByteTokenizer
-from hrm_jax.engine.decoder import Decoder
-from hrm_jax.models.transformer import Transformer, TransformerConfig
-from hrm_jax.server.options import Options
-from hrm_jax.server.process import Server, bind
 
 pytestmark = pytest.mark.slow
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
@@ -31,33 +24,13 @@ class Markup(ByteTokenizer):
         return stream
 
 
-@contextlib.contextmanager
-def _serving(**options):
-    config = TransformerConfig(
-        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=256,
-        positions="rotary", dropout=0.0,
-    )  # fmt: skip
-    params = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
-    never = tuple(x for x in range(260) if not 97 <= x < 123)
-    decoder = Decoder(config, params["params"], Markup(), suppressed=never, name=NAME)
-    with bind(port=0) as listener:
-        server = Server(decoder, listener, Options(slots=2, **options), "warning")
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            server.engine.generate("x", max_new_tokens=9)  # compiles
-            yield server
-        finally:
-            server.stop()
-            server.stop()
-            thread.join(60)
+MARKUP = {"tokenizer": Markup(), "name": NAME}
 
 
 @pytest.fixture(scope="module")
-def server():
-    with _serving() as server:
+def server(serving):
+    with serving(MARKUP, slots=2) as server:
+        server.engine.generate("x", max_new_tokens=9)  # compiles
         yield server
 
 
@@ -74,21 +47,6 @@ def browser(open_window):
             page.evaluate("localStorage.clear()")
 
     return window
-
-
-@contextlib.contextmanager
-def _slowed(server):
-    step = server.engine.step
-
-    def slow():
-        time.sleep(0.1)
-        return step()
-
-    server.engine.step = slow
-    try:
-        yield
-    finally:
-        del server.engine.step
 
 
 def _settings(page, tokens):
@@ -141,7 +99,7 @@ def test_stopping(how, browser, server, tmp_path, expect):
             time.sleep(0.01)
         return False
 
-    with browser(server) as page, _slowed(server):
+    with browser(server) as page, server.slowed(0.1):
         _settings(page, 250)
         page.fill("#text", "go")
         page.press("#text", "Enter")
@@ -182,9 +140,9 @@ def test_errors_are_shown_and_the_text_is_kept(browser, server, expect):
         expect(page.locator(".note").last).to_contain_text("tokens in")
 
 
-def test_a_key(browser, tmp_path, expect):
+def test_a_key(browser, serving, tmp_path, expect):
     with (
-        _serving(api_key="secret") as server,
+        serving(MARKUP, slots=2, api_key="secret") as server,
         browser(server, expected="401 (Unauthorized)") as page,
     ):
         expect(page.locator("#alert")).to_contain_text("asks for an API key")

@@ -82,9 +82,9 @@ def _seen(task, steps=3):
     step = jax.jit(task.step)
     iterator = task.batches()
     seen = []
-    for _ in range(steps):
+    for number in range(steps):
         batch = next(iterator)
-        state, _ = step(state, batch)
+        state, _ = step(state.replace(step=jnp.int32(number)), batch)
         seen.append((batch, jax.tree.map(np.asarray, state.rows.current_data)))
     return seen
 

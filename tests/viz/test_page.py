@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.npy_folder import PuzzleSet
-from hrm_jax.viz.page import KINDS, Steps, guess_kind, payload, render_page, write_page
+from hrm_jax.viz.page import KINDS, Steps, payload, render_page, write_page
 
 HOSTILE = "</script><script>alert(1)</script><!-- {{data}} & \u2028 \"'"
 
@@ -46,23 +46,6 @@ def _contents(page, element):
 def _unpack(packed):
     raw = zlib.decompress(base64.b64decode(packed["data"]))
     return np.frombuffer(raw, "<" + packed["dtype"]).reshape(packed["shape"])
-
-
-@pytest.mark.parametrize(
-    ("seq_len", "vocab_size", "kind"),
-    [
-        (16, 6, "sudoku"),  # a maze of 4×4 would fit too
-        (36, 8, "sudoku"),
-        (81, 11, "sudoku"),
-        (900, 6, "maze"),
-        (900, 12, "arc"),
-        (72, 8, "domino"),
-        (100, 40, "tokens"),
-        (17, 6, "tokens"),
-    ],
-)
-def test_the_kind_is_guessed(seq_len, vocab_size, kind):
-    assert guess_kind(seq_len, vocab_size) == kind
 
 
 def test_the_payload_holds_the_arrays():

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.npy_folder import PuzzleSet, write_npy
+from hrm_jax.puzzles import PUZZLES
+from hrm_jax.puzzles.base import Puzzle, PuzzleData
 from hrm_jax.puzzles.drawing.grid import GridPainter
-from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import SudokuShape, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.viz.page import Steps, render_page, write_page
@@ -467,7 +468,8 @@ def test_a_new_puzzle_needs_only_its_painter(browser, tmp_path, rng, expect, mon
         name="Latin square", plural="Latin squares", vocab_sizes={16: 6}, characters="?.ABCD",
         fills={2: "#123456"},
     )  # fmt: skip
-    monkeypatch.setitem(PAINTERS, "latin", painter)
+    latin = Puzzle(name="latin", about="", data=PuzzleData, painter=painter)
+    monkeypatch.setitem(PUZZLES, "latin", latin)
     path = tmp_path / "empty.html"
     path.write_text(render_page(None), encoding="utf-8")
     puzzles = _sudoku(4, 3, rng)
@@ -507,7 +509,7 @@ def test_pictures(name, heading, selector, shown, browser, sudoku, tmp_path, rng
         steps = _steps(puzzles, 6, 2, rng)
         write_page(path, puzzles, steps, names=names, title=f"runs/{name}, test puzzles")
     question = puzzles.inputs[0]
-    words = getattr(PAINTERS.get(name), "words", range(40))
+    words = PUZZLES[name].painter.words if name in ("sudoku", "maze", "arc") else range(40)
     spoken = "answer 3" if name == "domino" else f"question {words[question[0]]}"
     with browser(path) as page:
         assert _text(page, "#subtitle").startswith(f"{heading} · {len(puzzles)} examples")

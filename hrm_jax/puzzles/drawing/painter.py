@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -34,12 +33,6 @@ class Painter(abc.ABC):
     legend: str
     vocab_sizes: Mapping[int | None, int]
     panels: ClassVar[bool] = True
-
-    def fits(self, seq_len: int, vocab_size: int) -> bool:
-        """Whether such a puzzle can have these sizes."""
-        square = math.isqrt(seq_len) ** 2 == seq_len
-        sizes = {self.vocab_sizes.get(seq_len), self.vocab_sizes.get(None) if square else None}
-        return vocab_size in sizes
 
     @abc.abstractmethod
     def width(self, question: Array) -> int:

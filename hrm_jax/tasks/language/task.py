@@ -96,8 +96,11 @@ class LanguageConfig(RunConfig):
 
     def unused(self) -> dict[str, str]:
         """Fields without effect, and why."""
-        planned = isinstance(self.model, PlannerExecutorConfig)
-        return {} if planned else {"plan": "model.name is a plain decoder, without a planner"}
+        if not isinstance(self.model, PlannerExecutorConfig):
+            return {"plan": "model.name is a plain decoder, without a planner"}
+        codes = ("first_temperature", "last_temperature", "anneal", "usage_weight")
+        why = "model.num_codes is 0: plans are continuous"
+        return {} if self.model.num_codes else {f"plan.{name}": why for name in codes}
 
 
 class LanguageTask(Task):

@@ -70,6 +70,18 @@ class PuzzleConfig(RunConfig):
     best_metric: str = "eval/exact_accuracy"
     reset_puzzle_table: bool = False
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        table = dict.fromkeys(
+            ("optimizer.puzzle_emb_lr", "optimizer.puzzle_emb_weight_decay"),
+            "model.puzzle_emb_ndim is 0: there is no table",
+        )
+        fresh = {"reset_puzzle_table": "init_from is not set"}
+        return {
+            **({} if self.model.puzzle_emb_ndim else table),
+            **({} if self.init_from else fresh),
+        }
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in {"eval_slots": 1, "eval_max_steps": 0, "eval_aug": -1}.items():

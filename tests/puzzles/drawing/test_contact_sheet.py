@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.arc.tokens import encode as encode_grid
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import Move, Position
 from hrm_jax.puzzles.drawing.contact_sheet import contact_sheet
 from hrm_jax.puzzles.drawing.pen import GREEN, RED
 from hrm_jax.puzzles.maze.board import parse as parse_maze
-from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import parse as parse_sudoku
 from hrm_jax.puzzles.sudoku.board import to_tokens
 
@@ -34,7 +34,7 @@ def test_which_puzzles_are_drawn(tmp_path, written):
     steps = np.array([5, 1, 1, 1, 1, 3, 2])
     arrays = _sudokus(faults)
     path = contact_sheet(
-        tmp_path / "a" / "x.png", PAINTERS["sudoku"], *arrays, steps, faults == 0, num=4
+        tmp_path / "a" / "x.png", PUZZLES["sudoku"].painter, *arrays, steps, faults == 0, num=4
     )
     with Image.open(path) as image:
         assert image.format == "PNG"
@@ -70,7 +70,12 @@ def test_one_kind_makes_room_for_the_other(good, num, drawn, tmp_path, written):
     faults = (np.arange(10) >= good).astype(int)
     steps = np.ones(10, int)
     contact_sheet(
-        tmp_path / "x.png", PAINTERS["sudoku"], *_sudokus(faults), steps, faults == 0, num=num
+        tmp_path / "x.png",
+        PUZZLES["sudoku"].painter,
+        *_sudokus(faults),
+        steps,
+        faults == 0,
+        num=num,
     )
     texts = [text for text, _ in written if text.startswith("#")]
     found = sum("right" in text for text in texts), sum("wrong" in text for text in texts)
@@ -84,7 +89,7 @@ def test_what_is_said_of_mazes(tmp_path, written):
     predictions[2:, 14] = 5  # pretended to be another path
     verdicts = {"valid": np.array([1, 0, 1, 1], bool), "optimal": np.array([1, 0, 0, 1], bool)}
     contact_sheet(
-        tmp_path / "x.png", PAINTERS["maze"], inputs, labels, predictions, np.ones(4, int),
+        tmp_path / "x.png", PUZZLES["maze"].painter, inputs, labels, predictions, np.ones(4, int),
         verdicts["optimal"], verdicts=verdicts,
     )  # fmt: skip
     assert [text.split("; ")[1] for text, _ in written if text.startswith("#")] == [
@@ -103,7 +108,7 @@ def test_what_is_said_of_dominoes(tmp_path, written):
     predictions = np.stack([legal, other, illegal])
     verdicts = {"legal": np.array([1, 1, 0], bool)}
     contact_sheet(
-        tmp_path / "x.png", PAINTERS["domino"], np.tile(encode(position), (3, 1)),
+        tmp_path / "x.png", PUZZLES["domino"].painter, np.tile(encode(position), (3, 1)),
         np.tile(label, (3, 1)), predictions, np.ones(3, int), np.array([1, 0, 0], bool), verdicts,
     )  # fmt: skip
     texts = [text for text, _ in written]
@@ -126,7 +131,7 @@ def test_what_is_said_of_arc(tmp_path, written):
     predictions[3] = encode_grid(np.ones((3, 2), np.uint8), 4)
     predictions[4] = 0
     contact_sheet(
-        tmp_path / "x.png", PAINTERS["arc"], np.tile(label, (5, 1)), np.tile(label, (5, 1)),
+        tmp_path / "x.png", PUZZLES["arc"].painter, np.tile(label, (5, 1)), np.tile(label, (5, 1)),
         predictions, np.ones(5, int), np.arange(5) == 0,
     )  # fmt: skip
     said = [text.split("; ")[1] for text, _ in written if text.startswith("#")]
@@ -159,5 +164,5 @@ def test_arrays_that_do_not_fit_are_refused(change, message, tmp_path):
         "steps": np.ones(2, int), "good": np.ones(2, bool),
     }  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        contact_sheet(tmp_path / "x.png", PAINTERS["sudoku"], **{**given, **change})
+        contact_sheet(tmp_path / "x.png", PUZZLES["sudoku"].painter, **{**given, **change})
     assert not list(tmp_path.iterdir())

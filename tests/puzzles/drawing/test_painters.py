@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.arc.draw import COLOURS
 from hrm_jax.puzzles.arc.tokens import encode as encode_grid
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
@@ -12,11 +13,10 @@ from hrm_jax.puzzles.domino.game import Move, Position
 from hrm_jax.puzzles.drawing.grid import GridPainter
 from hrm_jax.puzzles.drawing.pen import GREEN, RED, WRONG, Pen
 from hrm_jax.puzzles.maze.board import parse as parse_maze
-from hrm_jax.puzzles.painters import PAINTERS
 from hrm_jax.puzzles.sudoku.board import parse as parse_sudoku
 from hrm_jax.puzzles.sudoku.board import to_tokens
 
-SUDOKU, MAZE, DOMINO, ARC = (PAINTERS[name] for name in ("sudoku", "maze", "domino", "arc"))
+SUDOKU, MAZE, DOMINO, ARC = (PUZZLES[name].painter for name in ("sudoku", "maze", "domino", "arc"))
 SOLUTION = to_tokens(parse_sudoku("1234341221434321"))
 QUESTION = to_tokens(parse_sudoku("1.34.41.21.3432."))
 LATIN = GridPainter(
@@ -137,12 +137,3 @@ def test_boards_that_are_not_square():
     for painter, cells in ((wide, 9), (LATIN, 10), (LATIN, 0)):
         with pytest.raises(ValueError, match=f"{cells} cells make no board"):
             painter.shape(cells)
-
-
-@pytest.mark.parametrize("name", PAINTERS)
-def test_what_fits(name):
-    sizes = {"sudoku": (36, 8), "maze": (900, 6), "arc": (900, 12), "domino": (72, 8)}
-    fitting = [other for other in sizes if PAINTERS[name].fits(*sizes[other])]
-    assert fitting == [name]
-    assert not PAINTERS[name].fits(17, 6)
-    assert not PAINTERS[name].fits(100, 40)

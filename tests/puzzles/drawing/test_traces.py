@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import Move, Position
 from hrm_jax.puzzles.drawing.pen import BLUE, CHANGED, RED
 from hrm_jax.puzzles.drawing.traces import trace_frames, trace_gif, trace_png, trace_text
-from hrm_jax.puzzles.painters import PAINTERS
 
-SUDOKU, MAZE, DOMINO, ARC = (PAINTERS[name] for name in ("sudoku", "maze", "domino", "arc"))
+SUDOKU, MAZE, DOMINO, ARC = (PUZZLES[name].painter for name in ("sudoku", "maze", "domino", "arc"))
 
 
 def _tokens(painter, *texts):
