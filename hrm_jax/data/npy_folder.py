@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import Array, PuzzleMetadata, PuzzleSet
+from hrm_jax.fields import from_mapping
 
 __all__ = ["ARRAYS", "PuzzleMetadata", "PuzzleSet", "load_array", "read_npy", "write_npy"]
 
@@ -119,33 +119,19 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
 
 def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:
     """Reads `dataset.json`; fields it does not know (other programs add some) are left out."""
+    known = {field.name for field in dataclasses.fields(PuzzleMetadata)}
     try:
-        value = files.read_json(path)
+        value = {k: v for k, v in files.read_json(path).items() if k in known}
+        metadata = from_mapping(PuzzleMetadata, value, f"{path}: dataset")
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: there is no such file: not a puzzle folder, or its writing did not finish"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(str(error)) from error
-    types = typing.get_type_hints(PuzzleMetadata)
-    wanted: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(types, (int,)),
-        "ignore_label_id": (int, type(None)),
-        "mean_puzzle_examples": (int, float),
-        "sets": (list,),
-    }
-    fields: dict[str, Any] = {}
-    for name, kinds in wanted.items():
-        if name not in value:
-            raise DataError(f"{path}: the field {name} is missing")
-        if not isinstance(value[name], kinds) or isinstance(value[name], bool):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise DataError(f"{path}: {name} is {value[name]!r}, expected {expected}")
-        fields[name] = value[name]
-    names = fields["sets"]
-    if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
-        raise DataError(f"{path}: sets is {names!r}, expected one or more plain names")
-    return PuzzleMetadata(**{**fields, "sets": tuple(names)})
+    if not metadata.sets or not all(map(str.isidentifier, metadata.sets)):
+        raise DataError(f"{path}: sets is {metadata.sets}, expected one or more plain names")
+    return metadata
 
 
 def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> PuzzleSet:
