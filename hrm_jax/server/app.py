@@ -255,11 +255,10 @@ class Service:
         if asked.stream:
             return EventStream(self._chunks(request, answers, reply))
         events: list[list[Event]] = [[] for _ in handles]
-        with self._following(answers):
-            async with contextlib.aclosing(answers.batches()) as batches:
-                async for batch in batches:
-                    for index, new in batch.items():
-                        events[index] += new
+        async with self._batches(answers) as batches:
+            async for batch in batches:
+                for index, new in batch.items():
+                    events[index] += new
         return JSONResponse(reply.whole(events))
 
     def _submit(self, jobs: Sequence[tuple[Any, Sampling]], param: str) -> list[Handle]:
@@ -279,11 +278,13 @@ class Service:
             raise
         return handles
 
-    @contextlib.contextmanager
-    def _following(self, answers: Answers) -> Any:
+    @contextlib.asynccontextmanager
+    async def _batches(self, answers: Answers) -> AsyncIterator[Any]:
+        """Events as they come, until `_end_all` or the answers end them."""
         self._answers.add(answers)
         try:
-            yield
+            async with contextlib.aclosing(answers.batches()) as batches:
+                yield batches
         finally:
             self._answers.discard(answers)
 
@@ -294,13 +295,12 @@ class Service:
         try:
             for chunk in reply.opening(answers.count):
                 yield _line(chunk)
-            with self._following(answers):
-                async with contextlib.aclosing(answers.batches()) as batches:
-                    async for batch in batches:
-                        for index, events in batch.items():
-                            said = reply.chunk(index, events)
-                            if said is not None:
-                                yield _line(said)
+            async with self._batches(answers) as batches:
+                async for batch in batches:
+                    for index, events in batch.items():
+                        said = reply.chunk(index, events)
+                        if said is not None:
+                            yield _line(said)
             for chunk in reply.closing():
                 yield _line(chunk)
             yield "data: [DONE]\n\n"
