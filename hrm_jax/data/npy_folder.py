@@ -41,8 +41,6 @@ def write_npy(
 
     Args:
         folder: Root of the data set; made if missing.
-        split: `train` or `test`.
-        puzzle_set: Of one stored set.
         identifiers: Names of the puzzle identifiers, for `identifiers.json`; the reference writes
             `<blank>` alone where all puzzles share one.
 
@@ -79,9 +77,6 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
         set_name: One of the split's sets. None reads all of them, one after the other; several
             then become one set named `all`.
 
-    Returns:
-        The validated split, tokens narrowed to uint8 where they fit, indices int32.
-
     Raises:
         DataError: A file is missing, cut off, of another shape or holds illegal values; the
             message names it.
@@ -104,17 +99,19 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
     return PuzzleSet.build(
         np.concatenate([part.inputs for part in parts]),
         np.concatenate([part.labels for part in parts]),
-        vocab_size=metadata.vocab_size,
-        ignore_label_id=metadata.ignore_label_id,
         puzzle_identifiers=np.concatenate([part.puzzle_identifiers for part in parts]),
         puzzle_indices=_chain([part.puzzle_indices for part in parts]),
         group_indices=_chain([part.group_indices for part in parts]),
-        num_puzzle_identifiers=metadata.num_puzzle_identifiers,
         ratings=np.concatenate(rated) if len(rated) == len(parts) else None,
-        pad_id=metadata.pad_id,
-        blank_identifier_id=metadata.blank_identifier_id,
         where=str(path),
+        **_sizes(metadata),
     )
+
+
+def _sizes(metadata: PuzzleMetadata) -> dict[str, Any]:
+    """What `PuzzleSet.build` cannot count."""
+    names = ("vocab_size", "ignore_label_id", "num_puzzle_identifiers", "pad_id")
+    return {name: getattr(metadata, name) for name in (*names, "blank_identifier_id")}
 
 
 def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:
@@ -135,7 +132,7 @@ def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:
 
 
 def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> PuzzleSet:
-    arrays = {field: _load(path / f"{name}__{field}.npy") for field in ARRAYS}
+    arrays: dict[str, Any] = {f: _load(path / f"{name}__{f}.npy") for f in ARRAYS}
     ratings = path / f"{name}__ratings.npy"
     for field, array in arrays.items():
         dimensions = 2 if field in ("inputs", "labels") else 1
@@ -146,12 +143,8 @@ def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> Puzzle
             )
     result = PuzzleSet.build(
         **arrays,
-        vocab_size=metadata.vocab_size,
-        ignore_label_id=metadata.ignore_label_id,
-        num_puzzle_identifiers=metadata.num_puzzle_identifiers,
+        **_sizes(metadata),
         ratings=_load(ratings) if ratings.exists() else None,
-        pad_id=metadata.pad_id,
-        blank_identifier_id=metadata.blank_identifier_id,
         where=f"{path / name}__*.npy",
     )
     return dataclasses.replace(result, metadata=dataclasses.replace(result.metadata, sets=(name,)))

@@ -127,10 +127,8 @@ class PretrainedTokenizer:
     ) -> None:
         """Reads the files; nothing is fetched from the network.
 
-        Args:
-            path: A `tokenizer.json`, or a folder with one.
-            bos, eos, pad: The special tokens by name; where None, by `tokenizer_config.json` or
-                `special_tokens_map.json` beside the file, and absent if these do not name them.
+        Special tokens that are not named are those of `tokenizer_config.json` or
+        `special_tokens_map.json` beside the `tokenizer.json`, and absent if these name none.
 
         Raises:
             DataError: A file is missing or broken, or a special token is not in the vocabulary.
