@@ -29,11 +29,9 @@ class IncrementalDecoder(Protocol):
 
     def feed(self, ids: Iterable[int]) -> str:
         """Takes more tokens and returns the text that is certain now; it may be empty."""
-        ...
 
     def finish(self) -> str:
         """Returns what was held back; half a character becomes U+FFFD."""
-        ...
 
 
 @runtime_checkable
@@ -57,15 +55,12 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of `text` without special ones; lone surrogates become U+FFFD."""
-        ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of tokens; special ones are left out, invalid bytes become U+FFFD."""
-        ...
 
     def stream(self) -> IncrementalDecoder:
         """Returns a decoder for tokens that come one after the other."""
-        ...
 
 
 def utf8(text: str) -> bytes:
