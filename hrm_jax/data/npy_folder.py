@@ -12,7 +12,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import Array, PuzzleMetadata, PuzzleSet
+from hrm_jax.fields import from_mapping
 
 __all__ = [
     *("ARRAYS", "PuzzleMetadata", "PuzzleSet", "load_array", "read_identifiers", "read_npy"),
@@ -44,8 +44,6 @@ def write_npy(
 
     Args:
         folder: Root of the data set; made if missing.
-        split: `train` or `test`.
-        puzzle_set: Of one stored set.
         identifiers: Names of the puzzle identifiers, for `identifiers.json`; the reference writes
             `<blank>` alone where all puzzles share one.
 
@@ -82,9 +80,6 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
         set_name: One of the split's sets. None reads all of them, one after the other; several
             then become one set named `all`.
 
-    Returns:
-        The validated split, tokens narrowed to uint8 where they fit, indices int32.
-
     Raises:
         DataError: A file is missing, cut off, of another shape or holds illegal values; the
             message names it.
@@ -107,16 +102,12 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
     return PuzzleSet.build(
         np.concatenate([part.inputs for part in parts]),
         np.concatenate([part.labels for part in parts]),
-        vocab_size=metadata.vocab_size,
-        ignore_label_id=metadata.ignore_label_id,
         puzzle_identifiers=np.concatenate([part.puzzle_identifiers for part in parts]),
         puzzle_indices=_chain([part.puzzle_indices for part in parts]),
         group_indices=_chain([part.group_indices for part in parts]),
-        num_puzzle_identifiers=metadata.num_puzzle_identifiers,
         ratings=np.concatenate(rated) if len(rated) == len(parts) else None,
-        pad_id=metadata.pad_id,
-        blank_identifier_id=metadata.blank_identifier_id,
         where=str(path),
+        **_sizes(metadata),
     )
 
 
@@ -138,39 +129,31 @@ def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
     return names
 
 
+def _sizes(metadata: PuzzleMetadata) -> dict[str, Any]:
+    """What `PuzzleSet.build` cannot count."""
+    names = ("vocab_size", "ignore_label_id", "num_puzzle_identifiers", "pad_id")
+    return {name: getattr(metadata, name) for name in (*names, "blank_identifier_id")}
+
+
 def _read_metadata(path: pathlib.Path) -> PuzzleMetadata:
     """Reads `dataset.json`; fields it does not know (other programs add some) are left out."""
+    known = {field.name for field in dataclasses.fields(PuzzleMetadata)}
     try:
-        value = files.read_json(path)
+        value = {k: v for k, v in files.read_json(path).items() if k in known}
+        metadata = from_mapping(PuzzleMetadata, value, f"{path}: dataset")
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: there is no such file: not a puzzle folder, or its writing did not finish"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(str(error)) from error
-    types = typing.get_type_hints(PuzzleMetadata)
-    wanted: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(types, (int,)),
-        "ignore_label_id": (int, type(None)),
-        "mean_puzzle_examples": (int, float),
-        "sets": (list,),
-    }
-    fields: dict[str, Any] = {}
-    for name, kinds in wanted.items():
-        if name not in value:
-            raise DataError(f"{path}: the field {name} is missing")
-        if not isinstance(value[name], kinds) or isinstance(value[name], bool):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise DataError(f"{path}: {name} is {value[name]!r}, expected {expected}")
-        fields[name] = value[name]
-    names = fields["sets"]
-    if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
-        raise DataError(f"{path}: sets is {names!r}, expected one or more plain names")
-    return PuzzleMetadata(**{**fields, "sets": tuple(names)})
+    if not metadata.sets or not all(map(str.isidentifier, metadata.sets)):
+        raise DataError(f"{path}: sets is {metadata.sets}, expected one or more plain names")
+    return metadata
 
 
 def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> PuzzleSet:
-    arrays = {field: _load(path / f"{name}__{field}.npy") for field in ARRAYS}
+    arrays: dict[str, Any] = {f: _load(path / f"{name}__{f}.npy") for f in ARRAYS}
     ratings = path / f"{name}__ratings.npy"
     for field, array in arrays.items():
         dimensions = 2 if field in ("inputs", "labels") else 1
@@ -181,12 +164,8 @@ def _read_set(path: pathlib.Path, name: str, metadata: PuzzleMetadata) -> Puzzle
             )
     result = PuzzleSet.build(
         **arrays,
-        vocab_size=metadata.vocab_size,
-        ignore_label_id=metadata.ignore_label_id,
-        num_puzzle_identifiers=metadata.num_puzzle_identifiers,
+        **_sizes(metadata),
         ratings=_load(ratings) if ratings.exists() else None,
-        pad_id=metadata.pad_id,
-        blank_identifier_id=metadata.blank_identifier_id,
         where=f"{path / name}__*.npy",
     )
     return dataclasses.replace(result, metadata=dataclasses.replace(result.metadata, sets=(name,)))

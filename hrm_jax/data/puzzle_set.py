@@ -31,7 +31,7 @@ class PuzzleMetadata:
     num_puzzle_identifiers: int  # identifiers are in [0, num_puzzle_identifiers)
     total_groups: int  # in all sets of the split
     mean_puzzle_examples: float  # examples per puzzle, over the split
-    sets: tuple[str, ...] = ("all",)  # that the split is stored in
+    sets: tuple[str, ...]  # that the split is stored in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,7 @@ class PuzzleSet:
             num_puzzle_identifiers=num_puzzle_identifiers,
             total_groups=groups.size - 1,
             mean_puzzle_examples=len(inputs) / max(1, identifiers.size) if inputs.ndim else 0.0,
+            sets=("all",),
         )
         if ratings is not None:
             ratings = np.asarray(ratings, np.float32)

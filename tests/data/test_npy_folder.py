@@ -236,9 +236,9 @@ def test_missing_misshapen_and_pickled_arrays_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vocab_size": "5"}, "vocab_size is '5', expected int"),
-        ({"seq_len": True}, "seq_len is True"),
-        ({"pad_id": None}, "pad_id is None"),
+        ({"vocab_size": "5"}, "vocab_size: expected int, got '5'"),
+        ({"seq_len": True}, "seq_len: expected int, got True"),
+        ({"pad_id": None}, "pad_id: expected int, got None"),
         ({"sets": []}, "sets is"),
         ({"sets": ["../all"]}, "sets is"),
     ],
@@ -252,7 +252,7 @@ def test_bad_metadata_is_named(tmp_path, change, message):
         read_npy(tmp_path, "train")
     del value[next(iter(change))]
     path.write_text(json.dumps(value))
-    with pytest.raises(DataError, match=f"the field {next(iter(change))} is missing"):
+    with pytest.raises(DataError, match=f"dataset.{next(iter(change))}: missing"):
         read_npy(tmp_path, "train")
     path.write_text("{")
     with pytest.raises(DataError, match=r"dataset\.json:1: not valid JSON"):
