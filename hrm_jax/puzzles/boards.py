@@ -108,7 +108,7 @@ class BoardPuzzle(Puzzle):
     formats: tuple[str, ...] = ("npy", "tfds", "csv")
     csv_hint: str = ""
 
-    # --- what a kind of board says ------------------------------------------------------------
+    # --- what a kind of board says ----------------------------------------------------------------
 
     def board_shape(self, cells: int) -> Any:
         """The usual `BoardShape` with so many cells.
@@ -152,7 +152,7 @@ class BoardPuzzle(Puzzle):
         """Tokens of each puzzle and its augmentations, uint8 [E, 1 + num_aug, cells] twice."""
         raise NotImplementedError
 
-    # --- what all have in common --------------------------------------------------------------
+    # --- what all have in common ------------------------------------------------------------------
 
     def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
         """Generates or reads train and test puzzles.
@@ -206,11 +206,11 @@ class BoardPuzzle(Puzzle):
         return self.puzzle_set(train, data.num_aug, data.seed), self.puzzle_set(test)
 
     def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
-        """As in `Puzzle.make`; the training puzzles have their augmentations."""
+        """As in `Puzzle`; the training puzzles have their augmentations."""
         return self._sets(*self.puzzles(data), data)
 
     def write(self, folder: pathlib.Path, data: Any, file_format: str) -> Identity:
-        """As in `Puzzle.write`; as CSV, `train.csv` and `test.csv`."""
+        """As in `Puzzle`; as CSV, `train.csv` and `test.csv`."""
         if file_format == "csv" and data.num_aug:
             raise DataError(
                 "num_aug: CSV holds the puzzles alone; augment when training, or use npy"
@@ -229,11 +229,10 @@ class BoardPuzzle(Puzzle):
         return self.identify(*sets, data.seed, train_puzzles=len(puzzles[0]))
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """As in `Puzzle.load`; what is read from CSV files is not kept."""
+        """As in `Puzzle`; what is read from CSV files is not kept."""
         return super().load(data, None if data.train_csv or data.test_csv else cache)
 
     def read_csv(self, path: str | os.PathLike[str]) -> PuzzleSet:
-        """As in `Puzzle.read_csv`."""
         return self.puzzle_set(self.read_boards(path))
 
     def read_boards(self, path: str | os.PathLike[str], shape: Any = None) -> BoardPuzzles:
