@@ -22,6 +22,16 @@ from hrm_jax.compilation import jit
 from hrm_jax.data.pipeline import PuzzleBatches
 
 COLUMNS = ("", "step ms", "wait µs", "wait %")
+MODEL = {
+    "hidden_size": 64,
+    "num_heads": 2,
+    "H_layers": 2,
+    "L_layers": 2,
+    "puzzle_emb_ndim": 64,
+    "halt_max_steps": 4,
+    "forward_dtype": "float32",
+    "q_target": "none",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,19 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=200)
     add_save_flag(parser)
     args = parser.parse_args(argv)
-    model = {
-        "hidden_size": 64,
-        "num_heads": 2,
-        "H_layers": 2,
-        "L_layers": 2,
-        "puzzle_emb_ndim": 64,
-        "halt_max_steps": 4,
-        "forward_dtype": "float32",
-        "q_target": "none",
-    }
-    config = {"task": "sudoku", "batch_size": args.batch, "microbatch_size": 16, "model": model}
+    config = {"task": "sudoku", "batch_size": args.batch, "microbatch_size": 16, "model": MODEL}
     task = tasks.build(tasks.parse(config))
-    state = task.init(jax.random.key(0))
+    state = jit(task.init)(jax.random.key(0))
     source = PuzzleBatches(task.train, args.batch, seed=0)
     step = jit(task.step).lower(state, source[0]).compile()
     on_the_spot: Iterator[Any] = (source[i] for i in range(10**9))

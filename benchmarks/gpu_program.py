@@ -3,13 +3,13 @@
     python benchmarks/gpu_program.py --save            # needs pip install -e '.[gpu_compiler]'
     python benchmarks/gpu_program.py --step=configs/sudoku.py:paper,batch_size=96 --parts=30
 
-Nothing is run and no time is measured: steps are compiled for an H200 (`hrm_jax/gpu_compiler.py`),
-and their text says which kernels a step starts and what each of them computes, reads and writes.
-"Least time" is an estimate from that: kernels one after the other, each as fast as the larger of
-its operations over --tflops and its bytes over --bandwidth allow. A real step takes longer, for no
-kernel reaches those; it says what fusing can save, and where the rest goes. Without a device XLA
-cannot choose kernels by trial: products of matrices are its own Triton kernels here, cuBLAS's only
-where it cannot write one.
+Nothing is run and no time is measured: steps are compiled for an H200
+(`benchmarks/analysis/gpu_compiler.py`), and their text says which kernels a step starts and what
+each of them computes, reads and writes. "Least time" is an estimate from that: kernels one after
+the other, each as fast as the larger of its operations over --tflops and its bytes over --bandwidth
+allow. A real step takes longer, for no kernel reaches those; it says what fusing can save, and
+where the rest goes. Without a device XLA cannot choose kernels by trial: products of matrices are
+its own Triton kernels here, cuBLAS's only where it cannot write one.
 
 The second table divides one step by kind of kernel, the third says what a program of each attention
 kernel takes: where registers do not last, a thread spills them to memory.
@@ -26,14 +26,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from analysis import gpu_compiler
+from analysis.costs import Kernel, kernels
 from report import Table, add_save_flag
 from scaling import compiled, parse
 
-from hrm_jax import gpu_compiler, tasks
+from hrm_jax import tasks
 from hrm_jax.kernels.attention import attention, self_attention
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.models import act
-from hrm_jax.training.costs import Kernel, kernels
 
 SUDOKU = "configs/sudoku.py:paper,batch_size=768,microbatch_size=0"
 TRM = f"{SUDOKU},model.name=trm,model.L_layers=2,model.H_cycles=3,model.L_cycles=6"
@@ -81,7 +82,7 @@ def part(kernel: Kernel) -> tuple[str, str]:
 def evaluation(task: Any, slots: int) -> Any:
     """The compiled solver of puzzles with so many slots; of its loop one turn is counted."""
     config = task.config.model
-    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    variables = task.weights(jax.eval_shape(task.init, jax.random.key(0)))
     shapes = (variables, *(jax.ShapeDtypeStruct(s, jnp.int32) for s in (
         (4 * slots, config.seq_len), (4 * slots,), ()
     )))  # fmt: skip

@@ -38,10 +38,9 @@ from report import Table, add_save_flag
 from hrm_jax.compilation import compile_step, jit, run_in_main_thread
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.layers.feed_forward import swiglu_width
-from hrm_jax.models import act, hrm
+from hrm_jax.models import act, recurrent
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 from hrm_jax.trained.evaluate import held_out
 from hrm_jax.trained.load import load
 
@@ -204,18 +203,18 @@ def main(argv: list[str] | None = None) -> None:
         config, variables = model.config, model.variables
         inputs = held_out(args.workdir).inputs[: args.puzzles].astype(np.int32)
     else:
-        variables = hrm.init(config, key)
+        variables = jit(lambda: recurrent.init(config, key))()
     cpu = jax.default_backend() == "cpu"
     rows = (8 if config.hidden_size < 512 else 16) if cpu else args.batch
     micro = args.microbatch or min(rows, args.batch)
     slots = args.slots or micro
-    trainer = ACTTrainer(config, OptimizerConfig(), "stablemax", 1000, micro)
+    trainer = ACTTrainer(config, PuzzleOptimizerConfig(), "stablemax", 1000, micro)
     batch = {
         "inputs": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
         "labels": jnp.asarray(np.resize(inputs, (args.batch, inputs.shape[1]))),
         "puzzle_identifiers": jnp.zeros(args.batch, jnp.int32),
     }
-    state = trainer.init(key, variables, batch)
+    state = jit(trainer.init)(key, variables, batch)
     identifiers = jnp.zeros(len(inputs), jnp.int32)
 
     def evaluation(halting: act.Halting, max_steps: int) -> Callable[[], act.Solved]:

@@ -33,11 +33,10 @@ import jax.numpy as jnp
 from report import Table, add_save_flag
 
 from hrm_jax.compilation import compile_step, jit
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.base import State
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 from hrm_jax.training.sharding import make_mesh, place_batch, state_shardings
 
 MIB = 2**20
@@ -66,7 +65,7 @@ def measure(identifiers: int, width: int, devices: int, steps: int) -> Figures:
         hidden_size=64, num_heads=2, H_layers=1, L_layers=1, halt_max_steps=2,
         forward_dtype="float32",
     )  # fmt: skip
-    trainer = ACTTrainer(model, OptimizerConfig(ema=0.999), "stablemax", 1000)
+    trainer = ACTTrainer(model, PuzzleOptimizerConfig(ema=0.999), "stablemax", 1000)
     keys = jax.random.split(jax.random.key(0), steps + 1)
     rows = 32
     batches = [
@@ -80,11 +79,11 @@ def measure(identifiers: int, width: int, devices: int, steps: int) -> Figures:
 
     def init(key: jax.Array) -> State:
         empty = jax.tree.map(jnp.zeros_like, batches[0])
-        return trainer.init(key, hrm.init(model, key), empty)
+        return trainer.init(key, recurrent.init(model, key), empty)
 
     mesh = make_mesh(devices=jax.devices()[:devices])
     shapes = jax.eval_shape(init, keys[0])
-    shardings = state_shardings(shapes, mesh, rows, shard_tables=devices > 1)
+    shardings = state_shardings(shapes, mesh, shard_tables=devices > 1)
     state = jit(init, out_shardings=shardings)(keys[0])
     placed = [place_batch(jax.device_get(batch), mesh) for batch in batches]
     step = jit(trainer.step, donate_argnums=0, out_shardings=(shardings, None))

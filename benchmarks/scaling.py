@@ -6,9 +6,10 @@
 
 Nothing is run and no time is measured: for 1, 2, 4 and 8 simulated devices the step that the
 training loop would run is compiled, for this machine's processor or for H200s (which need not be
-there, see `hrm_jax/gpu_compiler.py`), and its text says how many floating-point operations its
-products of matrices take on one device (loops counted as often as they turn) and how many bytes the
-collectives move from it. "Weak" keeps the rows of a device, "strong" those of all together.
+there, see `benchmarks/analysis/gpu_compiler.py`), and its text says how many floating-point
+operations its products of matrices take on one device (loops counted as often as they turn) and how
+many bytes the collectives move from it. "Weak" keeps the rows of a device, "strong" those of all
+together.
 
 A second table is an estimate, not a measurement, for 8 and 256 GPUs: operations and bytes of the
 compiled step against the rates that --tflops and --bandwidth name. With b rows on a device and none
@@ -34,13 +35,14 @@ import math  # noqa: E402
 from typing import Any  # noqa: E402
 
 import jax  # noqa: E402
+from analysis import gpu_compiler  # noqa: E402
+from analysis.collectives import Collective, collectives  # noqa: E402
+from analysis.costs import product_flops  # noqa: E402
 from jax.sharding import NamedSharding, PartitionSpec  # noqa: E402
 from report import Table, add_save_flag  # noqa: E402
 
-from hrm_jax import gpu_compiler, tasks  # noqa: E402
+from hrm_jax import tasks  # noqa: E402
 from hrm_jax.compilation import jit  # noqa: E402
-from hrm_jax.training.collectives import Collective, collectives  # noqa: E402
-from hrm_jax.training.costs import product_flops  # noqa: E402
 from hrm_jax.training.sharding import divided_step, make_mesh, state_shardings  # noqa: E402
 
 CONFIGS = (
@@ -109,7 +111,7 @@ def compiled(task: Any, devices: list[jax.Device]) -> Any:
     mesh = make_mesh(config.mesh, devices)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     shardings = state_shardings(
-        shapes, mesh, config.batch_size, config.shard_tables, config.mesh.smallest
+        shapes, mesh, shard_tables=config.shard_tables, smallest=config.mesh.smallest
     )
 
     def placed(x: Any, sharding: Any) -> jax.ShapeDtypeStruct:

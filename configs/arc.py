@@ -20,57 +20,101 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 from ml_collections import ConfigDict
 
-from hrm_jax import tasks
-from hrm_jax.fields import choose_preset
+from hrm_jax.tasks import preset_config
 
-PRESETS = ("laptop", "small", "paper")
+PRESETS = {
+    "laptop": {
+        "expect": "about 3 minutes on two CPU cores, 85 to 95% of held-out tasks at once.",
+        "data": {
+            "families": "recolour,keep,border,lines,dominant",
+            "side": 5,
+            "num_train": 240,
+            "num_test": 40,
+            "num_aug": 8,
+        },
+        "steps": 2000,
+        "batch_size": 64,
+        "microbatch_size": 16,
+        "eval_slots": 64,
+        "best_metric": "eval/pass_at_2",
+        "tensorboard": False,  # saves the import
+        "loss": "softmax",
+        "model": {
+            "hidden_size": 64,
+            "num_heads": 2,
+            "H_layers": 2,
+            "L_layers": 2,
+            "puzzle_emb_ndim": 64,
+            "halt_max_steps": 2,
+            "q_target": "none",
+            "halt_threshold": 3.0,
+            "forward_dtype": "float32",
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 2.5e-3,
+            "warmup_steps": 50,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.01,
+            "puzzle_emb_lr": 1e-2,
+            "puzzle_emb_weight_decay": 0.1,
+            "ema": 0.99,
+        },
+    },
+    "small": {
+        "expect": "some hours on one consumer GPU (not measured).",
+        "data": {"side": 10, "num_train": 4000, "num_test": 200, "num_aug": 50},
+        "steps": 40_000,
+        "batch_size": 256,
+        "eval_every": 2000,
+        "checkpoint_every": 2000,
+        "eval_slots": 64,
+        "eval_aug": 8,
+        "best_metric": "eval/pass_at_2",
+        "model": {
+            "hidden_size": 192,
+            "num_heads": 6,
+            "H_layers": 3,
+            "L_layers": 3,
+            "puzzle_emb_ndim": 192,
+            "halt_max_steps": 4,
+            "q_target": "none",
+            "halt_threshold": 3.0,
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 1.5e-3,
+            "warmup_steps": 500,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.1,
+            "puzzle_emb_lr": 1e-2,
+            "puzzle_emb_weight_decay": 0.1,
+            "ema": 0.999,
+        },
+    },
+    "paper": {
+        "expect": "days on one large GPU (24 hours on eight in the paper).",
+        "data": {"num_aug": 1000},
+        "steps": 519_000,  # 100,000 epochs of ARC-AGI-1 and ConceptARC: 960 tasks, 3986 pairs
+        "batch_size": 768,
+        "microbatch_size": 96,
+        "eval_every": 10_000,
+        "checkpoint_every": 10_000,
+        "eval_slots": 256,
+        "eval_aug": 8,
+        "best_metric": "eval/pass_at_2",
+        "model": {"puzzle_emb_ndim": 512},
+        "optimizer": {
+            "learning_rate": 1e-4,
+            "warmup_steps": 2000,
+            "weight_decay": 0.1,
+            "puzzle_emb_lr": 1e-2,
+            "puzzle_emb_weight_decay": 0.1,
+        },
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    preset, why = choose_preset(preset, PRESETS)
-    config = ConfigDict(tasks.defaults("arc"))
-    config.preset = why
-    config.eval_slots = 64
-    config.best_metric = "eval/pass_at_2"
-    model, optimizer = config.model, config.optimizer
-    if preset == "laptop":
-        config.expect = "about 3 minutes on two CPU cores, 85 to 95% of held-out tasks at once."
-        config.steps = 2000
-        config.batch_size = 64
-        config.microbatch_size = 16
-        config.loss = "softmax"
-        config.tensorboard = False  # saves the import
-        config.data.update(families="recolour,keep,border,lines,dominant", side=5, num_aug=8)
-        config.data.update(num_train=240, num_test=40)
-        model.update(hidden_size=64, num_heads=2, H_layers=2, L_layers=2, puzzle_emb_ndim=64)
-        model.update(halt_max_steps=2, forward_dtype="float32")
-        model.update(q_target="none", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=2.5e-3, warmup_steps=50, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-2, puzzle_emb_weight_decay=0.1)
-        optimizer.ema = 0.99
-    elif preset == "small":
-        config.expect = "some hours on one consumer GPU (not measured)."
-        config.steps = 40_000
-        config.batch_size = 256
-        config.eval_every = config.checkpoint_every = 2000
-        config.data.update(side=10, num_train=4000, num_test=200, num_aug=50)
-        config.eval_aug = 8
-        model.update(hidden_size=192, num_heads=6, H_layers=3, L_layers=3, puzzle_emb_ndim=192)
-        model.update(halt_max_steps=4, q_target="none", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=1.5e-3, warmup_steps=500, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.1, puzzle_emb_lr=1e-2, puzzle_emb_weight_decay=0.1)
-        optimizer.ema = 0.999
-    else:
-        config.expect = "days on one large GPU (24 hours on eight in the paper)."
-        config.steps = 519_000  # 100,000 epochs of ARC-AGI-1 and ConceptARC: 960 tasks, 3986 pairs
-        config.batch_size = 768
-        config.microbatch_size = 96
-        config.eval_every = config.checkpoint_every = 10_000
-        config.eval_slots = 256
-        config.data.num_aug = 1000
-        config.eval_aug = 8
-        model.puzzle_emb_ndim = 512
-        optimizer.update(learning_rate=1e-4, puzzle_emb_lr=1e-2, warmup_steps=2000)
-        optimizer.update(weight_decay=0.1, puzzle_emb_weight_decay=0.1)
-    return config
+    return preset_config("arc", PRESETS, preset)

@@ -15,58 +15,107 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 from ml_collections import ConfigDict
 
-from hrm_jax import tasks
-from hrm_jax.fields import choose_preset
+from hrm_jax.tasks import preset_config
 
-PRESETS = ("laptop", "small", "paper")
+PRESETS = {
+    "laptop": {
+        "expect": "5 minutes on two CPU cores, 92.3% of held-out paths shortest.",
+        "data": {
+            "size": 9,
+            "min_path": 8,
+            "unique": True,
+            "walls": (0.5, 0.6),
+            "num_train": 10_000,
+        },
+        "steps": 2650,
+        "batch_size": 32,
+        "microbatch_size": 16,
+        "eval_every": 1325,
+        "checkpoint_every": 1325,
+        "eval_slots": 64,
+        "best_metric": "eval/optimal",
+        "tensorboard": False,  # saves the import
+        "loss": "softmax",
+        # One step of twelve blocks with the gradient through all of them learns faster than two of
+        # ten.
+        "model": {
+            "name": "trm",
+            "hidden_size": 64,
+            "num_heads": 4,
+            "L_layers": 4,
+            "H_cycles": 1,
+            "L_cycles": 2,
+            "expansion": 2.25,
+            "width_multiple": 32,  # 96
+            "rope_theta": 20.0,  # neighbours are 1 and 9 places away: short wavelengths tell them
+            "puzzle_emb_len": 1,
+            "puzzle_emb_ndim": 64,
+            "halt_max_steps": 1,
+            "forward_dtype": "float32",
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 3e-3,
+            "warmup_steps": 50,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.01,
+            "puzzle_emb_lr": 1e-3,
+            "puzzle_emb_weight_decay": 0.1,
+            "ema": 0.99,
+        },
+    },
+    "small": {
+        "expect": "some hours on one consumer GPU (not measured).",
+        "data": {"size": 20, "num_train": 20_000},
+        "steps": 20_000,
+        "batch_size": 128,
+        "eval_every": 1000,
+        "checkpoint_every": 1000,
+        "eval_slots": 64,
+        "best_metric": "eval/optimal",
+        "model": {
+            "hidden_size": 192,
+            "num_heads": 6,
+            "H_layers": 3,
+            "L_layers": 3,
+            "puzzle_emb_ndim": 192,
+            "halt_max_steps": 8,
+            "q_target": "none",
+            "halt_threshold": 3.0,
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 1.5e-3,
+            "warmup_steps": 500,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.1,
+            "puzzle_emb_lr": 5e-4,
+            "puzzle_emb_weight_decay": 0.1,
+            "ema": 0.999,
+        },
+    },
+    "paper": {
+        "expect": "about 8 hours on one large GPU (an hour on eight in the paper).",
+        "data": {"size": 30},
+        "steps": 26_041,  # 20,000 epochs of 1,000 mazes
+        "batch_size": 768,
+        "microbatch_size": 96,
+        "eval_every": 2604,
+        "checkpoint_every": 2604,
+        "eval_slots": 256,
+        "best_metric": "eval/optimal",
+        "model": {"puzzle_emb_ndim": 512},
+        "optimizer": {
+            "learning_rate": 1e-4,
+            "warmup_steps": 2000,
+            "weight_decay": 1.0,
+            "puzzle_emb_lr": 1e-4,
+            "puzzle_emb_weight_decay": 1.0,
+        },
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    preset, why = choose_preset(preset, PRESETS)
-    config = ConfigDict(tasks.defaults("maze"))
-    config.preset = why
-    config.eval_slots = 64
-    config.best_metric = "eval/optimal"
-    model, optimizer = config.model, config.optimizer
-    if preset == "laptop":
-        config.expect = "5 minutes on two CPU cores, 92.3% of held-out paths shortest."
-        config.steps = 2650
-        config.batch_size = 32
-        config.microbatch_size = 16
-        config.eval_every = config.checkpoint_every = 1325
-        config.loss = "softmax"
-        config.data.update(size=9, min_path=8, unique=True, walls=(0.5, 0.6), num_train=10_000)
-        config.tensorboard = False  # saves the import
-        # Neighbours are 1 and 9 places away: short wavelengths tell them apart sooner. One step of
-        # twelve blocks with the gradient through all of them learns faster than two of ten.
-        model.update(name="trm", H_cycles=1, L_cycles=2, rope_theta=20.0, puzzle_emb_len=1)
-        model.update(hidden_size=64, num_heads=4, L_layers=4, puzzle_emb_ndim=64)
-        model.update(expansion=2.25, width_multiple=32)  # 96
-        model.update(halt_max_steps=1, forward_dtype="float32")
-        optimizer.update(name="muon", learning_rate=3e-3, warmup_steps=50, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.01, puzzle_emb_lr=1e-3, puzzle_emb_weight_decay=0.1)
-        optimizer.ema = 0.99
-    elif preset == "small":
-        config.expect = "some hours on one consumer GPU (not measured)."
-        config.steps = 20_000
-        config.batch_size = 128
-        config.eval_every = config.checkpoint_every = 1000
-        config.data.update(size=20, num_train=20_000)
-        model.update(hidden_size=192, num_heads=6, H_layers=3, L_layers=3, puzzle_emb_ndim=192)
-        model.update(halt_max_steps=8, q_target="none", halt_threshold=3.0)
-        optimizer.update(name="muon", learning_rate=1.5e-3, warmup_steps=500, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.1, puzzle_emb_lr=5e-4, puzzle_emb_weight_decay=0.1)
-        optimizer.ema = 0.999
-    else:
-        config.expect = "about 8 hours on one large GPU (an hour on eight in the paper)."
-        config.steps = 26_041  # 20,000 epochs of 1,000 mazes
-        config.batch_size = 768
-        config.microbatch_size = 96
-        config.eval_every = config.checkpoint_every = 2604
-        config.eval_slots = 256
-        config.data.size = 30
-        model.puzzle_emb_ndim = 512
-        optimizer.update(learning_rate=1e-4, puzzle_emb_lr=1e-4, warmup_steps=2000)
-        optimizer.update(weight_decay=1.0, puzzle_emb_weight_decay=1.0)
-    return config
+    return preset_config("maze", PRESETS, preset)

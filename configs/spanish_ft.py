@@ -17,33 +17,49 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 from ml_collections import ConfigDict
 
-from hrm_jax import tasks
-from hrm_jax.fields import choose_preset
+from hrm_jax.tasks import preset_config
 
-PRESETS = ("laptop", "paper")
+PRESETS = {
+    "laptop": {
+        "expect": "some minutes on two CPU cores, nearly all held-out numbers right.",
+        "data": {"eval_pairs": 256},
+        "steps": 1500,
+        "batch_size": 16,
+        "eval_every": 750,
+        "checkpoint_every": 750,
+        "tensorboard": False,  # saves the import
+        "model": {"max_length": 8192, "dropout": 0.0},
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 2e-3,
+            "warmup_steps": 50,
+            "lr_min_ratio": 0.05,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+            "ema": 0.98,
+        },
+    },
+    "paper": {
+        "expect": "an hour on one large GPU (not measured).",
+        "steps": 10_000,
+        "batch_size": 64,
+        "eval_every": 1000,
+        "checkpoint_every": 1000,
+        "model": {"max_length": 8192, "dropout": 0.0},
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 1e-4,
+            "warmup_steps": 200,
+            "lr_min_ratio": 0.1,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+        },
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    preset, why = choose_preset(preset, PRESETS)
-    config = ConfigDict(tasks.defaults("pairs"))
-    config.preset = why
-    config.model.update(max_length=8192, dropout=0.0)
-    optimizer = config.optimizer
-    optimizer.update(weight_decay=0.01, b2=0.98, clip_norm=1.0)
-    if preset == "laptop":
-        config.expect = "some minutes on two CPU cores, nearly all held-out numbers right."
-        config.steps = 1500
-        config.batch_size = 16
-        config.eval_every = config.checkpoint_every = 750
-        config.data.eval_pairs = 256
-        config.tensorboard = False  # saves the import
-        optimizer.update(name="muon", learning_rate=2e-3, warmup_steps=50, lr_min_ratio=0.05)
-        optimizer.ema = 0.98
-    else:
-        config.expect = "an hour on one large GPU (not measured)."
-        config.steps = 10_000
-        config.batch_size = 64
-        config.eval_every = config.checkpoint_every = 1000
-        optimizer.update(name="adamw", learning_rate=1e-4, warmup_steps=200, lr_min_ratio=0.1)
-    return config
+    return preset_config("pairs", PRESETS, preset)

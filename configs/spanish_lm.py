@@ -19,39 +19,70 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 from ml_collections import ConfigDict
 
-from hrm_jax import tasks
-from hrm_jax.fields import choose_preset
+from hrm_jax.tasks import preset_config
 
-PRESETS = ("laptop", "paper")
+PRESETS = {
+    "laptop": {
+        "expect": "7 minutes on two CPU cores, 1.95 bits per byte of held-out prose.",
+        "data": {"length": 256, "eval_stride": 128, "eval_windows": 256},
+        "steps": 1300,
+        "batch_size": 16,
+        "eval_every": 650,
+        "checkpoint_every": 650,
+        "tensorboard": False,  # saves the import
+        "model": {
+            "hidden_size": 128,
+            "num_heads": 4,
+            "ffn_size": 384,
+            "feed_forward": "swiglu",
+            "norm": "rms",
+            "bias": False,
+            "positions": "rotary",
+            "max_length": 256,
+            "dropout": 0.0,
+            "planner_layers": 1,
+            "planner_length": 128,
+            "plan_size": 64,
+            "executor_layers": 4,
+            "num_layers": 5,  # of the plain decoder
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 8e-3,
+            "warmup_steps": 50,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.01,
+            "ema": 0.98,
+        },
+    },
+    "paper": {
+        "expect": "some hours on one large GPU (not measured).",
+        "steps": 50_000,
+        "batch_size": 64,
+        "eval_every": 2500,
+        "checkpoint_every": 2500,
+        "model": {
+            "feed_forward": "geglu",
+            "norm": "rms",
+            "bias": False,
+            "positions": "learned",
+            "dropout": 0.1,
+            "dtype": "bfloat16",
+            "num_layers": 8,  # of the plain decoder
+        },
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 3e-4,
+            "warmup_steps": 500,
+            "lr_min_ratio": 0.1,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+        },
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    preset, why = choose_preset(preset, PRESETS)
-    config = ConfigDict(tasks.defaults("text"))
-    config.preset = why
-    model, optimizer = config.model, config.optimizer
-    model.dropout = 0.0
-    if preset == "laptop":
-        config.expect = "7 minutes on two CPU cores, 1.95 bits per byte of held-out prose."
-        config.steps = 1300
-        config.batch_size = 16
-        config.eval_every = config.checkpoint_every = 650
-        config.tensorboard = False  # saves the import
-        config.data.update(length=256, eval_stride=128, eval_windows=256)
-        model.update(hidden_size=128, num_heads=4, ffn_size=384, feed_forward="swiglu")
-        model.update(executor_layers=4, planner_layers=1, num_layers=5)
-        model.update(planner_length=128, max_length=256, plan_size=64, positions="rotary")
-        model.update(norm="rms", bias=False)
-        optimizer.update(name="muon", learning_rate=8e-3, warmup_steps=50, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.01, ema=0.98)
-    else:
-        config.expect = "some hours on one large GPU (not measured)."
-        config.steps = 50_000
-        config.batch_size = 64
-        config.eval_every = config.checkpoint_every = 2500
-        model.update(num_layers=8, positions="learned", norm="rms", bias=False, dtype="bfloat16")
-        model.update(feed_forward="geglu", dropout=0.1)
-        optimizer.update(name="adamw", learning_rate=3e-4, warmup_steps=500, lr_min_ratio=0.1)
-        optimizer.update(b2=0.98, weight_decay=0.01, clip_norm=1.0)
-    return config
+    return preset_config("text", PRESETS, preset)

@@ -15,40 +15,77 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 from ml_collections import ConfigDict
 
-from hrm_jax import tasks
-from hrm_jax.fields import choose_preset
+from hrm_jax.tasks import preset_config
 
-PRESETS = ("laptop", "paper")
+PRESETS = {
+    "laptop": {
+        "expect": "3 minutes on two CPU cores, all held-out numbers right.",
+        "steps": 1000,
+        "batch_size": 64,
+        "eval_every": 500,
+        "checkpoint_every": 500,
+        "tensorboard": False,  # saves the import
+        "plan": {"dropout": 0.0},
+        "model": {
+            "executor_sees_prompt": False,
+            "hidden_size": 96,
+            "num_heads": 3,
+            "ffn_size": 256,
+            "feed_forward": "swiglu",
+            "norm": "rms",
+            "bias": False,
+            "positions": "rotary",
+            "max_length": 128,
+            "dropout": 0.0,
+            "planner_layers": 2,
+            "planner_length": 8,
+            "plan_size": 96,
+            "num_plans": 6,
+            "num_codes": 0,
+            "executor_layers": 2,
+            "num_layers": 2,  # of the plain decoder
+        },
+        "optimizer": {
+            "name": "muon",
+            "learning_rate": 4e-3,
+            "warmup_steps": 50,
+            "lr_min_ratio": 0.05,
+            "weight_decay": 0.01,
+            "ema": 0.98,
+        },
+    },
+    "paper": {
+        "expect": "an hour on one large GPU (not measured).",
+        "data": {"num_train": 200_000},
+        "steps": 20_000,
+        "batch_size": 256,
+        "eval_every": 2000,
+        "checkpoint_every": 2000,
+        "tensorboard": False,
+        "plan": {"dropout": 0.0},
+        "model": {
+            "executor_sees_prompt": False,
+            "norm": "rms",
+            "bias": False,
+            "max_length": 128,
+            "dtype": "bfloat16",
+            "planner_length": 8,
+            "num_plans": 6,
+            "num_layers": 8,  # of the plain decoder
+        },
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 3e-4,
+            "warmup_steps": 500,
+            "lr_min_ratio": 0.1,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+        },
+    },
+}
 
 
 def get_config(preset: str = "") -> ConfigDict:
     """Returns the configuration of a preset."""
-    preset, why = choose_preset(preset, PRESETS)
-    config = ConfigDict(tasks.defaults("pairs"))
-    config.preset = why
-    model, optimizer = config.model, config.optimizer
-    model.executor_sees_prompt = False
-    config.plan.dropout = 0.0
-    config.tensorboard = False
-    if preset == "laptop":
-        config.expect = "3 minutes on two CPU cores, all held-out numbers right."
-        config.steps = 1000
-        config.batch_size = 64
-        config.eval_every = config.checkpoint_every = 500
-        model.update(hidden_size=96, num_heads=3, ffn_size=256, feed_forward="swiglu")
-        model.update(executor_layers=2, planner_layers=2, num_layers=2, norm="rms", bias=False)
-        model.update(planner_length=8, max_length=128, positions="rotary", dropout=0.0)
-        model.update(plan_size=96, num_plans=6, num_codes=0)
-        optimizer.update(name="muon", learning_rate=4e-3, warmup_steps=50, lr_min_ratio=0.05)
-        optimizer.update(weight_decay=0.01, ema=0.98)
-    else:
-        config.expect = "an hour on one large GPU (not measured)."
-        config.steps = 20_000
-        config.batch_size = 256
-        config.eval_every = config.checkpoint_every = 2000
-        config.data.num_train = 200_000
-        model.update(planner_length=8, max_length=128, num_plans=6, num_layers=8, norm="rms")
-        model.update(bias=False, dtype="bfloat16")
-        optimizer.update(name="adamw", learning_rate=3e-4, warmup_steps=500, lr_min_ratio=0.1)
-        optimizer.update(b2=0.98, weight_decay=0.01, clip_norm=1.0)
-    return config
+    return preset_config("pairs", PRESETS, preset)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -26,15 +27,15 @@ def unknown_field(name: str, known: typing.Iterable[str]) -> str:
     return f"unknown config field {name!r}{hint} (known: {', '.join(known)})"
 
 
-def _convert(value: Any, kind: Any, where: str) -> Any:
+def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
         kinds = [a for a in args if a is not type(None)]
         if len(kinds) > 1 and isinstance(value, Mapping):
-            return _variant(value, kinds, where)
-        return _convert(value, kinds[0], where)
+            return _variant(value, kinds, where, preset)
+        return _convert(value, kinds[0], where, preset)
     if origin is typing.Literal:
         if value not in args:
             raise ConfigError(
@@ -44,11 +45,11 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: expected a group of fields, got {value!r}")
-        return from_mapping(typing.cast(type, kind), value, where)
+        return from_mapping(typing.cast(type, kind), value, where, preset)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list, got {value!r}")
-        return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+        return tuple(_convert(v, args[0], f"{where}[{i}]", None) for i, v in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -58,20 +59,39 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
-def _variant(value: Mapping[str, Any], kinds: list[Any], where: str) -> Any:
+def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any) -> Any:
     """One of several dataclasses, told apart by their class attribute `variant`.
 
-    Fields that only the others have are left out, so that a name alone can be changed.
+    Fields that only the others have are left out where they are as the preset says or as they are
+    by default, so that a name alone can be changed.
     """
     by_name = {kind.variant: kind for kind in kinds}
     name = value.get("name", kinds[0].variant)
     if name not in by_name:
         expected = ", ".join(map(repr, by_name))
         raise ConfigError(f"{where}.name: expected one of {expected}, got {name!r}")
-    fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in kinds}
-    others = set().union(*fields.values(), {"name"}) - fields[by_name[name]]
-    kept = {k: v for k, v in value.items() if k not in others}
-    return from_mapping(by_name[name], kept, where)
+    fields = {kind: {f.name: f for f in dataclasses.fields(kind)} for kind in kinds}
+    kept = {}
+    for field, given in value.items():
+        having = [kind for kind in kinds if field in fields[kind]]
+        if by_name[name] in having or not having:
+            kept[field] = given
+            continue
+        usual = [default(fields[kind][field]) for kind in having]
+        if given not in usual and given != (preset or {}).get(field, usual[0]):
+            raise ConfigError(
+                f"{where}.{field}: {given!r}, but {name!r} has no such field, only "
+                f"{', '.join(repr(kind.variant) for kind in having)} has; expected it left out, or "
+                f"at its default {usual[0]!r}"
+            )
+    kept.pop("name", None)
+    return from_mapping(by_name[name], kept, where, preset)
+
+
+def default(field: dataclasses.Field[Any]) -> Any:
+    """The default of a dataclass field."""
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -82,23 +102,29 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return nested if variant is None else {"name": variant, **nested}
 
 
-def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
+def from_mapping(
+    cls: type[T], values: Mapping[str, Any], where: str = "config", preset: Any = None
+) -> T:
     """Builds the dataclass `cls` from a nested mapping.
 
     Args:
         cls: A dataclass. Fields may be int, float, str, bool, `X | None`, `Literal`,
             `tuple[X, ...]`, another dataclass, or one of several dataclasses: then `name` in
             the group is the class attribute `variant` of the one that is meant (the first where it
-            is absent), and fields that only the others have are left out.
+            is absent).
         values: Field names to values; groups are mappings.
         where: What the mapping is called in messages.
+        preset: Values of the same layout that fields may have though they have no effect: those
+            that only another variant has, and those that the dataclass' method `unused` names, with
+            the reason.
 
     Returns:
         An instance of `cls`; fields that are absent take their defaults.
 
     Raises:
-        ConfigError: A field is unknown (the nearest known one is named), missing, or of the wrong
-            type. Errors raised by the `__post_init__` of `cls` come through as they are.
+        ConfigError: A field is unknown (the nearest known one is named), missing, of the wrong
+            type, or has no effect and is not at its default. Errors raised by the `__post_init__`
+            of `cls` come through as they are.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
@@ -111,10 +137,33 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "config")
         )
         if required and name not in values:
             raise ConfigError(f"{where}.{name}: missing, and it has no default")
-    return cls(**{k: _convert(v, hints[k], f"{where}.{k}") for k, v in values.items()})
+    inner = preset or {}
+    made = cls(
+        **{k: _convert(v, hints[k], f"{where}.{k}", inner.get(k)) for k, v in values.items()}
+    )
+    for name, why in made.unused().items() if hasattr(made, "unused") else ():
+        first, *rest = name.split(".")
+        pair = (getattr(made, first), default(fields[first]))
+        given, usual = (functools.reduce(getattr, rest, x) for x in pair)
+        for place, value in _set(f"{where}.{name}", given, usual):
+            *groups, last = place.removeprefix(f"{where}.").split(".")
+            kept = functools.reduce(lambda group, key: group.get(key) or {}, groups, inner)
+            if value != kept.get(last):
+                raise ConfigError(f"{place}: {value!r} has no effect: {why}")
+    return made
 
 
-def choose_preset(preset: str, presets: typing.Sequence[str]) -> tuple[str, str]:
+def _set(where: str, value: Any, usual: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of fields that are not at their defaults."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            inner = (getattr(x, field.name) for x in (value, usual))
+            yield from _set(f"{where}.{field.name}", *inner)
+    elif value != usual:
+        yield where, value
+
+
+def choose_preset(preset: str, presets: typing.Collection[str]) -> tuple[str, str]:
     """Which preset a config file takes, and a text for the reader that says why.
 
     Args:

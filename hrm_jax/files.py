@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -44,6 +45,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields an empty folder beside `path` that takes the place of what is there on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        new, old = base / "new", base / "old"
+        new.mkdir()
+        yield new
+        if path.is_dir():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.is_dir():
+                old.rename(path)
+            raise
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -9,8 +9,17 @@ import sys
 
 import hrm_jax
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.server.options import Options
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
+
+LIMITS = {
+    "slots": "answers written at once",
+    "max_queue": "most answers that wait",
+    "max_tokens": "most tokens of an answer; 0: the model's length",
+    "max_body": "most bytes of a request",
+    "drain_seconds": "for running answers after SIGTERM",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,22 +35,15 @@ def main(argv: list[str] | None = None) -> int:
         help="what clients must present; others see it in the list of processes, so better give "
         "it as the environment's HRM_JAX_API_KEY",
     )
-    parser.add_argument("--slots", type=int, default=8, help="answers written at once")
-    parser.add_argument("--max_queue", type=int, default=64, help="most answers that wait")
-    parser.add_argument(
-        "--max_tokens", type=int, default=0, help="most tokens of an answer; 0: the model's length"
-    )
-    parser.add_argument("--max_body", type=int, default=1 << 20, help="most bytes of a request")
-    parser.add_argument(
-        "--drain_seconds", type=float, default=30.0, help="for running answers after SIGTERM"
-    )
+    for name, what in LIMITS.items():
+        default = getattr(Options, name)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
     parser.add_argument("--chat_template", help="file with a Jinja template for chats")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     key = args.api_key
     if key is None:
         key = os.environ.get("HRM_JAX_API_KEY") or None
-    names = ("slots", "max_queue", "max_tokens", "max_body", "drain_seconds")
     try:
         from hrm_jax.server.process import Server, bind
 
@@ -53,8 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)
-            options = {name: getattr(args, name) for name in names}
-            server = Server(decoder, listener, api_key=key, **options)
+            limits = {name: getattr(args, name) for name in LIMITS}
+            server = Server(decoder, listener, Options(key, **limits))
             print(f"{decoder.name} at {server.url}", flush=True)
             return 0 if server.run() else 1
     except ImportError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -69,6 +69,6 @@ def test_the_papers_model_has_the_papers_number_of_parameters():
     """27,275,266 counts what Adam trains: neither puzzle table nor initial states."""
     values = _config(ROOT / "configs" / "sudoku.py").get_config("paper").to_dict()
     model = dataclasses.replace(tasks.parse(values).model, seq_len=81, vocab_size=11)
-    shapes = jax.eval_shape(lambda: hrm.init(model, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: recurrent.init(model, jax.random.key(0)))
     count = {k: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(v)) for k, v in shapes.items()}
     assert count == {"params": 27_275_266, "tables": 512, "constants": 2 * 512}

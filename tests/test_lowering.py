@@ -6,8 +6,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import pytest
+from analysis import gpu_compiler
 
-from hrm_jax import gpu_compiler, tasks
+from hrm_jax import tasks
 from hrm_jax.models import act
 
 PLATFORMS = ["cuda"]
@@ -77,7 +78,7 @@ def test_language(name, dtype):
 
 def test_solver(task):
     config = task.config.model
-    variables = jax.eval_shape(task.init, jax.random.key(0)).variables()
+    variables = task.weights(jax.eval_shape(task.init, jax.random.key(0)))
     inputs = jax.ShapeDtypeStruct((64, config.seq_len), jnp.int32)
     identifiers = jax.ShapeDtypeStruct((64,), jnp.int32)
     count = jax.ShapeDtypeStruct((), jnp.int32)

@@ -24,17 +24,11 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class CsvRows:
-    """The rows of a CSV file, as text.
-
-    Attributes:
-        path: The file.
-        columns: Texts of each column by its name; `question` is there.
-        lines: Line number of each row, counted from 1.
-    """
+    """The rows of a CSV file, as text."""
 
     path: pathlib.Path
-    columns: dict[str, list[str]]
-    lines: list[int]
+    columns: dict[str, list[str]]  # by their names; `question` is there
+    lines: list[int]  # number of each row's, counted from 1
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> CsvRows:
@@ -77,15 +71,7 @@ class CsvRows:
         return cls(path, columns, lines)
 
     def refuse(self, bad: npt.ArrayLike, describe: Callable[[int], str]) -> None:
-        """Raises for the first row that is bad.
-
-        Args:
-            bad: bool [E].
-            describe: Says of a row what is wrong with it.
-
-        Raises:
-            DataError: With file and line.
-        """
+        """Raises `DataError`, with file and line, for the first row that is `bad`, bool [E]."""
         if np.any(bad):
             row = int(np.argmax(bad))
             raise DataError(f"{self.path}:{self.lines[row]}: {describe(row)}")
@@ -93,7 +79,7 @@ class CsvRows:
     def boards(
         self, name: str, cells: int, size: str, values: Mapping[str, int], legal: str
     ) -> Array:
-        """Turns the texts of a column into boards.
+        """Turns the texts of a column into boards, int8 [E, cells].
 
         Args:
             name: The column.
@@ -101,9 +87,6 @@ class CsvRows:
             size: What the message says to have been expected of the length.
             values: From 0 on, for each legal character (ASCII).
             legal: What the message says to have been expected of a character.
-
-        Returns:
-            int8 [E, cells].
 
         Raises:
             DataError: Another length, or a character that is not in `values`.
@@ -151,14 +134,7 @@ def write_rows(
 ) -> None:
     """Writes what `CsvRows.read` reads, atomically; packed if the name ends in `.gz`.
 
-    Args:
-        path: The file.
-        sources: Where each puzzle is from; None: all are generated.
-        questions, answers: As text, one character per cell.
-        ratings: Integers [E].
-
-    Raises:
-        OSError: The file cannot be written.
+    Questions and answers have one character per cell; without `sources` all are generated.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -20,21 +20,14 @@ class Data(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What identifies a built data set.
+    """What identifies a built data set."""
 
-    Attributes:
-        builder: Name of what built it, for instance `sudoku`.
-        version: Version of the builder.
-        seed: Seed of the builder, None where nothing was drawn.
-        counts: Sizes by name, for instance `{"train examples": 1000}`.
-        sha256: Digests by split.
-    """
-
-    builder: str
-    version: str
-    seed: int | None
-    counts: dict[str, int]
-    sha256: dict[str, str]
+    builder: str  # `sudoku`, for instance
+    version: str  # of the builder
+    seed: int | None  # None where nothing was drawn
+    counts: dict[str, int]  # sizes by name, for instance `{"train examples": 1000}`
+    sha256: dict[str, str]  # by split
+    frozen: str = ""  # digest of weights that are never trained; "" where there are none
 
     @classmethod
     def of(
@@ -47,21 +40,18 @@ class Identity:
         test: Data,
     ) -> Identity:
         """The identity of a pair of sets, with the digests of both."""
-        return cls(
-            builder=builder,
-            version=version,
-            seed=seed,
-            counts=counts,
-            sha256={"train": train.digest(), "test": test.digest()},
-        )
+        return cls(builder, version, seed, counts, {"train": train.digest(), "test": test.digest()})
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes `identity.json` into a data set's folder."""
         files.write_text(folder / "identity.json", self.to_json() + "\n")
 
     def to_json(self) -> str:
-        """Returns the identity as one JSON object; `from_json` inverts it."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """One JSON object; `from_json` inverts it."""
+        values = dataclasses.asdict(self)
+        if not self.frozen:
+            del values["frozen"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Identity:
@@ -75,19 +65,14 @@ class Identity:
         except json.JSONDecodeError as error:
             raise DataError(f"data identity: not valid JSON: {error.msg}") from error
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or set(value) != names:
+        if not isinstance(value, dict) or {*value, "frozen"} != names:
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
             raise DataError(f"data identity: expected the fields {sorted(names)}, found {found}")
-        wanted: dict[str, tuple[type, ...]] = {
-            "builder": (str,),
-            "version": (str,),
-            "seed": (int, type(None)),
-            "counts": (dict,),
-            "sha256": (dict,),
-        }
-        for name, types in wanted.items():
-            if not isinstance(value[name], types):
-                raise DataError(f"data identity: {name} is {value[name]!r}, expected {types}")
+        value = {"frozen": "", **value}
+        kinds = {"builder": str, "version": str, "counts": dict, "sha256": dict, "frozen": str}
+        for name, kind in {**kinds, "seed": int | None}.items():
+            if not isinstance(value[name], kind):
+                raise DataError(f"data identity: {name} is {value[name]!r}, expected {kind}")
         return cls(**value)
 
     def differences(self, other: Identity) -> list[str]:

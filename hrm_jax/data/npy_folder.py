@@ -37,7 +37,7 @@ def write_npy(
     puzzle_set: PuzzleSet,
     identifiers: Sequence[str] = ("<blank>",),
 ) -> None:
-    """Writes one split in the reference's format.
+    """Writes one split, `train` or `test`, in the reference's format.
 
     Every file is written atomically and `dataset.json` last, after the old one is removed, so that
     a folder whose writing was interrupted is refused by `read_npy`.
@@ -45,13 +45,12 @@ def write_npy(
     Args:
         folder: Root of the data set; made if missing.
         split: `train` or `test`.
-        puzzle_set: What to write; of one stored set.
+        puzzle_set: Of one stored set.
         identifiers: Names of the puzzle identifiers, for `identifiers.json`; the reference writes
             `<blank>` alone where all puzzles share one.
 
     Raises:
         DataError: The puzzle set breaks the format, or names several sets.
-        OSError: The folder cannot be written.
     """
     root = pathlib.Path(folder)
     path = root / split

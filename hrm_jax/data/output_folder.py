@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.files import atomic_folder
 
 
 @contextlib.contextmanager
@@ -26,7 +25,6 @@ def output_folder(
 
     Raises:
         DataError: Something is in the way; raised before the caller's work.
-        OSError: The parent folder cannot be written.
     """
     path = pathlib.Path(path).absolute()
     if path.exists() and not path.is_dir():
@@ -36,14 +34,5 @@ def output_folder(
         raise DataError(f"{path}: folder is not empty; choose another or pass --overwrite")
     if occupied and not (path / mark).is_file():
         raise DataError(f"{path}: holds no {mark}, so it is no data set of ours to overwrite")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        folder = temporary / "new"
-        folder.mkdir()
+    with atomic_folder(path) as folder:
         yield folder
-        if path.exists():
-            os.replace(path, temporary / "old")
-        os.replace(folder, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

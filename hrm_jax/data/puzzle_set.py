@@ -21,29 +21,17 @@ _PART = 1 << 22  # entries of large arrays that are looked at at a time
 
 @dataclasses.dataclass(frozen=True)
 class PuzzleMetadata:
-    """What the reference's `dataset.json` says about one split; the same field names.
+    """What the reference's `dataset.json` says about one split; the same field names."""
 
-    Attributes:
-        pad_id: Token that fills up short sequences.
-        ignore_label_id: Label value that is not scored, None where every label is.
-        blank_identifier_id: Puzzle identifier that means "no puzzle".
-        vocab_size: Tokens are in [0, vocab_size).
-        seq_len: Tokens per example, S.
-        num_puzzle_identifiers: Puzzle identifiers are in [0, num_puzzle_identifiers).
-        total_groups: Number of groups in all sets of the split.
-        mean_puzzle_examples: Examples per puzzle, the mean over the split.
-        sets: Names of the sets that the split is stored in.
-    """
-
-    pad_id: int
-    ignore_label_id: int | None
-    blank_identifier_id: int
-    vocab_size: int
+    pad_id: int  # fills up short sequences
+    ignore_label_id: int | None  # is not scored; None where every label is
+    blank_identifier_id: int  # means "no puzzle"
+    vocab_size: int  # tokens are in [0, vocab_size)
     seq_len: int
-    num_puzzle_identifiers: int
-    total_groups: int
-    mean_puzzle_examples: float
-    sets: tuple[str, ...] = ("all",)
+    num_puzzle_identifiers: int  # identifiers are in [0, num_puzzle_identifiers)
+    total_groups: int  # in all sets of the split
+    mean_puzzle_examples: float  # examples per puzzle, over the split
+    sets: tuple[str, ...] = ("all",)  # that the split is stored in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +46,6 @@ class PuzzleSet:
             int32 [N + 1].
         group_indices: Group i holds the puzzles [group_indices[i], group_indices[i + 1]),
             int32 [G + 1].
-        metadata: Vocabulary and sizes.
         ratings: Difficulty of each example, float32 [E], or None where it is not known.
     """
 
@@ -93,27 +80,11 @@ class PuzzleSet:
     ) -> PuzzleSet:
         """Makes a validated set of one stored set `all`, narrowing dtypes and counting.
 
-        Args:
-            inputs: Integer tokens [E, S].
-            labels: Integer tokens or `ignore_label_id` [E, S].
-            vocab_size: Number of tokens.
-            ignore_label_id: Label that is not scored, or None.
-            puzzle_identifiers: [N].
-            puzzle_indices: [N + 1].
-            group_indices: [G + 1].
-            num_puzzle_identifiers: Size of the puzzle table.
-            ratings: [E] or None.
-            pad_id: Padding token.
-            blank_identifier_id: Identifier that means "no puzzle".
-            where: Name of the data for error messages.
-
-        Raises:
-            DataError: An invariant of the format does not hold; see `validate`.
+        The arguments are integers in the shapes of the attributes; `where` names the data in the
+        errors of `validate`, which come through.
         """
-        inputs, labels = (
-            narrow_tokens(np.asarray(inputs), f"{where}: inputs"),
-            narrow_tokens(np.asarray(labels), f"{where}: labels"),
-        )
+        inputs = narrow_tokens(np.asarray(inputs), f"{where}: inputs")
+        labels = narrow_tokens(np.asarray(labels), f"{where}: labels")
         identifiers = _as_int32(puzzle_identifiers, f"{where}: puzzle_identifiers")
         puzzles = _as_int32(puzzle_indices, f"{where}: puzzle_indices")
         groups = _as_int32(group_indices, f"{where}: group_indices")
@@ -142,18 +113,7 @@ class PuzzleSet:
         ignore_label_id: int | None,
         ratings: npt.ArrayLike | None = None,
     ) -> PuzzleSet:
-        """Makes a set in which every example is a puzzle and a group of its own, identifier 0.
-
-        Args:
-            inputs: Integer tokens [E, S].
-            labels: Integer tokens or `ignore_label_id` [E, S].
-            vocab_size: Number of tokens.
-            ignore_label_id: Label that is not scored, or None.
-            ratings: Difficulty of each example [E], or None.
-
-        Raises:
-            DataError: An invariant of the format does not hold; see `validate`.
-        """
+        """Makes a set in which every example is a puzzle and a group of its own, identifier 0."""
         inputs, labels = np.asarray(inputs)[:, None], np.asarray(labels)[:, None]
         return cls.grouped(inputs, labels, vocab_size, ignore_label_id, ratings)
 
@@ -169,14 +129,8 @@ class PuzzleSet:
         """Makes a set in which every example is a puzzle, K of them a group, all identifier 0.
 
         Args:
-            inputs: Integer tokens [G, K, S].
-            labels: Integer tokens or `ignore_label_id` [G, K, S].
-            vocab_size: Number of tokens.
-            ignore_label_id: Label that is not scored, or None.
+            inputs, labels: As of `build`, [G, K, S].
             ratings: Difficulty of each group [G], or None.
-
-        Raises:
-            DataError: An invariant of the format does not hold; see `validate`.
         """
         groups, each = inputs.shape[:2]
         count = groups * each
@@ -193,17 +147,14 @@ class PuzzleSet:
         )
 
     def example_identifiers(self) -> Array:
-        """Returns the puzzle identifier of each example, int32 [E]."""
+        """The puzzle identifier of each example, int32 [E]."""
         return np.repeat(self.puzzle_identifiers, np.diff(self.puzzle_indices))
 
     def validate(self, where: str) -> None:
         """Checks every invariant of the format.
 
-        Args:
-            where: Name of the data (a folder, say), put in front of the message.
-
         Raises:
-            DataError: Names the array and row, what was found and what was expected.
+            DataError: Names the data (`where`), array and row, what was found and expected.
         """
         meta = self.metadata
         if self.inputs.ndim != 2 or self.inputs.shape[1] != meta.seq_len or not len(self.inputs):
@@ -229,20 +180,20 @@ class PuzzleSet:
                 f"{where}: blank_identifier_id {meta.blank_identifier_id} is outside "
                 f"[0, {meta.num_puzzle_identifiers})"
             )
-        _check_range(where, "inputs", self.inputs, meta.vocab_size, None)
-        _check_range(where, "labels", self.labels, meta.vocab_size, meta.ignore_label_id)
-        _check_range(
-            where, "puzzle_identifiers", self.puzzle_identifiers, meta.num_puzzle_identifiers, None
-        )
+        for name, stop, also in (
+            ("inputs", meta.vocab_size, None),
+            ("labels", meta.vocab_size, meta.ignore_label_id),
+            ("puzzle_identifiers", meta.num_puzzle_identifiers, None),
+        ):
+            _check_range(where, name, getattr(self, name), stop, also)
+        puzzles = self.puzzle_identifiers.size
         _check_indices(where, "puzzle_indices", self.puzzle_indices, len(self), "examples")
-        _check_indices(
-            where, "group_indices", self.group_indices, self.puzzle_identifiers.size, "puzzles"
-        )
-        mean = len(self) / self.puzzle_identifiers.size
+        _check_indices(where, "group_indices", self.group_indices, puzzles, "puzzles")
+        mean = len(self) / puzzles
         if not np.isclose(meta.mean_puzzle_examples, mean, rtol=1e-3):
             raise DataError(
                 f"{where}: mean_puzzle_examples is {meta.mean_puzzle_examples}, "
-                f"but {len(self)} examples in {self.puzzle_identifiers.size} puzzles make {mean}"
+                f"but {len(self)} examples in {puzzles} puzzles make {mean}"
             )
         if self.ratings is not None and not np.isfinite(self.ratings).all():
             row = int(np.argmin(np.isfinite(self.ratings)))

@@ -21,29 +21,17 @@ _WORTH_MOVING = 16  # steps to go, for a smaller batch
 
 @dataclasses.dataclass(eq=False)
 class Request:
-    """A request on its way through the engine.
-
-    Attributes:
-        handle: What the caller has.
-        tokens: What the model is fed before it makes tokens.
-        added: Added to their embeddings, float32 [n, D], or None.
-        sampling: How tokens are chosen.
-        stops: Tokens that end it.
-        text: The answer's text.
-        left: Tokens that it may still make.
-        read: Tokens of the prompt in the cache.
-        made: Tokens of the answer.
-    """
+    """A request on its way through the engine."""
 
     handle: Handle
-    tokens: list[int]
-    added: np.ndarray | None
+    tokens: list[int]  # what the model is fed before it makes tokens
+    added: np.ndarray | None  # to their embeddings, float32 [n, D]
     sampling: Sampling
-    stops: list[int]
+    stops: list[int]  # tokens that end it
     text: AnswerText
-    left: int
-    read: int = 0
-    made: int = 0
+    left: int  # tokens that it may still make
+    read: int = 0  # tokens of the prompt in the cache
+    made: int = 0  # tokens of the answer
 
     @property
     def position(self) -> int:
@@ -77,7 +65,7 @@ class Request:
         return events
 
 
-class Batch:
+class RunningBatch:
     """Requests in rows, and one whose prompt is being read; for one thread at a time.
 
     Attributes:
@@ -85,14 +73,6 @@ class Batch:
     """
 
     def __init__(self, programs: Programs, slots: int, max_length: int, chunk: int) -> None:
-        """Makes a batch without requests.
-
-        Args:
-            programs: Of the model.
-            slots: Most requests with a row.
-            max_length: Most tokens of a request, its answer included.
-            chunk: Tokens of a prompt that are read at once.
-        """
         self._programs = programs
         self._slots = slots
         self._max_length = max_length
@@ -133,11 +113,8 @@ class Batch:
     def read(self, ahead: Sequence[Request]) -> bool:
         """Reads a chunk of the entering prompt; gives it a row when all is read.
 
-        Args:
-            ahead: Requests that will enter next.
-
-        Returns:
-            Whether a chunk was read: the last token of a prompt is left to `decode`.
+        Room is made for those `ahead` too, which will enter next. Returns whether a chunk was read:
+        the last token of a prompt is left to `decode`.
         """
         request = self.entering
         assert request is not None
@@ -189,11 +166,8 @@ class Batch:
     def decode(self, waiting: bool) -> list[tuple[Request, list[Event]]]:
         """Takes steps: one while prompts are read or first tokens are due, else several.
 
-        Args:
-            waiting: Whether others wait; then no more steps than until a slot may be free.
-
-        Returns:
-            The events of each request; those that have ended keep their row until `remove`.
+        While others are `waiting`, no more than until a slot may be free. Returns the events of
+        each request; those that have ended keep their row until `remove`.
         """
         served = self.served
         due = any(request.made == 0 for request in served)

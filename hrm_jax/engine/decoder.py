@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from hrm_jax.data.text.tokenizers import Tokenizer
+from hrm_jax.engine.slots import Programs
 from hrm_jax.models.transformer import TransformerConfig
 
 Prepare = Callable[[list[int]], tuple[list[int], np.ndarray | None]]
@@ -21,11 +23,8 @@ class Decoder:
     """A model to generate from.
 
     Attributes:
-        config: Of the Transformer.
-        params: Its parameters.
-        tokenizer: Text to tokens and back.
         suppressed: Tokens that are never chosen.
-        prepare: See `Prepare`; None puts the tokenizer's first token, if it has one, in front.
+        prepare: None puts the tokenizer's first token, if it has one, in front.
         chat_template: Jinja, in Hugging Face's form; "" takes the server's.
         name: Shown as the model's id.
 
@@ -48,6 +47,11 @@ class Decoder:
                 raise ValueError(f"suppressed: expected tokens in [0, {size}), got {token}")
         if self.tokenizer.eos_id is not None and self.tokenizer.eos_id in self.suppressed:
             raise ValueError(f"suppressed: {self.tokenizer.eos_id} is the tokenizer's end token")
+
+    @functools.cached_property
+    def programs(self) -> Programs:
+        """Weights on the device and what was compiled for them, for all engines of this model."""
+        return Programs(self.config, self.params, self.suppressed)
 
     def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
         """The tokens that the model is fed for a prompt, and what is added to them."""

@@ -24,29 +24,10 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from hrm_jax.engine.batch import Batch, Request
+from hrm_jax.engine.batch import Request, RunningBatch
 from hrm_jax.engine.decoder import Decoder
-from hrm_jax.engine.requests import (
-    AnswerText,
-    Completion,
-    Event,
-    Handle,
-    QueueFull,
-    RequestError,
-)
+from hrm_jax.engine.requests import AnswerText, Completion, Event, Handle, QueueFull, RequestError
 from hrm_jax.engine.sampling import Sampling
-from hrm_jax.engine.slots import Programs
-
-__all__ = [
-    "Completion",
-    "Engine",
-    "Event",
-    "Handle",
-    "QueueFull",
-    "RequestError",
-    "Sampling",
-    "Stats",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +38,9 @@ class Stats:
         running: Requests that are being served.
         waiting: Requests in the queue.
         finished: Requests that have ended, by reason: those of `Event`, and "error".
-        prompt_tokens: Tokens read.
-        generated_tokens: Tokens made.
-        compilations: How often each program was compiled, by its name and shape.
-        queue_seconds: Time in the queue, all requests that left it together.
-        first_token_seconds: Time from submission to the first token, all together.
-        total_seconds: Time from submission to the end, all together.
+        compilations: How often each program of its decoder was compiled, by its name and shape.
+        queue_seconds, first_token_seconds, total_seconds: From submission until a request left the
+            queue, had its first token, and ended; of all requests together.
     """
 
     running: int
@@ -77,13 +55,7 @@ class Stats:
 
 
 class Engine:
-    """Serves requests with continuous batching; see the module.
-
-    Attributes:
-        decoder: What it generates from.
-        slots: Most requests served at once.
-        max_length: Most tokens of a prompt and its answer together.
-    """
+    """Serves requests with continuous batching; see the module."""
 
     def __init__(
         self,
@@ -97,7 +69,6 @@ class Engine:
         """Puts the weights on the device; programs are compiled when they are first needed.
 
         Args:
-            decoder: What to generate from.
             slots: Most requests served at once.
             max_length: Most tokens of a prompt and its answer together; 0 takes the model's.
             prefill_chunk: Tokens of a prompt that are read at once.
@@ -122,7 +93,6 @@ class Engine:
         self.slots = slots
         self.max_length = max_length or limit
         self._max_queue = max_queue
-        self._programs = Programs(decoder.config, decoder.params, decoder.suppressed)
 
         # The queue, counts and thread are guarded by `_mutex`; the batch belongs to who holds
         # `_stepping`. Nobody waits for `_stepping` while holding `_mutex`.
@@ -139,7 +109,7 @@ class Engine:
         self._seconds = {"queue": 0.0, "first": 0.0, "total": 0.0}
 
         self._stepping = threading.RLock()
-        self._batch = Batch(self._programs, slots, self.max_length, prefill_chunk)
+        self._batch = RunningBatch(decoder.programs, slots, self.max_length, prefill_chunk)
 
     # Callers' side
 
@@ -150,7 +120,6 @@ class Engine:
 
         Args:
             prompt: Text, or tokens without special ones.
-            sampling: How tokens are chosen.
 
         Raises:
             RequestError: The prompt is empty and the tokenizer has no first token, is too long to
@@ -240,7 +209,7 @@ class Engine:
                 finished=dict(self._finished),
                 prompt_tokens=self._counts["prompt"],
                 generated_tokens=self._counts["generated"],
-                compilations=dict(self._programs.compiled),
+                compilations=dict(self.decoder.programs.compiled),
                 queue_seconds=self._seconds["queue"],
                 first_token_seconds=self._seconds["first"],
                 total_seconds=self._seconds["total"],
@@ -261,11 +230,7 @@ class Engine:
                 self._thread.start()
 
     def close(self, drain: bool = False) -> None:
-        """Ends the background thread; no requests are taken any more.
-
-        Args:
-            drain: Whether requests that were taken are served first; else they are cancelled.
-        """
+        """Takes no more requests; serves those it has first if `drain`, else cancels them."""
         with self._mutex:
             self._draining = True
         if drain:
@@ -330,11 +295,7 @@ class Engine:
     # Rounds
 
     def step(self) -> bool:
-        """One round: chunks of prompts, then a few steps of all that are being served.
-
-        Returns:
-            Whether something is left to do.
-        """
+        """One round: chunks of prompts, then steps; returns whether something is left to do."""
         with self._stepping:
             try:
                 self._drop_cancelled()

@@ -21,20 +21,12 @@ from hrm_jax.models.transformer import TransformerConfig, unstack_layers
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A Transformer or planner–executor with its weights.
-
-    Attributes:
-        config: Sizes.
-        variables: Weights, {"params": …}.
-        tokenizer: Text to tokens and back.
-        tokenizer_name: What `load_tokenizer` takes for it.
-        name: What it is called.
-    """
+    """A Transformer or planner–executor with its weights."""
 
     config: TransformerConfig | PlannerExecutorConfig
-    variables: Mapping[str, Any]
+    variables: Mapping[str, Any]  # {"params": …}
     tokenizer: Tokenizer
-    tokenizer_name: str = "bytes"
+    tokenizer_name: str = "bytes"  # what `load_tokenizer` takes for it
     name: str = ""
 
     @functools.cached_property

@@ -58,19 +58,12 @@ class Completion:
 
 @dataclasses.dataclass
 class Times:
-    """Moments of a request (`time.monotonic`); None if they have not come.
-
-    Attributes:
-        submitted: Taken into the queue.
-        started: Left the queue.
-        first: Its first token was made.
-        ended: Its last event was made.
-    """
+    """Moments of a request (`time.monotonic`); None if they have not come."""
 
     submitted: float = dataclasses.field(default_factory=time.monotonic)
-    started: float | None = None
-    first: float | None = None
-    ended: float | None = None
+    started: float | None = None  # left the queue
+    first: float | None = None  # its first token was made
+    ended: float | None = None  # its last event was made
 
 
 @runtime_checkable
@@ -93,16 +86,11 @@ class Handle:
     Its events can be iterated from any thread or event loop, several times, each from the first on.
     Without the engine's background thread, iterating (and `result`) does the engine's work;
     `async for` starts that thread.
-
-    Attributes:
-        id: Of the request, unique in the engine.
-        prompt_tokens: How many tokens the model is fed.
-        times: When it did what.
     """
 
     def __init__(self, engine: Driver, id: str, prompt_tokens: int) -> None:
-        self.id = id
-        self.prompt_tokens = prompt_tokens
+        self.id = id  # unique in the engine
+        self.prompt_tokens = prompt_tokens  # that the model is fed
         self.times = Times()
         self.cancelled = False
         self._engine = engine

@@ -61,39 +61,40 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "seed", "logprobs"):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            _check(whole, name, "a whole number", value)
+            self._check(name, "a whole number", _is_whole(getattr(self, name)))
         for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            _check(number and math.isfinite(value), name, "a finite number", value)
-        _check(self.max_new_tokens >= 1, "max_new_tokens", "at least 1", self.max_new_tokens)
-        _check(self.temperature >= 0, "temperature", "at least 0", self.temperature)
-        _check(self.top_k >= 0, "top_k", "at least 0", self.top_k)
-        _check(0 <= self.top_p <= 1, "top_p", "0 <= x <= 1", self.top_p)
-        _check(0 <= self.min_p <= 1, "min_p", "0 <= x <= 1", self.min_p)
-        penalty = self.repetition_penalty
-        _check(penalty > 0, "repetition_penalty", "more than 0", penalty)
+            self._check(name, "a finite number", _is_finite(getattr(self, name)))
+        self._check("max_new_tokens", "at least 1", self.max_new_tokens >= 1)
+        self._check("temperature", "at least 0", self.temperature >= 0)
+        self._check("top_k", "at least 0", self.top_k >= 0)
+        self._check("top_p", "0 <= x <= 1", 0 <= self.top_p <= 1)
+        self._check("min_p", "0 <= x <= 1", 0 <= self.min_p <= 1)
+        self._check("repetition_penalty", "more than 0", self.repetition_penalty > 0)
         most = MAX_ALTERNATIVES
-        _check(-1 <= self.logprobs <= most, "logprobs", f"-1 <= x <= {most}", self.logprobs)
-        stops = isinstance(self.stop, tuple | list) and all(
-            isinstance(x, str) and x for x in self.stop
+        self._check("logprobs", f"-1 <= x <= {most}", -1 <= self.logprobs <= most)
+        stops = isinstance(self.stop, tuple | list)
+        stops = stops and all(isinstance(x, str) and x for x in self.stop)
+        self._check("stop", "texts that are not empty", stops)
+        tokens = isinstance(self.stop_tokens, tuple | list)
+        self._check(
+            "stop_tokens", "whole numbers", tokens and all(map(_is_whole, self.stop_tokens))
         )
-        _check(stops, "stop", "texts that are not empty", self.stop)
-        tokens = isinstance(self.stop_tokens, tuple | list) and all(
-            isinstance(x, int | np.integer) for x in self.stop_tokens
-        )
-        _check(tokens, "stop_tokens", "whole numbers", self.stop_tokens)
+
+    def _check(self, name: str, expected: str, fine: bool) -> None:
+        if not fine:
+            raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
 
 
-def _check(fine: bool, name: str, expected: str, value: Any) -> None:
-    if not fine:
-        raise ValueError(f"{name}: expected {expected}, got {value!r}")
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float | np.floating) and math.isfinite(value))
 
 
 class Choice(struct.PyTreeNode):
-    """What `choose` needs to know of each row; the fields are those of `Sampling`."""
+    """What `choose` needs to know of each row: fields of `Sampling`."""
 
     temperature: Float[Array, " *B"]
     top_k: Int[Array, " *B"]
@@ -140,13 +141,8 @@ def kept(
 ) -> Bool[Array, "B V"]:
     """Tokens that top-k, then top-p among those, then min-p leave over; at least one.
 
-    Tokens as likely as the last one kept are kept too.
-
-    Args:
-        logits: After the temperature, float32.
-        top_k: 0 keeps all.
-        top_p: 1 keeps all.
-        min_p: 0 keeps all.
+    Tokens as likely as the last one kept are kept too. `logits` are those after the temperature;
+    top-k 0, top-p 1 and min-p 0 keep all.
     """
     vocabulary = logits.shape[-1]
     falling = -jnp.sort(-logits, axis=-1)
@@ -176,10 +172,8 @@ def choose(
     A draw depends on the row's seed and position alone, never on other rows.
 
     Args:
-        logits: Of the model, float32.
         seen: Tokens in the prompt or made already.
         suppressed: Tokens that are never chosen.
-        choice: How each row chooses.
         position: Of the token that is chosen.
     """
     logits = penalised(logits, seen, choice.repetition_penalty)

@@ -8,6 +8,7 @@ moves rows to a larger or smaller batch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,26 +27,15 @@ MAX_STEPS = 8
 
 
 class Rows(struct.PyTreeNode):
-    """State of the batch; a row that has nothing left is free.
-
-    Attributes:
-        cache: Keys and values.
-        token: The token that is fed next.
-        position: Its position.
-        left: How many new tokens the row may still make.
-        added: Added to the embedding of `token`.
-        seen: Tokens fed or made so far.
-        stops: Tokens that end the row.
-        choice: How the row chooses.
-    """
+    """State of the batch; a row that has nothing left is free."""
 
     cache: Cache
-    token: Int[Array, " B"]
-    position: Int[Array, " B"]
-    left: Int[Array, " B"]
-    added: Float[Array, "B D"]
-    seen: Bool[Array, "B V"]
-    stops: Bool[Array, "B V"]
+    token: Int[Array, " B"]  # that is fed next
+    position: Int[Array, " B"]  # of `token`
+    left: Int[Array, " B"]  # how many new tokens the row may still make
+    added: Float[Array, "B D"]  # to the embedding of `token`
+    seen: Bool[Array, "B V"]  # tokens fed or made so far
+    stops: Bool[Array, "B V"]  # tokens that end the row
     choice: Choice
 
 
@@ -65,17 +55,13 @@ class Made(struct.PyTreeNode):
 
 
 class Programs:
-    """The compiled programs of one model.
-
-    Attributes:
-        compiled: How often each program was compiled, by name and shape.
-    """
+    """The compiled programs of one model."""
 
     def __init__(
         self, config: TransformerConfig, params: Mapping[str, Any], suppressed: tuple[int, ...]
     ) -> None:
         self.config = config
-        self.compiled: dict[str, int] = {}
+        self.compiled: dict[str, int] = {}  # how often each program was, by name and shape
         self._model = Transformer(config)
         # Cast once what layers would cast in each step; norms compute in float32.
         self._params = jax.tree_util.tree_map_with_path(
@@ -83,6 +69,7 @@ class Programs:
         )
         self._suppressed = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
         self._ready: dict[str, Any] = {}
+        self._compiling = threading.Lock()  # several engines may share the programs
 
     def _apply(self, params: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         return self._model.apply({"params": params}, *args, **kwargs, method=method)
@@ -90,10 +77,11 @@ class Programs:
     def _call(
         self, name: str, function: Callable[..., Any], donated: tuple[int, ...], *args: Any
     ) -> Any:
-        if name not in self._ready:
-            program = jit(function, donate_argnums=donated)
-            self._ready[name] = program.lower(*args).compile()
-            self.compiled[name] = self.compiled.get(name, 0) + 1
+        with self._compiling:
+            if name not in self._ready:
+                program = jit(function, donate_argnums=donated)
+                self._ready[name] = program.lower(*args).compile()
+                self.compiled[name] = self.compiled.get(name, 0) + 1
         return self._ready[name](*args)
 
     def empty_cache(self, count: int, window: int) -> Cache:
@@ -126,13 +114,12 @@ class Programs:
         )
 
     def prefill(self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray) -> Cache:
-        """Reads a chunk of a prompt.
+        """Reads a chunk of a prompt into a cache of one row, which has room for it and is donated.
 
         Args:
-            cache: Of one row, with room for the whole chunk; donated.
-            tokens: Chunk, int32 [S]; what fills it up does no harm.
+            tokens: int32 [S]; what fills the chunk up does no harm.
             start: Position of its first token.
-            added: Added to the embeddings, float32 [S, D].
+            added: To the embeddings, float32 [S, D].
         """
 
         def run(params: Any, cache: Cache, tokens: Any, start: Any, added: Any) -> Cache:
@@ -155,17 +142,12 @@ class Programs:
         stops: list[int],
         choice: Choice,
     ) -> Rows:
-        """Puts a request into a row.
+        """Puts a request into a row of a batch, which is donated.
 
         Args:
-            rows: The batch; donated.
-            row: Where to.
             cache: What the prompt but its last token left.
-            tokens: The prompt.
             left: Most new tokens.
-            added: Added to the last token's embedding, float32 [D].
-            stops: Tokens that end the request.
-            choice: How it chooses.
+            added: To the last token's embedding, float32 [D].
         """
         size = self.config.vocab_size
         one = {
@@ -180,12 +162,12 @@ class Programs:
 
         def run(rows: Rows, row: Any, cache: Cache, one: dict[str, Any]) -> Rows:
             fields = {
-                name: jax.tree.map(lambda all, new: all.at[row].set(new), getattr(rows, name), new)
+                name: jax.tree.map(lambda old, new: old.at[row].set(new), getattr(rows, name), new)
                 for name, new in one.items()
             }
             held = min(window_of(rows.cache), window_of(cache))
             joined = jax.tree.map(
-                lambda all, new: _put(all, new[..., :held, :], row), rows.cache, cache
+                lambda old, new: _put(old, new[..., :held, :], row), rows.cache, cache
             )
             return rows.replace(cache=joined, **fields)
 
@@ -196,7 +178,6 @@ class Programs:
         """Moves rows to a batch of another shape.
 
         Args:
-            rows: The batch.
             source: For each row of the new batch the row it was, -1 for a free one.
             cache: Room for the new batch, with anything in it; donated. Positions for which there
                 is no room are lost.
@@ -218,8 +199,8 @@ class Programs:
         """Takes steps of all rows that have something left.
 
         Args:
-            rows: The batch, with room for all steps; donated.
-            alive: Rows [B] that go on; others become free.
+            rows: With room for all steps; donated.
+            alive: bool [B], rows that go on; others become free.
             steps: At most so many, up to MAX_STEPS.
             alternatives: Whether any row wants to know the likeliest tokens.
         """
@@ -245,7 +226,7 @@ class Programs:
         def body(carry: Any) -> Any:
             step, rows, made = carry
             rows, new = self._step(params, suppressed, rows, alternatives, most)
-            made = jax.tree.map(lambda all, one: all.at[step].set(one), made, new)
+            made = jax.tree.map(lambda old, one: old.at[step].set(one), made, new)
             return step + 1, rows, made
 
         rows = rows.replace(left=jnp.where(alive, rows.left, 0))

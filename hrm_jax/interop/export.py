@@ -10,15 +10,14 @@ from typing import Any
 import yaml
 
 from hrm_jax.files import write_text
-from hrm_jax.interop.files import split_suffix, write_state_dict
+from hrm_jax.interop.files import split_name, write_state_dict
 from hrm_jax.interop.hrm_names import to_reference
 from hrm_jax.interop.reference_config import to_reference_config
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
-from hrm_jax.models.recurrent import Variables
+from hrm_jax.models.recurrent import RecurrentConfig, Variables
 
 
 def export(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Variables,
     output: str | os.PathLike[str],
     format: str,
@@ -29,8 +28,7 @@ def export(
     `load_hrm` and `load_trm` of `hrm_jax.interop.torch` read the pair back.
 
     Args:
-        config: Sizes.
-        variables: `params`, `constants` and, with a puzzle embedding, `tables`.
+        config, variables: The model.
         output: File for the weights, with a suffix of `format`; replaced if it exists.
         format: One of `files.FORMATS`.
         extra_config: Further arguments of `to_reference_config`, such as `loss_type` or `lr`.
@@ -39,16 +37,12 @@ def export(
         The two files: weights, configuration.
 
     Raises:
-        ValueError: The format is unknown, does not go with the suffix of `output`, or
-            `extra_config` is wrong.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be written.
+        ConfigError: `extra_config` is wrong.
+        ValueError, ImportError, OSError: As by `write_state_dict`.
     """
     mapping = to_reference_config(config, **(extra_config or {}))
-    text = yaml.safe_dump(mapping, sort_keys=False)
     weights = pathlib.Path(output)
     write_state_dict(weights, to_reference(variables), format)
-    stem, _ = split_suffix(weights, format)
-    beside = stem.with_name(f"{stem.name}.config.yaml")
-    write_text(beside, text)
+    beside = weights.with_name(f"{split_name(weights)[0]}.config.yaml")
+    write_text(beside, yaml.safe_dump(mapping, sort_keys=False))
     return [weights, beside]

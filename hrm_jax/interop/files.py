@@ -36,8 +36,6 @@ from hrm_jax.interop.pickles import read_pickle, write_pickle
 Tensors = dict[str, npt.NDArray[Any]]
 Path = str | os.PathLike[str]
 
-FORMATS = ("safetensors", "torch", "numpy", "keras", "pickle")
-
 # The first suffix is the usual one. The reference's checkpoints, such as `step_1234`, have none.
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "safetensors": (".safetensors",),
@@ -46,28 +44,21 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "keras": (".weights.h5",),
     "pickle": (".pkl",),
 }
+FORMATS = tuple(SUFFIXES)
 
 
-def split_suffix(path: Path, format: str) -> tuple[pathlib.Path, str]:
-    """Splits a file name into what comes before the suffix of `format`, and that suffix.
-
-    Raises:
-        ValueError: The name does not end as files of that format do.
-    """
+def split_name(path: Path) -> tuple[str, str | None]:
+    """The name of a file without its suffix, and the format that the suffix tells, if any."""
     path = pathlib.Path(path)
-    for suffix in SUFFIXES[format]:
-        if path.name.endswith(suffix) and (suffix or not path.suffix):
-            return path.with_name(path.name.removesuffix(suffix)), suffix
-    raise ValueError(
-        f"{path}: not a name for the format {format}; expected {path.stem}{SUFFIXES[format][0]}"
-    )
+    for format, suffixes in SUFFIXES.items():
+        for suffix in suffixes:
+            if path.name.endswith(suffix) and (suffix or not path.suffix):
+                return path.name.removesuffix(suffix), format
+    return path.name, None
 
 
 def read_state_dict(path: Path) -> Tensors:
     """Reads the tensors of a file; its suffix tells the format (see `SUFFIXES`).
-
-    Args:
-        path: File with the tensors, directly, by name.
 
     Returns:
         Arrays by name, in the dtype of the file, except that bfloat16 becomes float32.
@@ -78,22 +69,17 @@ def read_state_dict(path: Path) -> Tensors:
         OSError: There is no such file, or it cannot be read.
     """
     path = pathlib.Path(path)
-    for format, suffixes in SUFFIXES.items():
-        if any(path.name.endswith(s) and (s or not path.suffix) for s in suffixes):
-            with open(path, "rb"):  # missing, a folder, unreadable: the same errors for all formats
-                pass
-            return _READERS[format](path)
-    known = ", ".join(repr(s) for suffixes in SUFFIXES.values() for s in suffixes)
-    raise ValueError(f"{path}: unknown kind of file; expected a suffix among {known}")
+    _, format = split_name(path)
+    if format is None:
+        known = ", ".join(repr(s) for suffixes in SUFFIXES.values() for s in suffixes)
+        raise ValueError(f"{path}: unknown kind of file; expected a suffix among {known}")
+    with open(path, "rb"):  # missing, a folder, unreadable: the same errors for all formats
+        pass
+    return _READERS[format](path)
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format: str) -> None:
     """Writes tensors to a file, atomically; `read_state_dict` gives them back bit for bit.
-
-    Args:
-        path: File to write; replaced if it exists. Must have a suffix of `format`.
-        tensors: Arrays by name.
-        format: One of `FORMATS`.
 
     Raises:
         ValueError: `format` is unknown, `path` has not one of its suffixes, or the format has no
@@ -101,9 +87,12 @@ def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format
         ImportError: A package is missing; the message tells how to install it.
         OSError: The file cannot be written.
     """
+    path = pathlib.Path(path)
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-    split_suffix(path, format)
+    if split_name(path)[1] != format:
+        expected = path.stem + SUFFIXES[format][0]
+        raise ValueError(f"{path}: not a name for the format {format}; expected {expected}")
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     with atomic_path(path) as temporary:
         _WRITERS[format](temporary, tensors)

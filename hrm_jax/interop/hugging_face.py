@@ -5,13 +5,10 @@ The package transformers is not needed, neither to write nor to read.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,12 +18,13 @@ import safetensors.numpy
 
 from hrm_jax.data.text.tokenizers import load_tokenizer
 from hrm_jax.fields import ConfigError, require
-from hrm_jax.files import atomic_path, read_json, write_json
+from hrm_jax.files import atomic_folder, atomic_path, read_json, write_json
 from hrm_jax.interop.files import Tensors, read_state_dict
 from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings
 from hrm_jax.interop.hugging_face_tokenizers import TOKENIZER_FILES, write_tokenizer
-from hrm_jax.interop.torch_names import from_torch_names, matching, shapes, with_torch_names
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.interop.torch_names import from_torch_names, matching, with_torch_names
+from hrm_jax.models.language import init
+from hrm_jax.models.transformer import TransformerConfig
 
 _Path = str | os.PathLike[str]
 
@@ -81,8 +79,7 @@ def to_hugging_face(
     """Gives a GPT-2 or Llama the names, layouts and settings of transformers.
 
     Args:
-        config: Sizes and kinds.
-        params: Parameters, with scanned layers or without.
+        config, params: The model, with scanned layers or without.
         bos_token_id, eos_token_id, pad_token_id: Tokens that begin and end a text and fill it up;
             None where there is no such token.
 
@@ -126,26 +123,25 @@ def from_hugging_face(
         ImportError: PyTorch is needed to read pytorch_model.bin, and missing.
         OSError: A file cannot be read.
     """
-    where = "config"
-    if not isinstance(folder_or_state_dict, Mapping):
-        where = os.fspath(pathlib.Path(folder_or_state_dict) / "config.json")
+    given, where = folder_or_state_dict, "config"
+    if not isinstance(given, Mapping):
+        where = os.fspath(pathlib.Path(given) / "config.json")
         config = read_json(where) if config is None else config
     if config is None:
         raise ConfigError("config: expected the content of config.json, got None")
     kind, ours = from_settings(config, where)
-    if isinstance(folder_or_state_dict, Mapping):
-        tensors = _known_names(kind, folder_or_state_dict)
-    else:
-        tensors = _known_names(kind, _read_weights(pathlib.Path(folder_or_state_dict)))
-    template = jax.eval_shape(Transformer(ours).init, jax.random.key(0), jnp.zeros((1, 1), int))
-    named = jax.eval_shape(with_torch_names, template["params"])
-    expected = shapes(jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named))
+    tensors = given if isinstance(given, Mapping) else _read_weights(pathlib.Path(given))
+    tensors = _known_names(kind, tensors)
+    template = jax.eval_shape(lambda: init(ours, jax.random.key(0)))
+    named = jax.eval_shape(with_torch_names, template)
+    theirs = jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named)
+    expected = {name: x.shape for name, x in theirs.items()}
     absent = {name for name in expected if _has_no_bias(kind, name, config)}
     if ours.tie_head:
         tensors = _without_tied_head(kind, tensors, where)
     arrays = matching(tensors, {k: v for k, v in expected.items() if k not in absent})
     arrays.update({name: np.zeros(expected[name], np.float32) for name in absent})
-    return ours, from_torch_names(_our_tensors(kind, arrays, list(named)), template["params"])
+    return ours, from_torch_names(_our_tensors(kind, arrays, list(named)), template)
 
 
 def save_pretrained(
@@ -161,8 +157,7 @@ def save_pretrained(
 
     Args:
         folder: Where.
-        config: Of a GPT-2 or a Llama.
-        params: Parameters, with scanned layers or without.
+        config, params: As for `to_hugging_face`.
         tokenizer: What `load_tokenizer` takes: "bytes", or a tokenizer.json or its folder. It is
             put into the folder, for `AutoTokenizer.from_pretrained`.
 
@@ -186,7 +181,14 @@ def save_pretrained(
         ids = {f"{role}_token_id": getattr(known, f"{role}_id") for role in ("bos", "eos", "pad")}
     tensors, settings = to_hugging_face(config, params, **ids)
     folder = pathlib.Path(folder)
-    with _atomic_folder(folder) as temporary:
+    if folder.is_dir():
+        other = sorted({path.name for path in folder.iterdir()} - set(_WRITTEN))
+        if other:
+            raise FileExistsError(
+                f"{folder}: holds {other[0]!r}, which an export would not replace; expected a new "
+                "folder"
+            )
+    with atomic_folder(folder) as temporary:
         with atomic_path(temporary / _WEIGHTS[0]) as path:
             # transformers refuses files that do not say whose layouts they have
             safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
@@ -283,31 +285,3 @@ def _read_pieces(index: pathlib.Path) -> Tensors:
             raise ValueError(f"{index}: weight_map: expected files beside it, got {name!r}")
         tensors |= read_state_dict(index.with_name(name))
     return tensors
-
-
-@contextlib.contextmanager
-def _atomic_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty folder that becomes `folder` on success."""
-    if folder.is_dir():
-        other = sorted({path.name for path in folder.iterdir()} - set(_WRITTEN))
-        if other:
-            raise FileExistsError(
-                f"{folder}: holds {other[0]!r}, which an export would not replace; expected a new "
-                "folder"
-            )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    base = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        new, old = base / "new", base / "old"
-        new.mkdir()
-        yield new
-        if folder.is_dir():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.is_dir():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(base, ignore_errors=True)

@@ -20,6 +20,40 @@ _ACTIVATIONS: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
     "llama": {"swiglu": ("silu", "swish"), "geglu": ("gelu",)},
 }
 
+# Our field, theirs, and what transformers takes where it is left out; sizes must be there.
+_MUST = object()
+_FIELDS: Mapping[Kind, tuple[tuple[str, str, Any], ...]] = {
+    "gpt2": (
+        ("vocab_size", "vocab_size", _MUST),
+        ("max_length", "n_positions", _MUST),
+        ("hidden_size", "n_embd", _MUST),
+        ("num_layers", "n_layer", _MUST),
+        ("num_heads", "n_head", _MUST),
+        ("ffn_size", "n_inner", None),
+        ("feed_forward", "activation_function", "gelu_new"),
+        ("norm_eps", "layer_norm_epsilon", 1e-5),
+        ("dropout", "resid_pdrop", 0.1),
+        ("tie_head", "tie_word_embeddings", True),
+        ("init_std", "initializer_range", 0.02),
+    ),
+    "llama": (
+        ("vocab_size", "vocab_size", _MUST),
+        ("max_length", "max_position_embeddings", _MUST),
+        ("hidden_size", "hidden_size", _MUST),
+        ("num_layers", "num_hidden_layers", _MUST),
+        ("num_heads", "num_attention_heads", _MUST),
+        ("key_heads", "num_key_value_heads", None),
+        ("head_size", "head_dim", None),
+        ("ffn_size", "intermediate_size", _MUST),
+        ("feed_forward", "hidden_act", "silu"),
+        ("norm_eps", "rms_norm_eps", 1e-6),
+        ("bias", "attention_bias", False),
+        ("rope_theta", "rope_theta", 10000.0),
+        ("tie_head", "tie_word_embeddings", False),
+        ("init_std", "initializer_range", 0.02),
+    ),
+}
+
 # Fields of config.json that change what is computed, with the values that are understood.
 _UNDERSTOOD: Mapping[Kind, Mapping[str, tuple[Any, ...]]] = {
     "gpt2": {
@@ -49,15 +83,16 @@ def to_settings(config: TransformerConfig) -> dict[str, Any]:
         ConfigError: The model is neither a GPT-2 nor a Llama; the message names the field.
     """
     kind = kind_of(config)
-    return {
-        "architectures": [_ARCHITECTURES[kind]],
-        "model_type": kind,
-        "dtype": "float32",
-        "vocab_size": config.vocab_size,
-        **(_to_gpt2(config) if kind == "gpt2" else _to_llama(config)),
-        "initializer_range": config.init_std,
-        "tie_word_embeddings": config.tie_head,
-    }
+    settings = {theirs: getattr(config, ours) for ours, theirs, _ in _FIELDS[kind]}
+    activation = {"gpt2": "activation_function", "llama": "hidden_act"}[kind]
+    settings[activation] = _ACTIVATIONS[kind][config.feed_forward][0]
+    if kind == "gpt2":
+        settings |= {"embd_pdrop": config.dropout, "attn_pdrop": 0.0}
+    else:
+        rope = {"rope_type": "default", "rope_theta": config.rope_theta}  # for transformers 5
+        settings |= {"rope_parameters": rope, "mlp_bias": config.bias, "attention_dropout": 0.0}
+    kinds = {"architectures": [_ARCHITECTURES[kind]], "model_type": kind, "dtype": "float32"}
+    return {**kinds, **settings}
 
 
 def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, TransformerConfig]:
@@ -87,13 +122,15 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
         value = settings.get(name, understood[0])
         if value not in understood:
             raise ConfigError(f"{where}: {name}: {value!r} is not supported, only {understood[0]}")
+    values: dict[str, Any] = {}
+    for ours, theirs, default in _FIELDS[kind]:
+        values[ours] = settings.get(theirs, default)
+        require(values[ours] is not _MUST, f"{where}: {theirs}: missing")
     try:
-        values = _from_gpt2(settings) if kind == "gpt2" else _from_llama(settings)
-    except KeyError as error:
-        raise ConfigError(f"{where}: {error.args[0]}: missing") from error
+        values |= _of_gpt2(values) if kind == "gpt2" else _of_llama(values, settings)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
-    config = from_mapping(TransformerConfig, values, where)
+    config = from_mapping(TransformerConfig, values, where, values)
     if config.key_heads == config.num_heads:
         config = dataclasses.replace(config, num_kv_heads=0)
     if config.head_size * config.num_heads == config.hidden_size:
@@ -136,81 +173,25 @@ def kind_of(config: TransformerConfig) -> Kind:
     return kind
 
 
-def _to_gpt2(config: TransformerConfig) -> dict[str, Any]:
+def _of_gpt2(values: dict[str, Any]) -> dict[str, Any]:
+    """What of a GPT-2 is not taken as it is written."""
+    if values["ffn_size"] is None:
+        values["ffn_size"] = 4 * values["hidden_size"]
+    kind = _feed_forward("gpt2", "activation_function", values["feed_forward"])
+    return {"positions": "learned", "norm": "layer", "feed_forward": kind}
+
+
+def _of_llama(values: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a Llama is not taken as it is written."""
     return {
-        "n_positions": config.max_length,
-        "n_embd": config.hidden_size,
-        "n_layer": config.num_layers,
-        "n_head": config.num_heads,
-        "n_inner": config.ffn_size,
-        "activation_function": _ACTIVATIONS["gpt2"][config.feed_forward][0],
-        "layer_norm_epsilon": config.norm_eps,
-        "embd_pdrop": config.dropout,
-        "resid_pdrop": config.dropout,
-        "attn_pdrop": 0.0,
-    }
-
-
-def _to_llama(config: TransformerConfig) -> dict[str, Any]:
-    return {
-        "max_position_embeddings": config.max_length,
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.key_heads,
-        "head_dim": config.head_size,
-        "intermediate_size": config.ffn_size,
-        "hidden_act": _ACTIVATIONS["llama"][config.feed_forward][0],
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta,  # for transformers 4
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "attention_bias": config.bias,
-        "mlp_bias": config.bias,
-        "attention_dropout": 0.0,
-    }
-
-
-def _from_gpt2(settings: Mapping[str, Any]) -> dict[str, Any]:
-    inner = settings.get("n_inner")
-    return {
-        "vocab_size": settings["vocab_size"],
-        "max_length": settings["n_positions"],
-        "hidden_size": settings["n_embd"],
-        "num_layers": settings["n_layer"],
-        "num_heads": settings["n_head"],
-        "ffn_size": 4 * settings["n_embd"] if inner is None else inner,
-        "positions": "learned",
-        "norm": "layer",
-        "norm_eps": settings.get("layer_norm_epsilon", 1e-5),
-        "feed_forward": _feed_forward(
-            "gpt2", "activation_function", settings.get("activation_function", "gelu_new")
-        ),
-        "bias": True,
-        "tie_head": settings.get("tie_word_embeddings", True),
-        "dropout": settings.get("resid_pdrop", 0.1),
-        "init_std": settings.get("initializer_range", 0.02),
-    }
-
-
-def _from_llama(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "vocab_size": settings["vocab_size"],
-        "max_length": settings["max_position_embeddings"],
-        "hidden_size": settings["hidden_size"],
-        "num_layers": settings["num_hidden_layers"],
-        "num_heads": settings["num_attention_heads"],
-        "num_kv_heads": settings.get("num_key_value_heads") or 0,
-        "head_dim": settings.get("head_dim") or 0,
-        "ffn_size": settings["intermediate_size"],
         "positions": "rotary",
-        "rope_theta": _rope_theta(settings),
         "norm": "rms",
-        "norm_eps": settings.get("rms_norm_eps", 1e-6),
-        "feed_forward": _feed_forward("llama", "hidden_act", settings.get("hidden_act", "silu")),
-        "bias": settings.get("attention_bias", False) or settings.get("mlp_bias", False),
-        "tie_head": settings.get("tie_word_embeddings", False),
+        "feed_forward": _feed_forward("llama", "hidden_act", values["feed_forward"]),
+        "num_kv_heads": values.pop("key_heads") or 0,
+        "head_dim": values.pop("head_size") or 0,
+        "bias": values["bias"] or settings.get("mlp_bias", False),
+        "rope_theta": _rope_theta(settings),
         "dropout": 0.0,
-        "init_std": settings.get("initializer_range", 0.02),
     }
 
 

@@ -18,24 +18,16 @@ _CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
 
 
 def write_tokenizer(folder: pathlib.Path, name_or_path: str) -> None:
-    """Writes a tokenizer into a folder.
-
-    Args:
-        folder: Where.
-        name_or_path: "bytes", or a tokenizer.json or its folder; then its files are copied.
-    """
+    """Writes the tokenizer "bytes" into a folder, or copies the files beside a tokenizer.json."""
     if name_or_path == "bytes":
         write_json(folder / "tokenizer.json", _byte_tokenizer())
-        names = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS}
-        write_json(
-            folder / "tokenizer_config.json",
-            {
-                **_CLASS,
-                **{name: _SPECIAL[token] for name, token in names.items()},
-                "split_special_tokens": True,  # "<|eos|>" in a text is seven bytes
-                "clean_up_tokenization_spaces": False,
-            },
-        )
+        settings = {
+            **_CLASS,
+            **{"pad_token": _SPECIAL[PAD], "bos_token": _SPECIAL[BOS], "eos_token": _SPECIAL[EOS]},
+            "split_special_tokens": True,  # "<|eos|>" in a text is seven bytes
+            "clean_up_tokenization_spaces": False,
+        }
+        write_json(folder / "tokenizer_config.json", settings)
         return
     source = pathlib.Path(name_or_path)
     file = source / "tokenizer.json" if source.is_dir() else source

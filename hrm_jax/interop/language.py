@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json
-from hrm_jax.interop.files import FORMATS, read_state_dict, split_suffix, write_state_dict
+from hrm_jax.interop.files import FORMATS, read_state_dict, split_name, write_state_dict
 from hrm_jax.interop.hugging_face import from_hugging_face, save_pretrained
 from hrm_jax.interop.torch_names import from_torch_names, to_torch_names
-from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.models.language import init
+from hrm_jax.models.planner_executor import PlannerExecutorConfig
+from hrm_jax.models.transformer import TransformerConfig
 
 LANGUAGE_FORMATS = (*FORMATS, "hugging_face")
+
+
+Config = TransformerConfig | PlannerExecutorConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class _Written:
     """What `<name>.config.json` holds."""
 
-    model: TransformerConfig | PlannerExecutorConfig
+    model: Config
 
 
 def export_language_model(
-    config: TransformerConfig | PlannerExecutorConfig,
+    config: Config,
     params: Mapping[str, Any],
     output: str | os.PathLike[str],
     format: str,
@@ -41,22 +43,16 @@ def export_language_model(
     """Writes a language model; `import_language_model` reads it back bit for bit.
 
     Args:
-        config: Sizes and kinds.
-        params: Parameters, with scanned layers or without.
+        config, params: The model, with scanned layers or without.
         output: With one of `files.FORMATS`, a file for the weights, under the names of PyTorch
             modules (see `to_torch_names`), with a suffix of the format; `<name>.config.json` is
             written beside it. With "hugging_face", a folder (see `save_pretrained`).
-        format: One of `LANGUAGE_FORMATS`.
         tokenizer: What `load_tokenizer` takes; only the folder gets it.
-
-    Returns:
-        The files.
 
     Raises:
         ConfigError: The format is "hugging_face", and the model is neither a GPT-2 nor a Llama.
-        ValueError: The format is unknown, or does not go with the suffix of `output`.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be written, or the folder holds something else.
+        ValueError: `format` is not one of `LANGUAGE_FORMATS`.
+        ValueError, ImportError, OSError: As by `write_state_dict` and `save_pretrained`.
     """
     if format not in LANGUAGE_FORMATS:
         raise ValueError(f"format: expected one of {', '.join(LANGUAGE_FORMATS)}, got {format!r}")
@@ -65,55 +61,38 @@ def export_language_model(
             raise ConfigError("model.name: transformers has no planner–executor")
         return save_pretrained(output, config, params, tokenizer)
     weights = pathlib.Path(output)
-    split_suffix(weights, format)
-    beside = _beside(weights)
     write_state_dict(weights, to_torch_names(params), format)
+    beside = _beside(weights)
     write_json(beside, to_mapping(_Written(config)))
     return [weights, beside]
 
 
-def import_language_model(
-    path: str | os.PathLike[str],
-) -> tuple[TransformerConfig | PlannerExecutorConfig, dict[str, Any]]:
-    """Reads a language model.
+def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+    """Reads a language model: its configuration and its parameters, float32.
 
     Args:
         path: The weights that `export_language_model` wrote, with `<name>.config.json` beside
             them; or a folder with a GPT-2 or Llama of transformers (see `from_hugging_face`).
 
-    Returns:
-        Configuration and parameters, float32.
-
     Raises:
         ConfigError: The configuration is wrong, or the weights do not fit it.
-        ValueError: A file is damaged, or of unknown format.
-        ImportError: A package is missing; the message tells how to install it.
-        OSError: A file cannot be read.
+        ValueError, ImportError, OSError: As by `read_state_dict`.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         return from_hugging_face(path)
     tensors = read_state_dict(path)
     beside = _beside(path)
-    config = from_mapping(_Written, read_json(beside), os.fspath(beside)).model
+    written = read_json(beside)
+    config = from_mapping(_Written, written, os.fspath(beside), written).model
     return config, from_torch_names(tensors, parameter_shapes(config))
 
 
-def parameter_shapes(config: TransformerConfig | PlannerExecutorConfig) -> Any:
+def parameter_shapes(config: Config) -> Any:
     """Nested parameters of a language model, `jax.ShapeDtypeStruct`s in the place of arrays."""
-    tokens = jnp.zeros((1, 2), jnp.int32)
-    init: Callable[..., Any]
-    if isinstance(config, PlannerExecutorConfig):
-        init = functools.partial(PlannerExecutor(config).init, split=jnp.ones(1, jnp.int32))
-    else:
-        init = Transformer(config).init
-    return jax.eval_shape(init, jax.random.key(0), tokens)["params"]
+    return jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
 
 def _beside(weights: pathlib.Path) -> pathlib.Path:
     """The configuration's file."""
-    for format in FORMATS:
-        with contextlib.suppress(ValueError):
-            stem, _ = split_suffix(weights, format)
-            break
-    return stem.with_name(f"{stem.name}.config.json")
+    return weights.with_name(f"{split_name(weights)[0]}.config.json")

@@ -28,6 +28,7 @@ _GLOBALS = {
     "numpy.core.multiarray.scalar",
     "numpy.core.numeric._frombuffer",  # arrays, in protocol 5
 }
+_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -111,54 +112,39 @@ def _interpret(content: Any) -> Any:
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
-    def since_mark() -> list[Any]:
-        start = marks.pop()
+    def taken(count: int | None) -> list[Any]:
+        """The last so many items, or those since the last mark, off the stack."""
+        start = marks.pop() if count is None else len(stack) - count
         items = stack[start:]
         del stack[start:]
         return items
 
-    def set_items(items: list[Any]) -> None:
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str):
-                raise _Refused(f"a dict with keys of type {type(key).__name__}")
-            stack[-1][key] = value
-
     argument: Any
     for opcode, argument, _ in pickletools.genops(content):
-        match opcode.name:
+        match code := opcode.name:
             case "PROTO" | "FRAME":
                 pass
             case "STOP":
                 return stack.pop()
             case "MARK":
                 marks.append(len(stack))
-            case name if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name])
-            case name if name in _LITERALS:
+            case _ if code in _CONSTANTS:
+                stack.append(_CONSTANTS[code])
+            case _ if code in _LITERALS:
                 stack.append(argument)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                length = int(opcode.name[-1])
-                stack[-length:] = [tuple(stack[-length:])]
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
-                items = since_mark()
+            case _ if code in _EMPTY:
+                stack.append(_EMPTY[code]())
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(taken(None if code == "TUPLE" else int(code[-1]))))
+            case "APPEND" | "APPENDS":
+                items = taken(1 if code == "APPEND" else None)
                 stack[-1].extend(items)
-            case "SETITEM":
-                items = stack[-2:]
-                del stack[-2:]
-                set_items(items)
-            case "SETITEMS":
-                set_items(since_mark())
+            case "SETITEM" | "SETITEMS":
+                items = taken(2 if code == "SETITEM" else None)
+                for key, value in zip(items[::2], items[1::2], strict=True):
+                    if not isinstance(key, str):
+                        raise _Refused(f"a dict with keys of type {type(key).__name__}")
+                    stack[-1][key] = value
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINPUT" | "LONG_BINPUT":
@@ -176,18 +162,12 @@ def _interpret(content: Any) -> Any:
             case "BUILD":
                 state = stack.pop()
                 _build(stack[-1], state)
-            case name:
-                raise _Refused(f"{name} {argument if argument is not None else ''}".rstrip())
+            case _:
+                raise _Refused(f"{code} {argument if argument is not None else ''}".rstrip())
 
 
 def read_pickle(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
-    """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays, by NumPy 1 or 2.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The arrays, by name.
+    """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays by name, by NumPy 1 or 2.
 
     Raises:
         ValueError: The file is damaged, or holds anything else; the message tells what.

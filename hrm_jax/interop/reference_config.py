@@ -16,7 +16,7 @@ from hrm_jax.fields import ConfigError, from_mapping, require, unknown_field
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
 
 LOSS_NAME = "losses@ACTLossHead"
@@ -26,74 +26,36 @@ LOSS_TYPES = ("stablemax_cross_entropy", "softmax_cross_entropy")
 _FROM_DATA = ("seq_len", "vocab_size", "num_puzzle_identifiers")
 # Those without which neither reference starts. The others it does not write, or may not.
 _REQUIRED = (
-    *("hidden_size", "num_heads", "expansion", "L_layers", "H_cycles", "L_cycles"),
+    *("hidden_size", "num_heads", "expansion", "H_layers", "L_layers", "H_cycles", "L_cycles"),
     *("pos_encodings", "halt_max_steps", "halt_exploration_prob"),
 )
+_ALIKE = "puzzle_emb_lr"  # a field of their training that looks like a misspelt one of TRM
 
-
-@dataclasses.dataclass(frozen=True)
-class _Reference:
-    """What one of the references writes in its own way.
-
-    Attributes:
-        network: Name of the network.
-        arch_name: The reference's name of its class.
-        required: Fields without which it does not start.
-        constant: Fields that it wants and we do not have, with the value that is written.
-        alike: Fields of its training that look like misspelt ones of the network.
-    """
-
-    network: str
-    arch_name: str
-    required: tuple[str, ...]
-    constant: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    alike: tuple[str, ...] = ()
-
-
-_REFERENCES: dict[type, _Reference] = {
-    HRMConfig: _Reference(
-        network="HRM",
-        arch_name="hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1",
-        required=(*_REQUIRED, "H_layers"),
-    ),
-    TRMConfig: _Reference(
-        network="TRM",
-        arch_name="recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
-        required=_REQUIRED,
-        constant={"H_layers": 0, "no_ACT_continue": True},  # the former is ignored
-        alike=("puzzle_emb_lr",),
+# The references' names of their classes, and fields that they want and we do not have.
+_REFERENCES: dict[type[RecurrentConfig], tuple[str, dict[str, Any]]] = {
+    HRMConfig: ("hrm.hrm_act_v1@HierarchicalReasoningModel_ACTV1", {}),
+    TRMConfig: (
+        "recursive_reasoning.trm@TinyRecursiveReasoningModel_ACTV1",
+        {"H_layers": 0, "no_ACT_continue": True},  # the former is ignored
     ),
 }
 
 
-def _fields(kind: type[PuzzleModelConfig]) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(kind))
-
-
-def _of_another(kind: type[PuzzleModelConfig]) -> dict[str, str]:
-    """Fields that `kind` and its reference do not have, and the network that has them."""
-    own = {*_fields(kind), *_REFERENCES[kind].constant}
-    return {
-        name: reference.network
-        for other, reference in _REFERENCES.items()
-        for name in (*_fields(other), *reference.constant)
-        if name not in own
-    }
+def _known(kind: Any) -> list[str]:
+    """What a network's fields are, ours and those that only its reference has."""
+    return [*(field.name for field in dataclasses.fields(kind)), *_REFERENCES[kind][1]]
 
 
 def to_reference_config(
-    config: PuzzleModelConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
+    config: RecurrentConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
 ) -> dict[str, Any]:
-    """Writes a configuration as the reference does: the network under `arch`.
+    """Writes a configuration as the reference does, in plain values: the network under `arch`.
 
     Args:
         config: Sizes. `q_target`, `halt_threshold` and `width_multiple`, which the references do
             not know, are only written where they are not what the reference does.
         loss_type: One of `LOSS_TYPES`.
         **extra: Further fields of the top level, such as `lr` or `epochs`; plain values.
-
-    Returns:
-        Nested dict of plain values, ready for YAML or JSON.
 
     Raises:
         ConfigError: `loss_type` is unknown, or a field in `extra` is written already.
@@ -102,10 +64,10 @@ def to_reference_config(
         loss_type in LOSS_TYPES,
         f"arch.loss.loss_type: expected one of {', '.join(LOSS_TYPES)}, got {loss_type!r}",
     )
-    reference = _REFERENCES[type(config)]
+    arch_name, constant = _REFERENCES[type(config)]
     values = dataclasses.asdict(config)
     del values["attention"]  # how it is computed, not what
-    if config.q_target == "second_forward":
+    if config.bootstraps:
         del values["q_target"], values["halt_threshold"]
     if isinstance(config, TRMConfig) and config.halt_threshold == 0:
         del values["halt_threshold"]
@@ -113,10 +75,10 @@ def to_reference_config(
         del values["width_multiple"]
     top = {name: values.pop(name) for name in _FROM_DATA}
     loss = {"name": LOSS_NAME, "loss_type": loss_type}
-    arch = {"name": reference.arch_name, "loss": loss, **values, **reference.constant}
-    written = {"arch", *_fields(type(config)), *reference.constant}
+    arch = {"name": arch_name, "loss": loss, **values, **constant}
     for name in extra:
-        require(name not in written, f"{name}: is written from the configuration")
+        written = name in ("arch", *_known(type(config)))
+        require(not written, f"{name}: is written from the configuration")
     return {"arch": arch, **top, **extra}
 
 
@@ -125,8 +87,8 @@ def from_reference_config(
     state_dict: Mapping[str, Any] | None = None,
     *,
     seq_len: int | None = None,
-    kind: type[PuzzleModelConfig] = HRMConfig,
-) -> PuzzleModelConfig:
+    kind: type[RecurrentConfig] = HRMConfig,
+) -> RecurrentConfig:
     """Reads a configuration with a reference's field names.
 
     Args:
@@ -150,31 +112,32 @@ def from_reference_config(
     arch = values.pop("arch", {})
     require(isinstance(arch, Mapping), f"arch: expected a group of fields, got {arch!r}")
     values |= arch
-    reference, fields, others = _REFERENCES[kind], _fields(kind), _of_another(kind)
-    wanted = reference.arch_name
+    wanted, fields = _REFERENCES[kind][0], [field.name for field in dataclasses.fields(kind)]
     name = values.get("name", wanted) if arch else wanted
     require(name == wanted, f"arch.name: expected {wanted}, got {name!r}")
+    others = {name: other for other in _REFERENCES for name in _known(other)}
     for name in values:
-        require(
-            name not in others, f"{name}: a field of {others.get(name)}, not of {reference.network}"
-        )
-        ours = name in fields or name in reference.constant or name in reference.alike
-        if not ours and difflib.get_close_matches(name, fields, n=1, cutoff=0.85):
+        if name in _known(kind) or name == _ALIKE:
+            continue
+        if name in others:
+            owner = others[name].variant.upper()
+            raise ConfigError(f"{name}: a field of {owner}, not of {kind.variant.upper()}")
+        if difflib.get_close_matches(name, fields, n=1, cutoff=0.85):
             raise ConfigError(unknown_field(name, fields))
     require(
         bool(values.get("no_ACT_continue", True)),
         "no_ACT_continue: expected true; TRM is built without q_continue here",
     )
     known = {name: values[name] for name in fields if values.get(name) is not None}
-    missing = [name for name in reference.required if name not in known]
+    missing = [name for name in _REQUIRED if name in fields and name not in known]
     require(not missing, f"{', '.join(missing)}: missing in the reference's configuration")
     if seq_len is not None:
         known["seq_len"] = seq_len
-    prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model").prefix_len
+    prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model", known).prefix_len
     known = _inferred(prefix, state_dict or {}) | known
     for name in ("seq_len", "vocab_size"):
         require(name in known, f"{name}: {_HELP[name]}")
-    return from_mapping(kind, known, "model")
+    return from_mapping(kind, known, "model", known)
 
 
 _MLP_OVER_POSITIONS = "L_level.layers.0.mlp_t.down_proj.weight"

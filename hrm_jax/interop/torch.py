@@ -10,14 +10,16 @@ from hrm_jax.interop.files import read_state_dict
 from hrm_jax.interop.hrm_names import from_reference
 from hrm_jax.interop.reference_config import from_reference_config
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 
+Source = Mapping[str, Any] | str | os.PathLike[str]
+
 
 def load_hrm(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
-    config: Mapping[str, Any] | str | os.PathLike[str],
+    path_or_state_dict: Source,
+    config: Source,
     *,
     seq_len: int | None = None,
     reset_puzzle_table: bool = False,
@@ -33,9 +35,6 @@ def load_hrm(
         reset_puzzle_table: Whether a puzzle table with another number of rows than
             `num_puzzle_identifiers` is replaced by its mean row instead of refused.
 
-    Returns:
-        The model.
-
     Raises:
         ConfigError: The configuration is not HRM's, or the weights do not fit it.
         ValueError: The file is damaged, of unknown format or holds anything but tensors.
@@ -46,42 +45,28 @@ def load_hrm(
 
 
 def load_trm(
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
-    config: Mapping[str, Any] | str | os.PathLike[str],
+    path_or_state_dict: Source,
+    config: Source,
     *,
     seq_len: int | None = None,
     reset_puzzle_table: bool = False,
 ) -> PuzzleModel:
     """Loads TRM's weights with the names of the public code (TinyRecursiveModels).
 
-    Args:
-        path_or_state_dict: As for `load_hrm`. Whether these are averaged weights is not written in
-            such a file.
-        config: The public code's configuration, as for `load_hrm`.
-        seq_len: As for `load_hrm`; with `mlp_t` the weights tell it.
-        reset_puzzle_table: As for `load_hrm`.
-
-    Returns:
-        The model.
-
-    Raises:
-        ConfigError: The configuration is not TRM's or has q_continue, or the weights do not fit it.
-        ValueError, ImportError, OSError: As for `load_hrm`.
+    As `load_hrm`, but that with `mlp_t` the weights tell `seq_len`, and that a network with
+    q_continue is refused. Whether the weights are averaged ones is not written in such a file.
     """
     return _load(TRMConfig, path_or_state_dict, config, seq_len, reset_puzzle_table)
 
 
 def _load(
-    kind: type[PuzzleModelConfig],
-    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
-    config: Mapping[str, Any] | str | os.PathLike[str],
+    kind: type[RecurrentConfig],
+    weights: Source,
+    config: Source,
     seq_len: int | None,
     reset_puzzle_table: bool,
 ) -> PuzzleModel:
-    if isinstance(path_or_state_dict, Mapping):
-        state_dict = path_or_state_dict
-    else:
-        state_dict = read_state_dict(path_or_state_dict)
-    sizes = from_reference_config(config, state_dict, seq_len=seq_len, kind=kind)
-    variables = from_reference(state_dict, sizes, reset_puzzle_table=reset_puzzle_table)
+    tensors = weights if isinstance(weights, Mapping) else read_state_dict(weights)
+    sizes = from_reference_config(config, tensors, seq_len=seq_len, kind=kind)
+    variables = from_reference(tensors, sizes, reset_puzzle_table=reset_puzzle_table)
     return PuzzleModel(config=sizes, variables=variables)

@@ -20,61 +20,64 @@ from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import Tensors
 from hrm_jax.models.transformer import stack_layers, unstack_layers
 
-Shapes = Mapping[str, tuple[int, ...]]
+Leaves = Mapping[str, str]
+
+LEAVES: Leaves = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
+"""What PyTorch calls the parameters of a layer; those that are not here have the same name."""
 
 
-def to_torch_names(params: Mapping[str, Any]) -> Tensors:
-    """Gives parameters the names and layouts of PyTorch modules.
-
-    Args:
-        params: Nested parameters of a `Transformer`, or of a module with Transformers in it.
-
-    Returns:
-        Contiguous float32 arrays by name.
-    """
-    named = with_torch_names(params)
+def to_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> Tensors:
+    """Gives nested parameters names and layouts of PyTorch: contiguous float32 arrays by name."""
+    named = with_torch_names(params, leaves)
     return {k: np.asarray(v, np.float32, order="C") for k, v in named.items()}
 
 
-def from_torch_names(tensors: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+def with_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> dict[str, Any]:
+    """`to_torch_names` with JAX's or NumPy's arrays as they are; can be traced."""
+    flat = traverse_util.flatten_dict(_one_by_one(params))
+    return {_name(path, leaves): x.T if path[-1] == "kernel" else x for path, x in flat.items()}
+
+
+def from_torch_names(
+    tensors: Mapping[str, Any],
+    template: Mapping[str, Any],
+    leaves: Leaves = LEAVES,
+    hints: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Reads parameters from a state dict; `to_torch_names` inverted.
 
     Args:
-        tensors: Torch tensors or arrays of any floating dtype by name.
+        tensors: As for `matching`.
         template: Nested parameters of the same shapes, or `jax.ShapeDtypeStruct`s in their place.
+        leaves: As for `to_torch_names`.
+        hints: As for `matching`.
 
     Returns:
         Parameters like `template`, float32; scanned layers where it has such.
 
     Raises:
-        ConfigError: Tensors are missing, unexpected, or of the wrong shape or dtype; the message
-            lists all of them.
+        ConfigError: As by `matching`.
     """
-    arrays = matching(tensors, shapes(jax.eval_shape(with_torch_names, template)))
+    named = jax.eval_shape(lambda params: with_torch_names(params, leaves), template)
+    arrays = matching(tensors, {name: x.shape for name, x in named.items()}, hints)
     flat = {}
     for path in traverse_util.flatten_dict(jax.eval_shape(_one_by_one, template)):
-        array = arrays[_torch_name(path)]
-        flat[path] = jnp.asarray(array.T if _is_linear(path) else array)
+        array = arrays[_name(path, leaves)]
+        flat[path] = jnp.asarray(array.T if path[-1] == "kernel" else array)
     return _scanned_as(template, traverse_util.unflatten_dict(flat))
 
 
-def with_torch_names(params: Mapping[str, Any]) -> dict[str, Any]:
-    """`to_torch_names` with JAX's or NumPy's arrays as they are; can be traced."""
-    flat = traverse_util.flatten_dict(_one_by_one(params))
-    return {_torch_name(path): x.T if _is_linear(path) else x for path, x in flat.items()}
-
-
-def shapes(arrays: Mapping[str, Any]) -> Shapes:
-    """Shapes of arrays by name."""
-    return {name: tuple(array.shape) for name, array in arrays.items()}
-
-
-def matching(tensors: Mapping[str, Any], expected: Shapes) -> Tensors:
+def matching(
+    tensors: Mapping[str, Any],
+    expected: Mapping[str, tuple[int, ...]],
+    hints: Mapping[str, str] | None = None,
+) -> Tensors:
     """Float32 arrays with exactly the names and shapes expected.
 
     Args:
         tensors: Torch tensors or arrays of any floating dtype (bfloat16 too) by name.
         expected: Shapes by name.
+        hints: By name, what else to say where a shape is wrong.
 
     Raises:
         ConfigError: Tensors are missing, unexpected, or of the wrong shape or dtype; the message
@@ -85,37 +88,33 @@ def matching(tensors: Mapping[str, Any], expected: Shapes) -> Tensors:
         if name not in tensors:
             problems.append(f"missing: {name} {list(shape)}")
             continue
-        array = _to_numpy(tensors[name])
+        array = to_numpy(tensors[name])
         if not jnp.issubdtype(array.dtype, jnp.floating):
             problems.append(f"wrong dtype: {name} is {array.dtype}, expected a floating dtype")
         elif array.shape != shape:
-            problems.append(
-                f"wrong shape: {name}: expected {list(shape)}, found {list(array.shape)}"
-            )
+            wrong = f"{name}: expected {list(shape)}, found {list(array.shape)}"
+            problems.append(f"wrong shape: {wrong}{(hints or {}).get(name, '')}")
         else:
             found[name] = array.astype(np.float32, copy=False)
-    problems += [f"unexpected: {n} {list(tensors[n].shape)}" for n in tensors if n not in expected]
+    others = tensors.keys() - expected.keys()
+    problems += [f"unexpected: {name} {list(np.shape(tensors[name]))}" for name in others]
     if problems:
         lines = "\n  ".join(sorted(problems))
         raise ConfigError(f"the state dict does not fit the configuration:\n  {lines}")
     return found
 
 
-def _to_numpy(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16 to convert it to
+def to_numpy(value: Any) -> np.ndarray:
+    """An array of a torch tensor or of what NumPy takes; torch's bfloat16 becomes float32."""
+    if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
     return np.asarray(value)
 
 
-def _torch_name(path: tuple[str, ...]) -> str:
+def _name(path: tuple[str, ...], leaves: Leaves) -> str:
     *modules, leaf = path
-    leaf = "weight" if leaf in ("kernel", "embedding", "scale") else leaf
-    return re.sub(r"\blayers_(\d+)", r"layers.\1", ".".join([*modules, leaf]))
-
-
-def _is_linear(path: tuple[str, ...]) -> bool:
-    return path[-1] == "kernel"
+    return re.sub(r"\blayers_(\d+)", r"layers.\1", ".".join([*modules, leaves.get(leaf, leaf)]))
 
 
 def _one_by_one(params: Mapping[str, Any]) -> dict[str, Any]:

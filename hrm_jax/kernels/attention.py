@@ -16,7 +16,7 @@ from hrm_jax.kernels.pallas_attention import (
     pallas_attention,
     pallas_self_attention,
 )
-from hrm_jax.kernels.rotary import RotaryTables, apply_rotary
+from hrm_jax.kernels.rotary import Rotary, apply_rotary
 
 Engine = Literal["auto", "xla", "pallas", "cudnn"]
 
@@ -45,9 +45,8 @@ def attention(
     """Attention: softmax(q kᵀ / √C) v, with sums in float32.
 
     Args:
-        q: Queries, any float dtype.
-        k: Keys, same dtype. K divides H: each key head serves H / K query heads in a row.
-        v: Values, same dtype.
+        q, k, v: Queries, keys and values of one float dtype. K divides H: each key head serves
+            H / K query heads in a row.
         causal: Whether query s sees keys up to s only; then S = T.
         lengths: Keys that are valid in each row, the first of which is always seen, so that no
             softmax is empty. None takes all.
@@ -99,7 +98,7 @@ def attention(
 
 
 def self_attention(
-    qkv: Float[Array, "B S 3 H C"], rotary: RotaryTables | None = None, *, impl: Engine = "auto"
+    qkv: Float[Array, "B S 3 H C"], rotary: Rotary | None = None, *, impl: Engine = "auto"
 ) -> Float[Array, "B S H C"]:
     """Attention of all positions to all, from queries, keys and values that stand side by side.
 
@@ -108,14 +107,8 @@ def self_attention(
 
     Args:
         qkv: Queries, keys and values, any float dtype.
-        rotary: Cosines and sines of `rotary_tables` [S, C] each; None turns nothing.
-        impl: As for `attention`.
-
-    Returns:
-        Attended values in the dtype of `qkv`.
-
-    Raises:
-        ValueError: As for `attention`.
+        rotary: From `rotary_tables`; None turns nothing.
+        impl: As for `attention`, as are result and errors.
     """
     length, size = qkv.shape[1], qkv.shape[-1]
     impl = _measured(impl, length, size, qkv.dtype)
@@ -162,9 +155,6 @@ def masked_attention(
     Args:
         q, k, v: As for `attention`, but for the order of the axes.
         mask: Which keys a query sees, at least one each; None shows all of them.
-
-    Returns:
-        Attended values in the dtype of `q`.
     """
     batch, heads, length, channels = q.shape
     key_heads = k.shape[1]

@@ -33,7 +33,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int
 
-from hrm_jax.kernels.rotary import RotaryTables
+from hrm_jax.kernels.rotary import Rotary
 
 SHORT = 128
 """Positions up to which a program can hold a whole matrix of scores, see `held_whole`."""
@@ -104,8 +104,7 @@ def _short_weights(
 ) -> tuple[Array, float]:
     """The softmax of all scores of a head [Sq, Sk], float32, and what scores are scaled by.
 
-    Args:
-        q, k: Queries and keys, in as many parts along C as they were turned in.
+    q and k come in as many parts along C as they were turned in.
     """
     scale = sum(part.shape[1] for part in q) ** -0.5
     scores = sum(dot(a, b, "b") for a, b in zip(q, k, strict=True)) * (scale * _LOG2E)
@@ -341,7 +340,7 @@ class Tiles:
     """Tile sizes and Triton's settings; the defaults are starting points, not measurements.
 
     They are such that an H200 has the registers for them, as `kernel_resources` of
-    hrm_jax/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
+    benchmarks/analysis/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
 
     Attributes:
         rows, columns: Queries and keys of a tile in the forward pass, powers of two from 16 on.
@@ -403,8 +402,6 @@ def _call(
             outputs) and how to multiply tiles.
         name: For profiles.
         grid: Tiles, heads, rows.
-        operands, outputs: What goes in and out.
-        lengths: Valid keys of each row, or None.
         warps, stages: For Triton.
     """
     tiles, heads, batch = grid
@@ -544,14 +541,10 @@ def pallas_attention(
     """softmax(q kᵀ / √C) v by the kernels of this file, on one device.
 
     Args:
-        q, k, v: Queries, keys and values; C is one of `HEAD_SIZES`, K divides H.
-        lengths: Valid keys of each row, at least one of which is always seen; None takes all.
-        causal: Whether query s sees keys up to s only; then S = T.
+        q, k, v, lengths, causal: As for `hrm_jax.kernels.attention.attention`; C is one of
+            `HEAD_SIZES`.
         short: Whether scores are held whole; None does where `held_whole` says so.
         tiles: Sizes of what a program works on; None takes those of the dtype.
-
-    Returns:
-        Attended values in the dtype of `q`.
     """
     if short is None:
         short = held_whole(max(q.shape[1], k.shape[1]), q.shape[-1], q.dtype)
@@ -599,7 +592,7 @@ def _self_call(
 
 def pallas_self_attention(
     qkv: Float[Array, "B S 3 H C"],
-    rotary: RotaryTables | None,
+    rotary: Rotary | None,
     *,
     tiles: Tiles = Tiles(),
 ) -> Float[Array, "B S H C"]:
@@ -611,11 +604,8 @@ def pallas_self_attention(
     Args:
         qkv: Queries, keys and values before rotation; C is one of `HEAD_SIZES`, with rotation at
             least 32.
-        rotary: Cosines and sines of `rotary_tables`, their halves alike; None turns nothing.
+        rotary: From `rotary_tables`, its halves alike; None turns nothing.
         tiles: Warps and stages.
-
-    Returns:
-        Attended values in the dtype of `qkv`.
     """
     half = qkv.shape[-1] // 2
     angles = () if rotary is None else tuple(jnp.asarray(x, jnp.float32)[:, :half] for x in rotary)

@@ -6,17 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-RotaryTables = tuple[Float[np.ndarray, "S C"], Float[np.ndarray, "S C"]]
-"""Cosines and sines of each position."""
+Rotary = tuple[Float[Array | np.ndarray, "*R S C"], Float[Array | np.ndarray, "*R S C"]]
+"""Cosines and sines of each position, the same for the whole batch or not."""
 
 
-def rotary_tables(length: int, head_dim: int, theta: float) -> RotaryTables:
+def rotary_tables(length: int, head_dim: int, theta: float) -> Rotary:
     """Cosines and sines for positions 0..length-1, float32, each half of the last axis repeated.
 
-    Args:
-        length: Number of positions S.
-        head_dim: Size C of a head, even.
-        theta: Base of the wavelengths.
+    The size C of a head is even; theta is the base of the wavelengths.
 
     References:
         Su et al., RoFormer, §3.2.2 (https://arxiv.org/abs/2104.09864), in the "rotate half" form.
@@ -32,12 +29,7 @@ def apply_rotary(
     cos: Float[Array | np.ndarray, "*B S C"],
     sin: Float[Array | np.ndarray, "*B S C"],
 ) -> Float[Array, "B S H C"]:
-    """Turns queries or keys by the angle of their position; computed in float32.
-
-    Args:
-        x: Queries or keys.
-        cos, sin: Rows of `rotary_tables` for the positions, the same for the whole batch or not.
-    """
+    """Turns queries or keys by the angles of their positions (`Rotary`); computed in float32."""
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate([-right, left], axis=-1)
     return (x * cos[..., None, :] + turned * sin[..., None, :]).astype(x.dtype)

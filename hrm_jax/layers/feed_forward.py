@@ -71,46 +71,15 @@ def _gated_silu_gradient(
 gated_silu.defvjp(lambda gate_up: (gated_silu(gate_up), gate_up), _gated_silu_gradient)
 
 
-class SwiGLU(nn.Module):
-    """W_down(silu(g) · u) with [g; u] = W_gate_up x, no bias.
-
-    Attributes:
-        width: Inner width F.
-        dtype: Computation dtype; parameters are float32.
-
-    References:
-        Shazeer, GLU Variants Improve Transformer (https://arxiv.org/abs/2002.05202), eq. 6.
-    """
-
-    width: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*B S D"]) -> Float[Array, "*B S D"]:
-        dense = nn.Dense(
-            2 * self.width,
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun_truncated_normal,
-            name="gate_up_proj",
-        )
-        return nn.Dense(
-            x.shape[-1],
-            use_bias=False,
-            dtype=self.dtype,
-            kernel_init=lecun_truncated_normal,
-            name="down_proj",
-        )(gated_silu(dense(x)))
-
-
 class FeedForward(nn.Module):
     """W_down act(W_up x), or gated: W_down(act(W_gate x) · W_up x).
 
     Attributes:
-        kind: "relu", "gelu" (GPT-2's tanh form), or gated: "geglu" (exact GELU), "swiglu".
+        kind: "relu", "gelu" (GPT-2's tanh form), or gated: "geglu" (exact GELU), "swiglu", and
+            "fused_swiglu", which has [W_gate; W_up] in one product, `gate_up_proj`.
         width: Inner width F.
         bias: Whether the layers have biases.
-        down_init: Initialiser of the last layer, `kernel_init` that of the others.
+        kernel_init, down_init: Initialisers of the first layers and of the last.
         dtype: Computation dtype; parameters are float32.
 
     References:
@@ -118,23 +87,25 @@ class FeedForward(nn.Module):
         Hendrycks and Gimpel, GELU (https://arxiv.org/abs/1606.08415), §2.
     """
 
-    kind: Literal["relu", "gelu", "geglu", "swiglu"]
+    kind: Literal["relu", "gelu", "geglu", "swiglu", "fused_swiglu"]
     width: int
-    bias: bool
-    kernel_init: Initializer
-    down_init: Initializer
+    bias: bool = False
+    kernel_init: Initializer = lecun_truncated_normal
+    down_init: Initializer = lecun_truncated_normal
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        def dense(size: int, name: str, init: Initializer) -> nn.Dense:
+    def __call__(self, x: Float[Array, "*B S D"]) -> Float[Array, "*B S D"]:
+        def dense(size: int, name: str, init: Initializer = self.kernel_init) -> nn.Dense:
             return nn.Dense(size, use_bias=self.bias, dtype=self.dtype, kernel_init=init, name=name)
 
-        up = dense(self.width, "up_proj", self.kernel_init)(x)
-        if self.kind in ("relu", "gelu"):
-            up = jax.nn.relu(up) if self.kind == "relu" else jax.nn.gelu(up, approximate=True)
+        if self.kind == "fused_swiglu":
+            inner = gated_silu(dense(2 * self.width, "gate_up_proj")(x))
+        elif self.kind in ("relu", "gelu"):
+            up = dense(self.width, "up_proj")(x)
+            inner = jax.nn.relu(up) if self.kind == "relu" else jax.nn.gelu(up, approximate=True)
         else:
-            gate = dense(self.width, "gate_proj", self.kernel_init)(x)
             act = jax.nn.silu if self.kind == "swiglu" else partial(jax.nn.gelu, approximate=False)
-            up = act(gate) * up
-        return dense(x.shape[-1], "down_proj", self.down_init)(up)
+            up = dense(self.width, "up_proj")(x)
+            inner = act(dense(self.width, "gate_proj")(x)) * up
+        return dense(x.shape[-1], "down_proj", self.down_init)(inner)

@@ -1,7 +1,4 @@
-"""Adaptive computation time (ACT) over whole puzzles: rows that halt make room for new ones.
-
-The network decides nothing here: it is whichever `puzzle_models.think` takes for the config.
-"""
+"""Adaptive computation time (ACT) over whole puzzles: rows that halt make room for new ones."""
 
 from __future__ import annotations
 
@@ -14,10 +11,9 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
-from hrm_jax.models.recurrent import Thought, Variables
+from hrm_jax.models.recurrent import RecurrentConfig, Thought, Variables, think
 
-Batch = Mapping[str, Array | np.ndarray]
+PuzzleBatch = Mapping[str, Array | np.ndarray]
 Halting = Literal["q", "fixed"]
 
 
@@ -38,12 +34,10 @@ class ACTCarry(struct.PyTreeNode):
     current_data: dict[str, Array]
 
 
-def initial_carry(config: PuzzleModelConfig, batch: Batch) -> ACTCarry:
+def initial_carry(config: RecurrentConfig, batch: PuzzleBatch) -> ACTCarry:
     """A carry in which every row has halted, so that the first step takes all of `batch`.
 
-    Args:
-        config: Sizes.
-        batch: Arrays with B rows, `inputs` [B, S] among them; only shapes and dtypes matter.
+    Only shapes and dtypes of the batch's arrays matter; `inputs` [B, S] is among them.
     """
     rows, length = batch["inputs"].shape
     shape = (rows, config.prefix_len + length, config.hidden_size)
@@ -65,7 +59,7 @@ def where_rows(rows: Bool[Array, " B"], new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
-def refill(carry: ACTCarry, batch: Batch, constants: Mapping[str, Array]) -> ACTCarry:
+def refill(carry: ACTCarry, batch: PuzzleBatch, constants: Mapping[str, Array]) -> ACTCarry:
     """Gives halted rows the puzzle of the same row of `batch` and the initial states.
 
     Rows of `batch` whose slot is still thinking are dropped.
@@ -88,15 +82,12 @@ def puzzle_rows(variables: Variables, identifiers: Int[Array, " B"]) -> Array | 
     return None if not tables else tables["puzzle_emb"][identifiers]
 
 
-def wants_to_halt(config: PuzzleModelConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
+def wants_to_halt(config: RecurrentConfig, q_halt: Array, q_continue: Array) -> Bool[Array, " B"]:
     """The model's own wish: q_halt above q_continue, or above `halt_threshold` without it."""
-    learnt = config.q_target == "second_forward"
-    return q_halt > (q_continue if learnt else config.halt_threshold)
+    return q_halt > (q_continue if config.bootstraps else config.halt_threshold)
 
 
-def exploration_minimum(
-    config: PuzzleModelConfig, key: PRNGKeyArray, rows: int
-) -> Int[Array, " B"]:
+def exploration_minimum(config: RecurrentConfig, key: PRNGKeyArray, rows: int) -> Int[Array, " B"]:
     """Least steps for each row: uniform in 2..halt_max_steps with the exploration probability."""
     coin, length = jax.random.split(key)
     explores = jax.random.uniform(coin, (rows,)) < config.halt_exploration_prob
@@ -104,10 +95,10 @@ def exploration_minimum(
 
 
 def act_step(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Variables,
     carry: ACTCarry,
-    batch: Batch,
+    batch: PuzzleBatch,
     *,
     halting: Halting = "fixed",
     max_steps: int | None = None,
@@ -115,16 +106,12 @@ def act_step(
     """One step of evaluation: refill, think, count, halt.
 
     Args:
-        config: Sizes.
-        variables: Weights, with `constants` and, if any, `tables`.
+        config, variables: The model, with `constants` and, if any, `tables`.
         carry: From `initial_carry` or the step before.
         batch: `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted.
         halting: "fixed" halts after `max_steps`, as the reference's evaluation does; "q" also
             where the model wants to.
         max_steps: Defaults to `config.halt_max_steps`; may exceed it.
-
-    Returns:
-        The new carry and what the network gave.
     """
     carry = refill(carry, batch, variables["constants"])
     data = carry.current_data
@@ -160,7 +147,7 @@ class Solved(struct.PyTreeNode):
 
 
 def solve(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Variables,
     inputs: Int[Array, "N S"],
     identifiers: Int[Array, " N"],
@@ -179,14 +166,11 @@ def solve(
     have halted.
 
     Args:
-        config: Sizes.
-        variables: Weights.
-        inputs: Tokens; rows from `count` on are padding, so that one compiled shape serves all.
-        identifiers: Puzzle identifiers.
-        count: Number of real puzzles, at most N.
+        config, variables, halting, max_steps: As in `act_step`.
+        inputs, identifiers: Puzzles.
+        count: How many of them are real; the others are padding, so that one compiled shape serves
+            all numbers.
         slots: Rows B that think at a time.
-        halting: As in `act_step`.
-        max_steps: As in `act_step`.
         trace: Whether to keep the answer after every step.
         sharding: How the slots are spread over devices; None leaves it to the compiler.
         step: The ACT step to run.

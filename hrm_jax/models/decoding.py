@@ -26,17 +26,13 @@ def greedy(
     """The likeliest next token, again and again; pure.
 
     Args:
-        config: Sizes of the Transformer.
-        params: Its parameters.
+        config, params: The Transformer.
         tokens: Texts, padded at their ends.
         lengths: Their tokens, at least one each.
         count: Tokens to add, T.
         end: Token after which there are only more of it.
         added: Added to the embeddings of `tokens`.
         suppressed: Tokens that are never given.
-
-    Returns:
-        The new tokens.
     """
     model = Transformer(config)
     banned = jnp.zeros(config.vocab_size, bool).at[jnp.array(suppressed, jnp.int32)].set(True)

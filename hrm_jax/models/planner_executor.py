@@ -26,62 +26,47 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from hrm_jax.fields import require
-from hrm_jax.kernels.attention import Engine
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.models.transformer import LanguageModelConfig, Transformer, TransformerConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannerExecutorConfig:
-    """Sizes; the defaults are the original's (43.1M parameters).
+class PlannerExecutorConfig(LanguageModelConfig):
+    """A `LanguageModelConfig` of two networks; the defaults are the original's (43.1M parameters).
 
     Attributes:
-        vocab_size: V; the byte tokenizer's has 260.
+        max_length: Most tokens that the executor reads and writes, beside the plan.
+        feed_forward: Kind of the gated feed-forward layers.
+        dropout: As in `LanguageModelConfig`, and on the pooled vector of the planner.
         plan_id, pad_id: Token that stands for a plan vector, and the one that stands for nothing.
-        hidden_size: D, of both.
-        num_heads: H, of both.
-        ffn_size: Inner width F of the gated feed-forward layers.
         planner_layers, executor_layers: Blocks of each.
         planner_length: Most tokens that the planner reads; of a longer text the last.
-        max_length: Most tokens that the executor reads and writes, beside the plan.
         plan_size: Size E of a plan vector.
         num_plans: Plan vectors M.
         num_codes: Codes K of the codebook that all plan vectors share; 0 leaves them continuous.
         code_temperature: Divides the cosines between plan and codes, which are then logits.
         executor_sees_prompt: Whether the executor reads the text before the plan. Where it does
             not, all that it knows of it is in the plan.
-        positions: As in `TransformerConfig`.
-        feed_forward: Kind of the gated feed-forward layers.
-        tie_head: Whether the head is the executor's transposed embedding.
-        dropout: As in `TransformerConfig`, and on the pooled vector of the planner.
-        init_std, scan_layers, remat, dtype, attention: As in `TransformerConfig`.
     """
 
-    vocab_size: int = 260
+    variant: ClassVar[str] = "planner_executor"
+
+    max_length: int = 512
+    positions: Literal["sinusoidal", "learned", "rotary"] = "learned"
+    feed_forward: Literal["geglu", "swiglu"] = "geglu"
     plan_id: int = 259
     pad_id: int = 256
-    hidden_size: int = 512
-    num_heads: int = 8
-    ffn_size: int = 2048
     planner_layers: int = 2
     executor_layers: int = 8
     planner_length: int = 512
-    max_length: int = 512
     plan_size: int = 256
     num_plans: int = 1
     num_codes: int = 32
     code_temperature: float = 0.1
     executor_sees_prompt: bool = True
-    positions: Literal["sinusoidal", "learned", "rotary"] = "learned"
-    feed_forward: Literal["geglu", "swiglu"] = "geglu"
-    tie_head: bool = False
-    dropout: float = 0.1
-    init_std: float = 0.02
-    scan_layers: bool = False
-    remat: bool = False
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Engine = "auto"
 
-    variant: ClassVar[str] = "planner_executor"
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.num_codes else {"code_temperature": "num_codes is 0"}
 
     def __post_init__(self) -> None:
         for name in ("plan_size", "num_plans"):
@@ -101,30 +86,17 @@ class PlannerExecutorConfig:
                 0 <= value < self.vocab_size,
                 f"model.{name}: {value} is no token of a vocabulary of {self.vocab_size}",
             )
-        for transformer in (self.planner, self.executor):  # which check their own sizes
-            assert transformer.max_length >= 1
+        _ = self.planner, self.executor  # which check their own sizes
 
     def _transformer(self, layers: int, length: int, causal: bool) -> TransformerConfig:
+        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(LanguageModelConfig)}
         return TransformerConfig(
-            vocab_size=self.vocab_size,
-            hidden_size=self.hidden_size,
+            **{**shared, "max_length": length},
             num_layers=layers,
-            num_heads=self.num_heads,
-            ffn_size=self.ffn_size,
-            max_length=length,
-            positions=self.positions,
             norm="rms",
             norm_eps=1e-6,
-            feed_forward=self.feed_forward,
             bias=False,
-            tie_head=self.tie_head,
             causal=causal,
-            dropout=self.dropout,
-            init_std=self.init_std,
-            scan_layers=self.scan_layers,
-            remat=self.remat,
-            dtype=self.dtype,
-            attention=self.attention,
         )
 
     @property
@@ -135,9 +107,8 @@ class PlannerExecutorConfig:
     @property
     def executor(self) -> TransformerConfig:
         """The executor."""
-        return self._transformer(
-            self.executor_layers, self.max_length + self.num_plans, causal=True
-        )
+        length = self.max_length + self.num_plans
+        return self._transformer(self.executor_layers, length, causal=True)
 
 
 class Plan(struct.PyTreeNode):
@@ -228,12 +199,7 @@ class Planner(nn.Module):
 
 
 class PlannerExecutor(nn.Module):
-    """Planner and executor.
-
-    Attributes:
-        config: Sizes.
-        train: Whether activations are dropped; needs an rng named "dropout".
-    """
+    """Planner and executor. With `train`, activations are dropped, as in `Transformer`."""
 
     config: PlannerExecutorConfig
     train: bool = False
@@ -245,11 +211,7 @@ class PlannerExecutor(nn.Module):
         self.executor = Transformer(c.executor, self.train)
 
     def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        split: Int[Array, " B"],
-        noise: PRNGKeyArray | None = None,
-        temperature: Float[Array, ""] | float = 1.0,
+        self, tokens: Int[Array, "B S"], split: Int[Array, " B"], *noise: Any
     ) -> tuple[Float[Array, "B T V"], Plan]:
         """Plans from what is before `split`, and reads the text with the plan in front of the rest.
 
@@ -257,19 +219,13 @@ class PlannerExecutor(nn.Module):
             Logits of the token after each position of `weave(tokens, split, M, plan_id)`, and the
             plan.
         """
-        plan = self.plan(tokens, split, noise, temperature)
+        plan = self.plan(tokens, split, *noise)
         return self.execute(tokens, split, plan.vectors), plan
 
-    def plan(
-        self,
-        tokens: Int[Array, "B S"],
-        split: Int[Array, " B"],
-        noise: PRNGKeyArray | None = None,
-        temperature: Float[Array, ""] | float = 1.0,
-    ) -> Plan:
-        """The plan that follows from what is before `split`; arguments as for `Planner`."""
+    def plan(self, tokens: Int[Array, "B S"], split: Int[Array, " B"], *noise: Any) -> Plan:
+        """The plan that follows from what is before `split`; `noise` as of `Planner`."""
         prompt, lengths = prompt_of(tokens, split, self.config.planner_length, self.config.pad_id)
-        return self.planner(prompt, lengths, noise, temperature)
+        return self.planner(prompt, lengths, *noise)
 
     def execute(
         self,
@@ -278,13 +234,9 @@ class PlannerExecutor(nn.Module):
         vectors: Float[Array, "B M E"],
         shown: Bool[Array, " B"] | None = None,
     ) -> Float[Array, "B T V"]:
-        """Logits of the token after each position of the woven text.
+        """Logits of the token after each position of the text with the plan in front of `split`.
 
-        Args:
-            tokens: Text.
-            split: Where the plan is put.
-            vectors: The plan.
-            shown: Rows whose plan is shown to the executor; the others have bare PLAN tokens.
+        Rows that are not `shown` the plan have bare PLAN tokens.
         """
         c = self.config
         if not c.executor_sees_prompt:

@@ -1,11 +1,17 @@
-"""What HRM and TRM share: two recurrent states, and what reads puzzles in and answers out."""
+"""The recurrent network that HRM and TRM are two descriptions of.
+
+Two states, z_H and z_L, are updated in turns by blocks over all positions; what reads puzzles in
+and answers out is the same for both. A description (`HRMConfig`, `TRMConfig`) says with how many
+modules that is done and how many updates have a gradient.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +22,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
+from hrm_jax.layers.attention import Attention
+from hrm_jax.layers.block import PostNormBlock, ReasoningModule
+from hrm_jax.layers.feed_forward import FeedForward, swiglu_width
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal
 
 Variables = Mapping[str, Any]
@@ -23,7 +32,7 @@ Variables = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig:
-    """Sizes that HRM and TRM have in common; the names are those of the PyTorch references.
+    """What every description has; the names are those of the PyTorch references.
 
     Attributes:
         seq_len: Grid tokens S of a puzzle; in a run's config 0, and then taken from the data.
@@ -48,6 +57,8 @@ class RecurrentConfig:
         attention: What computes attention: `impl` of `hrm_jax.kernels.attention.attention`.
     """
 
+    variant: ClassVar[str]
+
     seq_len: int = 0
     vocab_size: int = 0
     num_puzzle_identifiers: int = 1
@@ -68,6 +79,15 @@ class RecurrentConfig:
     forward_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     attention: Engine = "auto"
 
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        conditions = {
+            "rope_theta": (self.pos_encodings != "rope", "pos_encodings is not 'rope'"),
+            "halt_exploration_prob": (self.halt_max_steps == 1, "halt_max_steps is 1"),
+            "halt_threshold": (self.bootstraps, "q_target: rows halt where q_halt > q_continue"),
+        }
+        return {name: why for name, (holds, why) in conditions.items() if holds}
+
     def __post_init__(self) -> None:
         for name in (
             *("num_puzzle_identifiers", "hidden_size", "num_heads"),
@@ -81,17 +101,36 @@ class RecurrentConfig:
             0 <= self.halt_exploration_prob <= 1,
             f"model.halt_exploration_prob: expected 0..1, got {self.halt_exploration_prob}",
         )
+        if self.mixer == "attention":
+            require(
+                self.hidden_size % self.num_heads == 0,
+                f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
+            )
+            require(
+                self.pos_encodings != "rope" or self.hidden_size // self.num_heads % 2 == 0,
+                "model.num_heads: rotary positions need an even head size, got "
+                f"{self.hidden_size // self.num_heads}",
+            )
 
-    def _check_heads(self) -> None:
-        require(
-            self.hidden_size % self.num_heads == 0,
-            f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
-        )
-        require(
-            self.pos_encodings != "rope" or self.hidden_size // self.num_heads % 2 == 0,
-            "model.num_heads: rotary positions need an even head size, got "
-            f"{self.hidden_size // self.num_heads}",
-        )
+    @property
+    def H_depth(self) -> int:
+        """Blocks of the module that updates z_H; 0: the module that updates z_L does that too."""
+        return 0
+
+    @property
+    def learnt(self) -> int:
+        """How many updates of z_L at the end of an ACT step have a gradient, 1 to L_cycles."""
+        raise NotImplementedError
+
+    @property
+    def mixer(self) -> Literal["attention", "positions"]:
+        """How the positions of a block see one another: by attention, or by an MLP over them."""
+        return "attention"
+
+    @property
+    def bootstraps(self) -> bool:
+        """Whether q_continue is trained towards the halting values of one more forward pass."""
+        return False
 
     @property
     def prefix_len(self) -> int:
@@ -120,14 +159,32 @@ class Thought(struct.PyTreeNode):
     q_continue: Float[Array, " B"]
 
 
+def _mixer(c: RecurrentConfig) -> tuple[Callable[[Array], Array], int]:
+    """What lets the positions of a block see one another, and the axis that it works along."""
+    if c.mixer == "positions":  # the same MLP for each channel
+        width = swiglu_width(c.prefix_len + c.seq_len, c.expansion, c.width_multiple)
+        return lambda x: FeedForward("fused_swiglu", width, dtype=c.dtype, name="mlp_t")(x), -2
+
+    def attend(x: Array) -> Array:
+        size, heads, rotary = c.hidden_size, c.num_heads, None
+        if c.pos_encodings == "rope":
+            rotary = rotary_tables(x.shape[1], size // heads, c.rope_theta)
+        layer = Attention(
+            size, heads, fused=True, dtype=c.dtype, engine=c.attention, name="self_attn"
+        )
+        return layer(x, rotary)
+
+    return attend, -1
+
+
 class RecurrentNetwork(nn.Module):
-    """Embeddings, heads and initial states; a subclass says how the two states are updated.
+    """The parameters, and the pieces that `think` composes.
 
     Collections: `params` (trained by the optimizer), `tables` (`puzzle_emb`, trained by sparse
     sign-SGD), `constants` (`H_init`, `L_init`: saved, never trained).
     """
 
-    config: Any  # a RecurrentConfig
+    config: RecurrentConfig
 
     def setup(self) -> None:
         c = self.config
@@ -139,33 +196,29 @@ class RecurrentNetwork(nn.Module):
         self.lm_head = nn.Dense(
             c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=lecun_truncated_normal
         )
-        self.q_head = nn.Dense(
-            2,
-            kernel_init=nn.initializers.zeros,
-            bias_init=nn.initializers.constant(-5.0),
-        )
+        zeros, low = nn.initializers.zeros, nn.initializers.constant(-5.0)
+        self.q_head = nn.Dense(2, kernel_init=zeros, bias_init=low)
+        mixer, axis = _mixer(c)
+        width = swiglu_width(hidden, c.expansion, c.width_multiple)
+        block = functools.partial(PostNormBlock, mixer, width, axis, c.rms_norm_eps, c.dtype)
+        self.L_level = ReasoningModule(c.L_layers, block)
+        if c.H_depth:
+            self.H_level = ReasoningModule(c.H_depth, block)
+        draw = truncated_normal(1.0)
         for name in ("H_init", "L_init"):
-            self.variable(
-                "constants",
-                name,
-                lambda: truncated_normal(1.0)(self.make_rng("params"), (hidden,)),
-            )
+            self.variable("constants", name, lambda: draw(self.make_rng("params"), (hidden,)))
         if c.puzzle_emb_ndim:
             shape = (c.num_puzzle_identifiers, c.puzzle_emb_ndim)
             self.variable("tables", "puzzle_emb", jnp.zeros, shape, jnp.float32)
 
-    @property
-    def learnt(self) -> int:
-        """How many updates of z_L at the end of an ACT step have a gradient, 1 to L_cycles."""
-        raise NotImplementedError
-
     def update_L(self, z_H: Array, z_L: Array, x: Array) -> Array:
-        """The new z_L; all are [B, P+S, D]."""
-        raise NotImplementedError
+        """z_L ← L(z_L, z_H + x̃); all are [B, P+S, D]."""
+        return self.L_level(z_L, z_H + x)
 
     def update_H(self, z_H: Array, z_L: Array) -> Array:
-        """The new z_H; all are [B, P+S, D]."""
-        raise NotImplementedError
+        """z_H ← H(z_H, z_L), or L(z_H, z_L) where there is no H."""
+        level = self.H_level if self.config.H_depth else self.L_level
+        return level(z_H, z_L)
 
     def embed(
         self, inputs: Int[Array, "B S"], puzzle_rows: Float[Array, "B E"] | None
@@ -181,12 +234,6 @@ class RecurrentNetwork(nn.Module):
         if c.pos_encodings == "learned":
             x = math.sqrt(0.5) * (x + self.embed_pos.embedding[: x.shape[1]])
         return (x * math.sqrt(c.hidden_size)).astype(c.dtype)
-
-    def _rotary(self, length: int) -> tuple | None:
-        c = self.config
-        if c.pos_encodings != "rope":
-            return None
-        return rotary_tables(length, c.hidden_size // c.num_heads, c.rope_theta)
 
     def halting_values(self, z_H: Float[Array, "B T D"]) -> tuple[Array, Array]:
         """q_halt and q_continue [B], float32, from the first position."""
@@ -205,27 +252,26 @@ class RecurrentNetwork(nn.Module):
         self.read(self.update_H(x, z_L))
 
 
-def init(model: RecurrentNetwork, key: PRNGKeyArray) -> dict[str, Any]:
+def init(config: RecurrentConfig, key: PRNGKeyArray) -> dict[str, Any]:
     """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`.
 
     Raises:
         ConfigError: The config does not say how long puzzles are or how many tokens there are.
     """
-    c = model.config
     for name in ("seq_len", "vocab_size"):
-        require(getattr(c, name) >= 1, f"model.{name}: expected at least 1 to make a model")
-    inputs = jnp.zeros((1, c.seq_len), jnp.int32)
-    rows = jnp.zeros((1, c.puzzle_emb_ndim)) if c.puzzle_emb_ndim else None
-    return dict(model.init(key, inputs, rows, method="touch"))
+        size = getattr(config, name)
+        require(size >= 1, f"model.{name}: expected at least 1 to make a model")
+    inputs = jnp.zeros((1, config.seq_len), jnp.int32)
+    rows = jnp.zeros((1, config.puzzle_emb_ndim)) if config.puzzle_emb_ndim else None
+    return dict(RecurrentNetwork(config).init(key, inputs, rows, method="touch"))
 
 
-def apply(model: RecurrentNetwork, variables: Variables, *args: Any, method: str) -> Any:
-    """`model.apply`, of which the type checker believes that it returns what `method` does."""
-    return model.apply(variables, *args, method=method)
+def _apply(config: RecurrentConfig, variables: Variables, method: str, *args: Any) -> Any:
+    return RecurrentNetwork(config).apply(variables, *args, method=method)
 
 
-def cycles(
-    model: RecurrentNetwork,
+def _cycles(
+    config: RecurrentConfig,
     variables: Variables,
     z_H: Float[Array, "B T D"],
     z_L: Float[Array, "B T D"],
@@ -237,11 +283,11 @@ def cycles(
 
     def fast(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         z_H, z_L = carry
-        return z_H, apply(model, variables, z_H, z_L, x, method="update_L")
+        return z_H, _apply(config, variables, "update_L", z_H, z_L, x)
 
     def slow(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         z_H, z_L = jax.lax.fori_loop(0, n_L, fast, carry)
-        return apply(model, variables, z_H, z_L, method="update_H"), z_L
+        return _apply(config, variables, "update_H", z_H, z_L), z_L
 
     if n_H == 0:
         return jax.lax.fori_loop(0, n_L, fast, (z_H, z_L))
@@ -249,37 +295,45 @@ def cycles(
 
 
 def think(
-    model: RecurrentNetwork,
+    config: RecurrentConfig,
     variables: Variables,
     z_H: Float[Array, "B T D"],
     z_L: Float[Array, "B T D"],
     inputs: Int[Array, "B S"],
     puzzle_rows: Float[Array, "B E"] | None,
 ) -> Thought:
-    """One ACT step: without gradient except the last updates of z_L, `model.learnt`, and of z_H.
+    """One ACT step, without gradient but for the last updates: `config.learnt` of z_L, one of z_H.
 
-    Args:
-        model: The network.
-        variables: `params`, differentiated through the last updates, the embeddings and the heads.
-        z_H, z_L: States before the step.
-        inputs: Tokens.
-        puzzle_rows: Rows of the puzzle table, one for each row of the batch, or None.
-
-    Returns:
-        The new states, detached, and what is read from z_H.
+    The parameters are differentiated through these updates, the embeddings and the heads.
+    `puzzle_rows` are the rows of the puzzle table, one for each row of the batch.
     """
-    config, learnt = model.config, model.learnt
+    c, learnt = config, config.learnt
     frozen = jax.lax.stop_gradient(variables)
-    x = apply(model, variables, inputs, puzzle_rows, method="embed")
+    x = _apply(c, variables, "embed", inputs, puzzle_rows)
     still = jax.lax.stop_gradient(x)
     z_H, z_L = jax.lax.stop_gradient((z_H, z_L))
-    if config.H_cycles > 1:
-        z_H, z_L = cycles(model, frozen, z_H, z_L, still, config.H_cycles - 1, config.L_cycles)
-    if config.L_cycles > learnt:
-        z_H, z_L = cycles(model, frozen, z_H, z_L, still, 0, config.L_cycles - learnt)
+    if c.H_cycles > 1:
+        z_H, z_L = _cycles(c, frozen, z_H, z_L, still, c.H_cycles - 1, c.L_cycles)
+    if c.L_cycles > learnt:
+        z_H, z_L = _cycles(c, frozen, z_H, z_L, still, 0, c.L_cycles - learnt)
     for _ in range(learnt):
-        z_L = apply(model, variables, z_H, z_L, x, method="update_L")
-    z_H = apply(model, variables, z_H, z_L, method="update_H")
-    logits, q_halt, q_continue = apply(model, variables, z_H, method="read")
+        z_L = _apply(c, variables, "update_L", z_H, z_L, x)
+    z_H = _apply(c, variables, "update_H", z_H, z_L)
+    logits, q_halt, q_continue = _apply(c, variables, "read", z_H)
     z_H, z_L = jax.lax.stop_gradient((z_H, z_L))
     return Thought(z_H, z_L, logits, q_halt, q_continue)
+
+
+def next_halting_values(
+    config: RecurrentConfig,
+    variables: Variables,
+    z_H: Float[Array, "B T D"],
+    z_L: Float[Array, "B T D"],
+    inputs: Int[Array, "B S"],
+    puzzle_rows: Float[Array, "B E"] | None,
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """q_halt and q_continue after one more step, without any gradient (the "second forward")."""
+    variables, z_H, z_L, puzzle_rows = jax.lax.stop_gradient((variables, z_H, z_L, puzzle_rows))
+    x = _apply(config, variables, "embed", inputs, puzzle_rows)
+    z_H, _ = _cycles(config, variables, z_H, z_L, x, config.H_cycles, config.L_cycles)
+    return _apply(config, variables, "halting_values", z_H)

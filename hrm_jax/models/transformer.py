@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -21,9 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.fields import require
 from hrm_jax.kernels.attention import Engine
-from hrm_jax.kernels.rotary import rotary_tables
-from hrm_jax.layers.attention import CachedAttention, LayerCache
+from hrm_jax.kernels.rotary import Rotary, rotary_tables
+from hrm_jax.layers.attention import Attention, LayerCache
 from hrm_jax.layers.feed_forward import FeedForward
+from hrm_jax.layers.norm import norm
 
 Cache = Any
 """Keys and values of all layers, a pytree: a tuple with a `LayerCache` for each layer, or one whose
@@ -31,27 +33,19 @@ arrays have the layers as first axis, where the layers are scanned."""
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-    """Sizes and kinds; the defaults are those of the Transformer RLM.
+class LanguageModelConfig:
+    """Sizes and kinds that all language models have.
 
     Attributes:
         vocab_size: V.
         hidden_size: D.
-        num_layers: N.
         num_heads: Query heads H.
-        num_kv_heads: Key and value heads K; 0 takes as many as query heads.
-        head_dim: Size C of a head; 0 takes D / H.
         ffn_size: Inner width F of the feed-forward layers.
         max_length: Most positions.
         positions: How positions are known: "sinusoidal" and "learned" are added to the embeddings,
             "rotary" turns queries and keys.
-        rope_theta: Base of the rotary wavelengths.
-        norm: "layer" (with bias) or "rms", in front of each layer and at the end.
-        norm_eps: Added to the variance or mean square.
         feed_forward: Kind of the feed-forward layers, see `FeedForward`.
-        bias: Whether attention and feed-forward layers have biases.
         tie_head: Whether the head is the transposed embedding.
-        causal: Whether a position sees only itself and those before.
         dropout: Probability with which activations are dropped in training, after the embeddings
             and after each layer.
         init_std: Standard deviation of initial weights; that of the layers whose output is added
@@ -66,20 +60,12 @@ class TransformerConfig:
 
     vocab_size: int = 260
     hidden_size: int = 512
-    num_layers: int = 6
     num_heads: int = 8
-    num_kv_heads: int = 0
-    head_dim: int = 0
     ffn_size: int = 2048
     max_length: int = 8192
     positions: Literal["sinusoidal", "learned", "rotary"] = "sinusoidal"
-    rope_theta: float = 10000.0
-    norm: Literal["layer", "rms"] = "layer"
-    norm_eps: float = 1e-5
     feed_forward: Literal["relu", "gelu", "geglu", "swiglu"] = "relu"
-    bias: bool = True
     tie_head: bool = False
-    causal: bool = True
     dropout: float = 0.1
     init_std: float = 0.02
     scan_layers: bool = False
@@ -87,7 +73,36 @@ class TransformerConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Engine = "auto"
 
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(LanguageModelConfig):
+    """A `LanguageModelConfig`; the defaults are those of the Transformer RLM.
+
+    Attributes:
+        num_layers: N.
+        num_kv_heads: Key and value heads K; 0 takes as many as query heads.
+        head_dim: Size C of a head; 0 takes D / H.
+        rope_theta: Base of the rotary wavelengths.
+        norm: "layer" (with bias) or "rms", in front of each layer and at the end.
+        norm_eps: Added to the variance or mean square.
+        bias: Whether attention and feed-forward layers have biases.
+        causal: Whether a position sees only itself and those before.
+    """
+
     variant: ClassVar[str] = "transformer"
+
+    num_layers: int = 6
+    num_kv_heads: int = 0
+    head_dim: int = 0
+    rope_theta: float = 10000.0
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    bias: bool = True
+    causal: bool = True
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
 
     def __post_init__(self) -> None:
         for name in (
@@ -165,11 +180,6 @@ def sinusoidal_positions(length: int, size: int) -> Float[np.ndarray, "S D"]:
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, size).astype("f4")
 
 
-def _norm(config: TransformerConfig, name: str) -> nn.Module:
-    kind = nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
-    return kind(epsilon=config.norm_eps, dtype=jnp.dtype(config.dtype), name=name)
-
-
 class Block(nn.Module):
     """x ← x + Attention(norm(x)); x ← x + FeedForward(norm(x))."""
 
@@ -181,7 +191,7 @@ class Block(nn.Module):
         self,
         x: Float[Array, "B S D"],
         cache: LayerCache | None,
-        rotary: tuple[Float[Array, "*R S C"], Float[Array, "*R S C"]] | None,
+        rotary: Rotary | None,
         lengths: Int[Array, " B"] | None,
         start: Int[Array, " B"] | None,
         mask: Bool[Array, "B S T"] | None,
@@ -191,10 +201,12 @@ class Block(nn.Module):
         out_init = nn.initializers.normal(c.init_std / (2 * c.num_layers) ** 0.5)
         drop = nn.Dropout(c.dropout, deterministic=not self.train)
         dtype = jnp.dtype(c.dtype)
-        attention = CachedAttention(
-            num_heads=c.num_heads,
-            num_kv_heads=c.key_heads,
-            head_dim=c.head_size,
+        before = functools.partial(norm, c.norm, c.norm_eps, dtype)
+        attention = Attention(
+            c.hidden_size,
+            c.num_heads,
+            c.key_heads,
+            c.head_size,
             bias=c.bias,
             causal=c.causal,
             kernel_init=init,
@@ -203,19 +215,22 @@ class Block(nn.Module):
             engine=c.attention,
             name="attention",
         )
-        normed = _norm(c, "attention_norm")(x)
-        attended, cache = attention(normed, rotary, lengths, cache, start, mask)
-        x = x + drop(attended)
+        normed = before("attention_norm")(x)
+        if cache is None:
+            mixed = attention(normed, rotary, lengths)
+        else:
+            assert start is not None
+            assert mask is not None
+            mixed, cache = attention.cached(normed, rotary, cache, start, mask)
+        x = x + drop(mixed)
         ffn = FeedForward(c.feed_forward, c.ffn_size, c.bias, init, out_init, dtype, name="ffn")
-        return x + drop(ffn(_norm(c, "ffn_norm")(x))), cache
+        return x + drop(ffn(before("ffn_norm")(x))), cache
 
 
 class Transformer(nn.Module):
     """Token embeddings, N blocks, a norm and a head.
 
-    Attributes:
-        config: Sizes and kinds.
-        train: Whether activations are dropped; needs an rng named "dropout".
+    With `train`, activations are dropped; that needs an rng named "dropout".
     """
 
     config: TransformerConfig
@@ -242,7 +257,7 @@ class Transformer(nn.Module):
             )(c, self.train)
         else:
             self.layers = [block(c, self.train) for _ in range(c.num_layers)]
-        self.final_norm = _norm(c, "final_norm")
+        self.final_norm = norm(c.norm, c.norm_eps, dtype, None)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
         if not c.tie_head:
             self.lm_head = nn.Dense(c.vocab_size, use_bias=False, dtype=dtype, kernel_init=init)
@@ -274,7 +289,7 @@ class Transformer(nn.Module):
         filled up) do no harm: later calls overwrite them before they see them.
 
         Args:
-            tokens: Token ids.
+            tokens: Texts.
             lengths: Valid positions of each row; later ones are seen by none. None takes all. Not
                 with a cache.
             added: Added to the token embeddings.
@@ -327,25 +342,19 @@ class Transformer(nn.Module):
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int, dtype: Any = None) -> Cache:
-    """An empty cache.
+    """An empty cache with room for `length` positions L, in the computation dtype if in no other.
 
-    Args:
-        config: Of the model.
-        batch: Rows B.
-        length: Positions L that a row can have.
-        dtype: Of the cache; None takes the computation dtype.
-
-    Returns:
-        Arrays [B, K, L, C], or [N, B, K, L, C] where the layers are scanned.
+    Its arrays are [B, K, L, C], or [N, B, K, L, C] where the layers are scanned.
     """
     shape: tuple[int, ...] = (batch, config.key_heads, length, config.head_size)
     dtype = jnp.dtype(dtype or config.dtype)
     if config.scan_layers:
         shape = (config.num_layers, *shape)
-        return (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
-    return tuple(
-        (jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(config.num_layers)
-    )
+
+    def empty() -> LayerCache:
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+    return empty() if config.scan_layers else tuple(empty() for _ in range(config.num_layers))
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:

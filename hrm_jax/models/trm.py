@@ -8,15 +8,10 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
-
-from jaxtyping import Array, PRNGKeyArray
+from typing import ClassVar, Literal
 
 from hrm_jax.fields import require
-from hrm_jax.layers.block import ReasoningModule
-from hrm_jax.layers.feed_forward import swiglu_width
-from hrm_jax.models import recurrent
-from hrm_jax.models.recurrent import RecurrentConfig, RecurrentNetwork
+from hrm_jax.models.recurrent import RecurrentConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +25,9 @@ class TRMConfig(RecurrentConfig):
             many as it fills. Without a puzzle embedding there is no prefix.
         mlp_t: Whether an MLP over the P+S positions takes the place of attention. Puzzles then
             have all the same length.
-        q_target: "none": there is no q_continue, rows halt where q_halt > halt_threshold.
 
-    The other fields are those of `RecurrentConfig`.
+    The other fields are those of `RecurrentConfig`. There is no q_continue: rows halt where
+    q_halt > halt_threshold.
     """
 
     L_layers: int = 2
@@ -42,12 +37,14 @@ class TRMConfig(RecurrentConfig):
     mlp_t: bool = False
 
     variant: ClassVar[str] = "trm"
-    q_target: ClassVar[Literal["none"]] = "none"
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        alone = {} if self.puzzle_emb_ndim else {"puzzle_emb_len": "puzzle_emb_ndim is 0"}
+        return {**super().unused(), **alone}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.mlp_t:
-            self._check_heads()
         needed = -(-self.puzzle_emb_ndim // self.hidden_size)
         require(
             self.puzzle_emb_len == 0 or self.puzzle_emb_len >= needed,
@@ -56,49 +53,16 @@ class TRMConfig(RecurrentConfig):
         )
 
     @property
+    def learnt(self) -> int:
+        """All updates of the last round (§4.1 of the paper)."""
+        return self.L_cycles
+
+    @property
+    def mixer(self) -> Literal["attention", "positions"]:
+        """As `mlp_t` says (§4.5 of the paper)."""
+        return "positions" if self.mlp_t else "attention"
+
+    @property
     def prefix_len(self) -> int:
         """P: prefix tokens that the puzzle embedding takes."""
         return (self.puzzle_emb_len if self.puzzle_emb_ndim else 0) or super().prefix_len
-
-
-class TRM(RecurrentNetwork):
-    """The parameters of TRM and the pieces that `think` composes."""
-
-    config: TRMConfig
-
-    def setup(self) -> None:
-        super().setup()
-        c = self.config
-        length = c.prefix_len + c.seq_len
-        positions_width = swiglu_width(length, c.expansion, c.width_multiple)
-        self.L_level = ReasoningModule(
-            c.L_layers,
-            num_heads=c.num_heads,
-            width=swiglu_width(c.hidden_size, c.expansion, c.width_multiple),
-            eps=c.rms_norm_eps,
-            dtype=c.dtype,
-            positions_width=positions_width if c.mlp_t else 0,
-            engine=c.attention,
-        )
-
-    @property
-    def learnt(self) -> int:
-        """All updates of the last round (§4.1 of the paper)."""
-        return self.config.L_cycles
-
-    def update_L(self, z_H: Array, z_L: Array, x: Array) -> Array:
-        """z_L ← net(z_L, z_H + x̃)."""
-        return self.L_level(z_L, z_H + x, self._rotary(x.shape[1]))
-
-    def update_H(self, z_H: Array, z_L: Array) -> Array:
-        """z_H ← net(z_H, z_L)."""
-        return self.L_level(z_H, z_L, self._rotary(z_H.shape[1]))
-
-
-def init(config: TRMConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`.
-
-    Raises:
-        ConfigError: The config does not say how long puzzles are or how many tokens there are.
-    """
-    return recurrent.init(TRM(config), key)

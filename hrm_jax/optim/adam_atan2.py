@@ -34,7 +34,7 @@ def arctan2(y: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class ScaleByAdamAtan2State(NamedTuple):
-    """Number of updates so far (int32 scalar) and the two moments, shaped like the parameters."""
+    """Number of updates so far (int32 scalar), and the two moments, shaped like the parameters."""
 
     count: jax.Array  # type: ignore[assignment]
     mu: optax.Updates
@@ -47,8 +47,7 @@ def scale_by_adam_atan2(
     """Rescales updates by the AdamATan2 rule.
 
     Args:
-        b1: Decay of the mean of gradients.
-        b2: Decay of the mean of squared gradients.
+        b1, b2: Decay of the means of gradients and of their squares.
         form: "upstream" is what the package `adam-atan2` 0.0.3 computes,
             atan2(m, √v / √(1 − b2ᵗ)) / (1 − b1ᵗ): the first bias correction outside. "a127" is
             1.27 · atan2(m̂, √v̂), with both corrections inside.
@@ -94,10 +93,7 @@ def adam_atan2(
 ) -> optax.GradientTransformation:
     """AdamATan2 with decoupled weight decay on every parameter: p ← p(1 − lr·wd) − lr·update.
 
-    Args:
-        learning_rate: Constant or schedule.
-        b1, b2, form: As in `scale_by_adam_atan2`.
-        weight_decay: wd.
+    The other arguments are those of `scale_by_adam_atan2`.
     """
     return optax.chain(
         scale_by_adam_atan2(b1, b2, form),

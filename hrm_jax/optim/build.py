@@ -28,10 +28,8 @@ class OptimizerConfig:
         lr_min_ratio: Learning rate at the end of the cosine over the peak; 1 keeps it constant.
         b1, b2: Decay of the first and second moment.
         weight_decay: Decoupled, on every parameter.
-        puzzle_emb_lr, puzzle_emb_weight_decay: The same for the puzzle table (sparse sign-SGD).
         clip_norm: Global gradient norm above which gradients are scaled down; 0 never does.
-        ema: Decay of an average of all parameters but the puzzle table, used for evaluation; 0
-            keeps none.
+        ema: Decay of an average of all parameters, used for evaluation; 0 keeps none.
     """
 
     name: Literal["adam_atan2", "adam_atan2_a127", "adamw", "muon"] = "adam_atan2"
@@ -41,16 +39,13 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.95
     weight_decay: float = 1.0
-    puzzle_emb_lr: float = 1e-4
-    puzzle_emb_weight_decay: float = 1.0
     clip_norm: float = 0.0
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "puzzle_emb_lr"):
-            value = getattr(self, name)
-            require(value > 0, f"optimizer.{name}: expected more than 0, got {value}")
-        for name in ("weight_decay", "puzzle_emb_weight_decay", "warmup_steps", "clip_norm"):
+        rate = self.learning_rate
+        require(rate > 0, f"optimizer.learning_rate: expected more than 0, got {rate}")
+        for name in ("weight_decay", "warmup_steps", "clip_norm"):
             value = getattr(self, name)
             require(value >= 0, f"optimizer.{name}: expected 0 or more, got {value}")
         for name in ("b1", "b2", "ema"):
@@ -62,15 +57,9 @@ class OptimizerConfig:
 def warmup_cosine(
     peak: float, warmup_steps: int, total_steps: int, min_ratio: float
 ) -> optax.Schedule:
-    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio`.
+    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio` at `total_steps`.
 
     The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
-
-    Args:
-        peak: Highest learning rate.
-        warmup_steps: Steps until it is reached.
-        total_steps: Step at which the cosine ends.
-        min_ratio: Last learning rate over the peak.
     """
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
@@ -100,14 +89,15 @@ def _inner_matrices(params: optax.Params) -> Any:
     return jax.tree_util.tree_map_with_path(mark, params)
 
 
-def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Builds the optimizer for all parameters but the puzzle table.
+def build_optimizer(
+    config: OptimizerConfig, total_steps: int, updates_per_step: int = 1
+) -> optax.GradientTransformation:
+    """Builds the optimizer of a run of `total_steps` steps of the loop.
 
-    Args:
-        config: What to build.
-        total_steps: Length of the run, for the schedule.
+    All updates of a step have the learning rate of that step.
     """
-    rate = learning_rate(config, total_steps, config.learning_rate)
+    schedule = learning_rate(config, total_steps, config.learning_rate)
+    rate = schedule if updates_per_step == 1 else lambda count: schedule(count // updates_per_step)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "muon":
         rule = optax.contrib.muon(

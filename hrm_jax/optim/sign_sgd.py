@@ -23,11 +23,7 @@ def sparse_sign_sgd(
         table: The embedding table.
         identifiers: Row of the table that each row of the batch used.
         row_gradients: Gradient with respect to what each row of the batch read.
-        learning_rate: lr.
-        weight_decay: wd.
-
-    Returns:
-        The new table.
+        learning_rate, weight_decay: lr and wd.
     """
     same = identifiers[:, None] == identifiers[None, :]
     summed = jnp.matmul(

@@ -2,7 +2,7 @@
 
 | path | |
 |---|---|
-| `/v1/models`, `/v1/completions`, `/v1/chat/completions` | as OpenAI's; see `server_schemas` |
+| `/v1/models`, `/v1/completions`, `/v1/chat/completions` | as OpenAI's; see `schemas` |
 | `/health` | 200, or 503 while it drains or when the engine has failed; needs no key |
 | `/metrics` | for Prometheus |
 | `/` | the chat page; needs no key, but asks for it |
@@ -38,14 +38,10 @@ from hrm_jax.engine.sampling import Sampling
 from hrm_jax.server.chat_template import ChatTemplate
 from hrm_jax.server.http import chat_page, error_response, is_loopback, read_json
 from hrm_jax.server.metrics import Metrics
+from hrm_jax.server.options import Options
 from hrm_jax.server.replies import Reply
 from hrm_jax.server.schemas import ApiError, ChatRequest, CompletionRequest, parse
-from hrm_jax.server.streams import (
-    Answers,
-    EventStream,
-    draining,
-    engine_failed,
-)
+from hrm_jax.server.streams import Answers, EventStream, draining, engine_failed
 
 log = logging.getLogger("hrm_jax")
 
@@ -61,25 +57,12 @@ class Service:
         failed: Whether the engine's thread has ended by itself.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        api_key: str | None,
-        max_queue: int,
-        max_tokens: int,
-        max_body: int,
-        drain_seconds: float,
-        local: bool,
-    ) -> None:
-        """Arguments as of `Server`; `local`: whether requests must name a loopback host."""
+    def __init__(self, engine: Engine, options: Options, local: bool) -> None:
+        """Args: local: Whether requests must name a loopback host."""
         self.failed = False
         self._engine = engine
-        self._api_key = api_key
-        self._max_queue = max_queue
-        self._max_tokens = max_tokens
-        self._max_body = max_body
-        self._drain_seconds = drain_seconds
+        self._options = options
+        self._max_tokens = min(options.max_tokens or engine.max_length, engine.max_length)
         self._local = local
         self._deadline: float | None = None  # of draining
         self._open_requests = 0
@@ -91,11 +74,7 @@ class Service:
         self._page, self._page_headers = chat_page()
 
     def app(self, drained: Any = None) -> Starlette:
-        """The ASGI application.
-
-        Args:
-            drained: Called once when draining is done, without arguments.
-        """
+        """The ASGI application; calls `drained` once when draining is done."""
 
         @contextlib.asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -130,7 +109,7 @@ class Service:
     def drain(self) -> None:
         """Takes no more requests; called again, ends the running ones."""
         now = time.monotonic()
-        self._deadline = now + self._drain_seconds if self._deadline is None else now
+        self._deadline = now + self._options.drain_seconds if self._deadline is None else now
 
     async def _watch(self, drained: Any) -> None:
         """Notices an engine that has died, and the end of draining."""
@@ -167,9 +146,9 @@ class Service:
                 403, f"host {host!r}: expected localhost or a loopback address", code="bad_host"
             )
         path = request.url.path
-        if self._api_key is not None and path not in _OPEN:
+        if self._options.api_key is not None and path not in _OPEN:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            given, expected = key.strip().encode("latin-1"), self._api_key.encode()
+            given, expected = key.strip().encode("latin-1"), self._options.api_key.encode()
             if scheme.lower() != "bearer" or not hmac.compare_digest(given, expected):
                 raise ApiError(
                     401,
@@ -221,11 +200,12 @@ class Service:
             )
 
     async def _completions(self, request: Request) -> Response:
-        asked = parse(CompletionRequest, await read_json(request, self._max_body))
+        body = await read_json(request, self._options.max_body)
+        asked = parse(CompletionRequest, body)
         return await self._answer(request, asked, asked.prompt)
 
     async def _chat(self, request: Request) -> Response:
-        asked = parse(ChatRequest, await read_json(request, self._max_body))
+        asked = parse(ChatRequest, await read_json(request, self._options.max_body))
         try:
             prompt = self._template.render(
                 [{"role": m.role, "content": m.content} for m in asked.messages]
@@ -256,17 +236,12 @@ class Service:
         prompts: Sequence[str | list[int]],
     ) -> Response:
         self._check_model(asked.model)
-        if asked.n > self._engine.slots:
-            raise ApiError(
-                400, f"n: expected at most {self._engine.slots}, got {asked.n}", param="n"
-            )
-        if len(prompts) * asked.n > self._max_queue:
-            raise ApiError(
-                400,
-                f"prompt: expected at most {self._max_queue} answers in one request, got "
-                f"{len(prompts) * asked.n}",
-                param="prompt",
-            )
+        slots, queue, count = self._engine.slots, self._options.max_queue, len(prompts) * asked.n
+        if asked.n > slots:
+            raise ApiError(400, f"n: expected at most {slots}, got {asked.n}", param="n")
+        if count > queue:
+            message = f"prompt: expected at most {queue} answers in one request, got {count}"
+            raise ApiError(400, message, param="prompt")
         samplings = asked.samplings(self._max_tokens)
         jobs = [(prompt, sampling) for prompt in prompts for sampling in samplings]
         if self.failed or not self._engine.running:

@@ -51,10 +51,7 @@ class ChatTemplate:
             raise ValueError(f"chat_template: line {error.lineno}: {error.message}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt.
-
-        Args:
-            messages: Each with `role` and `content`, at least one.
+        """The prompt of messages, at least one, each with `role` and `content`.
 
         Raises:
             ValueError: The template refuses the messages, or fails on them.

@@ -28,11 +28,7 @@ def is_loopback(host: str) -> bool:
 
 
 async def read_json(request: Request, limit: int) -> bytes:
-    """A JSON body, not parsed, read no further than is allowed.
-
-    Args:
-        request: Not read yet.
-        limit: Most bytes.
+    """A JSON body of at most `limit` bytes, not parsed, read no further than that.
 
     Raises:
         ApiError: 415, 413 or 408.

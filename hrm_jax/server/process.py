@@ -14,6 +14,7 @@ from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine
 from hrm_jax.server.app import Service
 from hrm_jax.server.http import is_loopback
+from hrm_jax.server.options import Options
 
 log = logging.getLogger("hrm_jax")
 
@@ -21,12 +22,7 @@ _CLOSING_SECONDS = 5  # for the last bytes to clients
 
 
 def bind(host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> socket.socket:
-    """Takes an address; nobody can connect before the server runs.
-
-    Args:
-        host: Name or address.
-        port: 0 takes a free one.
-        api_key: That of the server.
+    """Takes an address, or with port 0 a free one; nobody can connect before the server runs.
 
     Raises:
         ValueError: The address is unknown or taken, or others could reach it without a key.
@@ -51,64 +47,24 @@ def bind(host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) 
 
 
 class Server:
-    """Serves a decoder until it is told to stop.
-
-    Attributes:
-        engine: What it serves with.
-        service: The application.
-        url: Where it is.
-    """
+    """Serves a decoder at the address of `bind`, `url`, until it is told to stop."""
 
     def __init__(
         self,
         decoder: Decoder,
         listener: socket.socket,
-        *,
-        api_key: str | None = None,
-        slots: int = 8,
-        max_queue: int = 64,
-        max_tokens: int = 0,
-        max_body: int = 1 << 20,
-        drain_seconds: float = 30.0,
+        options: Options,
         log_level: str = "info",
     ) -> None:
         """Prepares everything; `run` serves.
 
-        Args:
-            decoder: What to serve.
-            listener: Of `bind`.
-            api_key: What clients must present; None asks for nothing.
-            slots: Answers written at once.
-            max_queue: Most answers that wait; more requests get 429.
-            max_tokens: Most new tokens of an answer; 0 takes the model's length.
-            max_body: Most bytes of a request.
-            drain_seconds: How long running answers may take after the first signal.
-            log_level: Of uvicorn.
-
         Raises:
             ValueError: A value is out of range, or the decoder's chat template is not valid.
         """
-        for name, value, least in (
-            ("max_tokens", max_tokens, 0),
-            ("max_body", max_body, 1),
-            ("drain_seconds", drain_seconds, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if api_key == "":
-            raise ValueError("api_key: expected at least one character")
-        self.engine = Engine(decoder, slots=slots, max_queue=max_queue)
+        self.engine = Engine(decoder, slots=options.slots, max_queue=options.max_queue)
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self.service = Service(
-            self.engine,
-            api_key=api_key,
-            max_queue=max_queue,
-            max_tokens=min(max_tokens or self.engine.max_length, self.engine.max_length),
-            max_body=max_body,
-            drain_seconds=drain_seconds,
-            local=is_loopback(host),
-        )
+        self.service = Service(self.engine, options, local=is_loopback(host))
         self._listener = listener
         config = uvicorn.Config(
             self.service.app(self._exit),
@@ -125,8 +81,7 @@ class Server:
     def run(self) -> bool:
         """Serves until `stop`, SIGTERM or SIGINT, and until running answers have ended.
 
-        Returns:
-            Whether the engine was fine to the end.
+        Returns whether the engine was fine to the end.
         """
         self._uvicorn.run(sockets=[self._listener])
         return not self.service.failed

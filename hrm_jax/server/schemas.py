@@ -255,11 +255,7 @@ _AnyRequest = TypeVar("_AnyRequest", bound=Generation)
 
 
 def parse(kind: type[_AnyRequest], body: bytes) -> _AnyRequest:
-    """Reads a request.
-
-    Args:
-        kind: `CompletionRequest` or `ChatRequest`.
-        body: JSON.
+    """Reads a request from JSON.
 
     Raises:
         ApiError: 400, names the field and what was expected.

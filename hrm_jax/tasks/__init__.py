@@ -1,4 +1,4 @@
-"""What can be learnt: one file per task."""
+"""What can be learnt: a folder for each family of tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.fields import ConfigError, from_mapping, to_mapping
+import ml_collections
+
+from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
@@ -24,20 +26,58 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
 def parse(config: Mapping[str, Any]) -> RunConfig:
     """Turns a nested mapping into the frozen configuration of the task it names.
 
+    Args:
+        config: What `preset_config` makes, or any mapping; fields that are absent take their
+            defaults.
+
     Raises:
         ConfigError: An unknown task or field (the nearest known one is named), or a bad value.
+    """
+    values = dict(config)
+    preset = values.pop("preset_values", {})
+    return from_mapping(config_class(config), values, preset=preset)
+
+
+def config_class(config: Mapping[str, Any]) -> type[RunConfig]:
+    """The class of a nested mapping's configuration.
+
+    Raises:
+        ConfigError: An unknown task.
     """
     name = config.get("task")
     if name not in _TASKS:
         raise ConfigError(f"config.task: expected one of {', '.join(_TASKS)}, got {name!r}")
-    return from_mapping(_TASKS[name][0], config)
+    return _TASKS[name][0]
+
+
+def preset_config(
+    task: str, presets: Mapping[str, Mapping[str, Any]], preset: str
+) -> ml_collections.ConfigDict:
+    """The configuration that a file in `configs/` returns.
+
+    It has every field of the task, and those of all networks, so that `model.name` alone can be
+    changed. What the preset sets stands in `preset_values` too: where another network or other data
+    are chosen, `parse` then knows what the user has not set.
+
+    Args:
+        task: Name of the task.
+        presets: Fields that each preset sets, nested.
+        preset: One of them; "" chooses by the hardware, see `choose_preset`.
+
+    Raises:
+        ValueError: There is no such preset.
+        KeyError: A preset sets a field that does not exist.
+    """
+    name, why = choose_preset(preset, presets)
+    config = ml_collections.ConfigDict(defaults(task)).lock()
+    config.update({"preset": why, **presets[name]})
+    with config.unlocked():
+        config.preset_values = presets[name]
+    return config
 
 
 def defaults(task: str) -> dict[str, Any]:
-    """Every field of a task's configuration with its default, nested, for a file in `configs/`.
-
-    `model` has the fields of all networks, so that `model.name` alone can be changed.
-    """
+    """Every field of a task's configuration with its default, nested, and those of all networks."""
     kind = _TASKS[task][0]
     values = to_mapping(kind(task=task))
     models = typing.get_args(typing.get_type_hints(kind)["model"])

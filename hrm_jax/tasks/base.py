@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import grain
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray
@@ -24,33 +25,37 @@ Figures = Mapping[str, Any]
 
 
 class State(struct.PyTreeNode):
-    """Everything a run needs to go on: all of it is checkpointed.
+    """Everything a run needs to go on: all of it but `frozen` is checkpointed.
 
     Attributes:
-        step: Optimizer steps done, int32 scalar.
+        step: Steps of the loop that are done, int32 scalar; the loop alone counts them.
         params: What the optimizer trains.
-        opt_state: The optimizer's own state.
+        opt_state: The optimizer's own state, with its own count of updates.
         key: Root of the run's randomness; never changes, steps fold their number in.
-        carry: What the task hands from step to step.
-        ema: Averages of collections by their names, which is to say {"params": average}; or None.
-        tables: Embedding tables with sparse updates. They have no average, for keeping one up would
-            touch every row at each step.
-        constants: Saved with the weights, never trained.
+        ema: Average of `params`; None where none is kept.
+        rows: What each row hands from step to step, arrays [B, …]; divided over the devices.
+        carry: What else the task hands on (memories, buffers, statistics, constants of a model);
+            whole on every device, or divided as `Task.carry_spec` says.
+        tables: Embedding tables [N, D] with sparse updates. They have no average, for keeping one
+            up would touch every row at each step.
+        frozen: Weights that are never trained, and data that lie on the devices: made anew by
+            `Task.frozen` at each start, never saved, read only.
     """
 
     step: Int[Array, ""]
     params: Any
     opt_state: Any
     key: PRNGKeyArray
-    carry: Any = None
     ema: Any = None
+    rows: Any = None
+    carry: Any = None
     tables: Any = struct.field(default_factory=dict)
-    constants: Any = struct.field(default_factory=dict)
+    frozen: Any = struct.field(default_factory=dict)
 
-    def variables(self, averaged: bool = True) -> dict[str, Any]:
-        """The weights as `module.apply` takes them; averaged ones where the run keeps them."""
-        live = {"params": self.params, "tables": self.tables, "constants": self.constants}
-        return {**live, **self.ema} if averaged and self.ema is not None else live
+    @property
+    def averaged(self) -> Any:
+        """The average of the parameters, or the parameters themselves where none is kept."""
+        return self.params if self.ema is None else self.ema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,11 @@ class EarlyStopping:
     mode: Literal["max", "min"] = "max"
     patience: int = 10
     min_delta: float = 0.0
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        why = "early_stopping.metric is not set"
+        return {} if self.metric else dict.fromkeys(("mode", "patience", "min_delta"), why)
 
     def __post_init__(self) -> None:
         require(
@@ -92,6 +102,10 @@ class ControlConfig:
     max_iterations: int = 0
     max_tokens: int = 0
     token_limit_iterations: int = 12
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        return {} if self.max_tokens else {"token_limit_iterations": "there is no max_tokens"}
 
     def __post_init__(self) -> None:
         least = {"max_iterations": 0, "max_tokens": 0, "token_limit_iterations": 1}
@@ -136,7 +150,7 @@ class RunConfig:
         preset: Name of the preset the config was made from, and why, for the reader.
         expect: What the run takes and gives, for the reader.
         seed: Seed of weights, data order and augmentation.
-        steps: Optimizer steps of the run.
+        steps: Steps of the run: of the optimizer, where the task makes one update in a step.
         batch_size: Rows of a batch over all devices.
         microbatch_size: Rows whose gradient is computed at a time, over all devices; gradients
             are accumulated over the batch. 0 takes the whole batch at once. On a CPU small values
@@ -148,12 +162,24 @@ class RunConfig:
         keep_checkpoints: How many of the last checkpoints are kept.
         best_metric: Evaluation figure (higher is better) by which the best weights are kept in
             `best/`; "" keeps none.
+        init_from: Weights to start from: the workdir of another run, or what the family of tasks
+            says; "" draws fresh ones.
         early_stopping: When to stop before the last step.
         control: Limits beside `steps`.
         profile: Whether to write a JAX profile of a few steps into the workdir.
         tensorboard: Whether to write TensorBoard event files.
         wandb: Weights & Biases project to report to; "" reports nothing.
     """
+
+    free: ClassVar[tuple[str, ...]] = (
+        *("preset", "expect", "steps", "log_every", "eval_every", "checkpoint_every"),
+        *("keep_checkpoints", "best_metric", "init_from", "early_stopping", "control", "profile"),
+        *("tensorboard", "wandb", "mesh", "shard_tables", "model.attention"),
+    )
+    """Fields, or groups of them, that may differ when a run goes on: they change no step that has
+    been made."""
+    gone: ClassVar[tuple[str, ...]] = ()
+    """Fields that the configurations of older runs have, and that had no effect."""
 
     task: str
     preset: str = ""
@@ -168,7 +194,8 @@ class RunConfig:
     eval_every: int = 500
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
-    best_metric: str = "eval/exact_accuracy"
+    best_metric: str = ""
+    init_from: str = ""
     early_stopping: EarlyStopping = EarlyStopping()
     control: ControlConfig = ControlConfig()
     profile: bool = False
@@ -190,63 +217,100 @@ class RunConfig:
         require(0 <= self.seed < 2**31, f"config.seed: expected 0 <= seed < 2**31, got {self.seed}")
 
 
-@runtime_checkable
-class Task(Protocol):
-    """What is learnt. The loop knows nothing else of it."""
+class Task(abc.ABC):
+    """What is learnt. The loop knows nothing else of it.
+
+    A task has `init`, `batches` and `step`; the other methods have answers that suit many.
+
+    Attributes:
+        config: The configuration.
+        batch_axis: Axis of a batch's arrays along which its rows lie.
+        unit: What a row is called.
+        shown: Figures beside the progress bar: what they are called there, and their names.
+    """
 
     config: Any
-    identity: Identity
+    batch_axis: ClassVar[int] = 0
+    unit: ClassVar[str] = "rows"
+    shown: ClassVar[Mapping[str, str]] = {"loss": "train/loss"}
 
+    @property
+    @abc.abstractmethod
+    def identity(self) -> Identity:
+        """What identifies the data."""
+
+    @abc.abstractmethod
     def init(self, key: PRNGKeyArray) -> State:
-        """A fresh state."""
+        """A fresh state, without what is frozen; to be jitted."""
 
+    def frozen(self, place: Callable[[Any], Array]) -> Any:
+        """Makes what is frozen, at each start of a run.
+
+        Args:
+            place: Puts an array on the devices, divided over `fsdp` as parameters are; called for
+                one array after the other, no more than one of them need be whole in memory.
+
+        Returns:
+            A tree of what `place` returned. The run is refused if it differs when it goes on.
+        """
+        return {}
+
+    def carry_spec(self, carry: Any) -> Any:
+        """How `State.carry` is divided: a `PartitionSpec` on the mesh `data` × `fsdp` for each of
+        its arrays (given are their shapes); None leaves all of them whole."""
+        return None
+
+    @abc.abstractmethod
     def batches(self) -> grain.DatasetIterator:
-        """Training batches, endless and checkpointable; this process' rows."""
+        """Training batches, endless and checkpointable; this process' rows. For a task that makes
+        its own data, `hrm_jax.data.pipeline.empty_batches`."""
 
+    @abc.abstractmethod
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """One optimizer step; pure. The loop jits, shards and donates it."""
+        """One step of the loop, with any number of updates; pure. The loop jits, shards and donates
+        it, and counts it."""
 
     def evaluate(self, state: State) -> Figures:
         """Held-out figures named `eval/…`."""
+        return {}
+
+    def weights(self, state: State) -> dict[str, Any]:
+        """What is kept as best, loaded and exported: arrays of the state, none computed from them,
+        by collection as `module.apply` takes them."""
+        return {"params": state.averaged}
+
+    def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
+        """What to tell the user at the end of a run, which may leave pictures in its folder.
+
+        Args:
+            state: The last state, its weights whole on each device.
+            figures: The last evaluation.
+            folder: The run's workdir.
+        """
+        return "\n".join(f"{name}: {value}" for name, value in figures.items())
+
+    @classmethod
+    def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> Any:
+        """What `hrm_jax.load` returns.
+
+        Args:
+            config: The configuration of a run.
+            weights: Of `weights`, as numpy arrays.
+            name: Of the run.
+        """
+        return weights
+
+    @classmethod
+    def with_sizes(cls, config: Any, sizes: Any) -> Any:
+        """The configuration of a run that starts from weights of a model with these sizes.
+
+        Args:
+            config: As the user gave it.
+            sizes: Configuration of the network that the weights are of.
+        """
+        return config
 
 
 def pair(total: Any, count: Any) -> Array:
     """A metric: a sum and how many things it sums over, float32 [2]."""
     return jnp.stack([jnp.asarray(total, jnp.float32), jnp.asarray(count, jnp.float32)])
-
-
-def over_microbatches(
-    function: Callable[[Any], tuple[Any, Any]], rows: Any, microbatch_size: int
-) -> tuple[Any, Any]:
-    """Applies `function` to a batch part by part: some results are added up, some kept by row.
-
-    Args:
-        function: From a part of `rows` to (tree of sums, tree of arrays with the part's rows).
-        rows: Tree of arrays [B, …].
-        microbatch_size: Rows of a part; 0 or B takes all at once. Part i is made of every n-th
-            row from row i on, so that a batch sharded over devices stays spread over them.
-
-    Returns:
-        The sums over all parts, and the rows in their order [B, …].
-    """
-    total = jax.tree.leaves(rows)[0].shape[0]
-    if microbatch_size in (0, total):
-        return function(rows)
-    parts = total // microbatch_size
-
-    def split(x: Array) -> Array:
-        return jnp.swapaxes(x.reshape(microbatch_size, parts, *x.shape[1:]), 0, 1)
-
-    def join(x: Array) -> Array:
-        return jnp.swapaxes(x, 0, 1).reshape(total, *x.shape[2:])
-
-    split_rows = jax.tree.map(split, rows)
-    shapes, _ = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split_rows))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-    def body(sums: Any, part: Any) -> tuple[Any, Any]:
-        more, kept = function(part)
-        return jax.tree.map(jnp.add, sums, more), kept
-
-    sums, kept = jax.lax.scan(body, zeros, split_rows)
-    return sums, jax.tree.map(join, kept)

@@ -1,22 +1,71 @@
-"""The training step of tasks that are a loss over independent rows."""
+"""The training step of tasks that are a loss over the rows of a batch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate
-from hrm_jax.tasks.base import Metrics, State, over_microbatches, pair
+from hrm_jax.optim.sign_sgd import sparse_sign_sgd
+from hrm_jax.tasks.base import Metrics, State, pair
 
-RowLoss = Callable[[Any, Any, PRNGKeyArray, Array], tuple[Array, Metrics]]
-"""From parameters, rows of a batch, a key and the step: to the loss, summed over what it is to be
-an average of, and metrics, among them "loss": that sum and its count."""
+
+class Carry(NamedTuple):
+    """What a loss is handed from the step before, and hands on.
+
+    Attributes:
+        rows: Of each row of the batch, arrays [B, …].
+        rest: Of all of them together; handed from microbatch to microbatch too.
+    """
+
+    rows: Any = None
+    rest: Any = None
+
+
+Loss = Callable[
+    [Mapping[str, Any], Any, Carry, PRNGKeyArray, Array], tuple[Array, tuple[Carry, Metrics]]
+]
+"""From variables, a batch (arrays [B, …]), what is carried, a key and the step: to the loss, summed
+over what it is to be an average of; to what is carried on; and to metrics, among them "loss": that
+sum and its count. Variables are `params`, `tables`, `frozen`, and `rows`: for each table the rows
+that the batch reads, by its name, which alone have a gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseTable:
+    """How a table is read and updated (sign-SGD on the rows that a batch reads).
+
+    Attributes:
+        identifiers: From a batch and what its rows carry to the rows that they read [B].
+        learning_rate: Peak of the learning rate; its schedule is that of the parameters.
+        weight_decay: Decoupled.
+    """
+
+    identifiers: Callable[[Any, Any], Int[Array, " B"]]
+    learning_rate: float
+    weight_decay: float
+
+
+class Gradients(NamedTuple):
+    """Gradients of the mean loss, and what came with them.
+
+    Attributes:
+        params: With respect to the parameters.
+        tables: With respect to the rows that were read, by table, [B, D] each.
+        carry: What is carried on.
+        metrics: Sums and counts.
+    """
+
+    params: Any
+    tables: Mapping[str, Array]
+    carry: Carry
+    metrics: Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,65 +78,140 @@ class SupervisedTrainer:
         loss: The loss.
         microbatch_size: Rows whose gradient is computed at a time; 0 for all. The loss then sees
             no more rows than that at once.
+        tables: How each of the state's tables is used.
     """
 
     optimizer: OptimizerConfig
     total_steps: int
-    loss: RowLoss
+    loss: Loss
     microbatch_size: int = 0
+    tables: Mapping[str, SparseTable] = dataclasses.field(default_factory=dict)
 
-    def init(self, key: PRNGKeyArray, params: Any) -> State:
-        """A state at step 0 with a copy of the given parameters."""
-        params = jax.tree.map(jnp.copy, params)  # the loop donates its state
-        average = {"params": jax.tree.map(jnp.copy, params)} if self.optimizer.ema else None
+    def init(self, key: PRNGKeyArray, params: Any, **fields: Any) -> State:
+        """A state at step 0 with copies of the given parameters and other fields of `State`."""
+        params, fields = jax.tree.map(jnp.copy, (params, fields))  # the loop donates its state
         return State(
             step=jnp.int32(0),
             params=params,
             opt_state=build_optimizer(self.optimizer, self.total_steps).init(params),
             key=key,
-            ema=average,
+            ema=jax.tree.map(jnp.copy, params) if self.optimizer.ema else None,
+            **fields,
         )
+
+    def gradients(self, state: State, batch: Any, key: PRNGKeyArray) -> Gradients:
+        """Gradients over a batch, accumulated over microbatches."""
+        count = len(jax.tree.leaves((batch, state.rows))[0])
+
+        def part(rows: Any, rest: Any) -> tuple[Any, Any, Any]:
+            batch, carried, numbers = rows
+            part_key = jax.random.fold_in(key, numbers[0])
+            read = {
+                name: state.tables[name][rule.identifiers(batch, carried)]
+                for name, rule in self.tables.items()
+            }
+
+            def objective(params: Any, read: Any) -> Any:
+                weights = {"params": params, "tables": state.tables, "frozen": state.frozen}
+                variables = {**weights, "rows": read}
+                return self.loss(variables, batch, Carry(carried, rest), part_key, state.step)
+
+            (grads, of_rows), (carry, metrics) = jax.grad(objective, argnums=(0, 1), has_aux=True)(
+                state.params, read
+            )
+            return (grads, metrics), (of_rows, carry.rows), carry.rest
+
+        (grads, metrics), (of_rows, rows), rest = over_microbatches(
+            part, (batch, state.rows, jnp.arange(count)), self.microbatch_size, state.carry
+        )
+        number = jnp.maximum(metrics["loss"][1], 1)
+        grads, of_rows = jax.tree.map(lambda g: g / number, (grads, of_rows))
+        return Gradients(grads, of_rows, Carry(rows, rest), jax.lax.stop_gradient(metrics))
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """One optimizer step on the mean loss of a batch (a mapping of arrays [B, …])."""
+        """One update on the mean loss of a batch (a mapping of arrays [B, …])."""
         key = jax.random.fold_in(state.key, state.step)
-        rows = jax.tree.leaves(batch)[0].shape[0]
-
-        def part(numbered: tuple[Any, Array]) -> tuple[Any, Any]:
-            rows, numbers = numbered
-            part_key = jax.random.fold_in(key, numbers[0])
-            gradient = jax.grad(self.loss, has_aux=True)
-            return gradient(state.params, rows, part_key, state.step), ()
-
-        (grads, metrics), _ = over_microbatches(
-            part, (batch, jnp.arange(rows)), self.microbatch_size
-        )
-        grads = jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"][1], 1), grads)
-        state, updates = apply_gradients(state, grads, self.optimizer, self.total_steps)
-        return state, {**jax.lax.stop_gradient(metrics), **updates}
+        found = self.gradients(state, batch, key)
+        tables = dict(state.tables)
+        for name, rule in self.tables.items():
+            rate = learning_rate(self.optimizer, self.total_steps, rule.learning_rate)(state.step)
+            identifiers = rule.identifiers(batch, state.rows)
+            tables[name] = sparse_sign_sgd(
+                tables[name], identifiers, found.tables[name], rate, rule.weight_decay
+            )
+        state = state.replace(rows=found.carry.rows, carry=found.carry.rest, tables=tables)
+        state, updates = apply_gradients(state, found.params, self.optimizer, self.total_steps)
+        return state, {**found.metrics, **updates}
 
 
 def apply_gradients(
-    state: State, grads: Any, rule: OptimizerConfig, total_steps: int
+    state: State,
+    grads: Any,
+    rule: OptimizerConfig,
+    total_steps: int,
+    updates_per_step: int = 1,
 ) -> tuple[State, Metrics]:
-    """Updates the parameters, their average and the number of steps.
+    """Updates the parameters and their average.
 
     Args:
         state: Where the run stands.
         grads: Gradient with respect to `state.params`.
         rule: How parameters are updated.
-        total_steps: Length of the run.
+        total_steps: Length of the run, in steps of the loop.
+        updates_per_step: Updates in each of them, by which the schedule is stretched.
 
     Returns:
         The new state, and what to report of the update.
     """
-    updates, opt_state = build_optimizer(rule, total_steps).update(
-        grads, state.opt_state, state.params
-    )
+    optimizer = build_optimizer(rule, total_steps, updates_per_step)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
-        ema = optax.incremental_update({"params": params}, ema, 1 - rule.ema)
+        ema = optax.incremental_update(params, ema, 1 - rule.ema)
     rate = learning_rate(rule, total_steps, rule.learning_rate)(state.step)
     metrics = {"grad_norm": pair(optax.global_norm(grads), 1), "learning_rate": pair(rate, 1)}
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+    return state.replace(params=params, opt_state=opt_state, ema=ema), metrics
+
+
+def over_microbatches(
+    function: Callable[[Any, Any], tuple[Any, Any, Any]],
+    rows: Any,
+    microbatch_size: int,
+    carry: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Applies `function` to a batch part by part.
+
+    Args:
+        function: From a part of `rows`, and what is carried, to (tree of sums, tree of arrays with
+            the part's rows, what is carried on).
+        rows: Tree of arrays [B, …].
+        microbatch_size: Rows of a part; 0 or B takes all at once. Part i is made of every n-th
+            row from row i on, so that a batch sharded over devices stays spread over them.
+        carry: What the first part is handed.
+
+    Returns:
+        The sums over all parts, the rows in their order [B, …], and what the last part hands on.
+    """
+    total = len(jax.tree.leaves(rows)[0])
+    if microbatch_size in (0, total):
+        return function(rows, carry)
+    parts = total // microbatch_size
+
+    def split(x: Array) -> Array:
+        return jnp.swapaxes(x.reshape(microbatch_size, parts, *x.shape[1:]), 0, 1)
+
+    def join(x: Array) -> Array:
+        return jnp.swapaxes(x, 0, 1).reshape(total, *x.shape[2:])
+
+    split_rows = jax.tree.map(split, rows)
+    shapes, _, _ = jax.eval_shape(function, jax.tree.map(lambda x: x[0], split_rows), carry)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(before: tuple[Any, Any], part: Any) -> tuple[Any, Any]:
+        sums, carry = before
+        more, kept, carry = function(part, carry)
+        return (jax.tree.map(jnp.add, sums, more), carry), kept
+
+    (sums, carry), kept = jax.lax.scan(body, (zeros, carry), split_rows)
+    return sums, jax.tree.map(join, kept), carry

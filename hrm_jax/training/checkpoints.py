@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import logging
@@ -9,7 +10,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grain.checkpoint
@@ -50,26 +51,50 @@ def fingerprint(tree: Any) -> list[int]:
     return [int(x) for x in jax.device_get(_sums(jax.tree.leaves(tree)))]
 
 
+def digest(tree: Any) -> str:
+    """Tells trees of arrays apart by names, sizes and checksums; "" without any array."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        return ""
+    said = [[jax.tree_util.keystr(path), str(x.dtype), list(x.shape)] for path, x in leaves]
+    return f"{_text_sum([said, fingerprint(tree)]):08x}"
+
+
 def _text_sum(value: Any) -> int:
     """A checksum of small JSON values: where the data stand, the loop's progress."""
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def split_state(state: State) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parts of a state: the weights, which are all that using a model needs, and the rest."""
-    weights = {
-        "params": state.params,
-        "tables": state.tables,
-        "constants": state.constants,
-        "ema": state.ema,
-    }
+Weights = Callable[[State], dict[str, Any]]
+"""`Task.weights`: what using a model needs, of the arrays of a state."""
+
+
+def split_state(state: State, weights: Weights) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts of a state: its weights, and its fields with arrays that are not among them.
+
+    What is frozen is in neither, unless the weights name it.
+    """
+    kept = weights(state)
+    known = {id(leaf) for leaf in jax.tree.leaves(kept)}
+    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
     rest = {
-        "step": state.step,
-        "opt_state": state.opt_state,
-        "key": state.key,
-        "carry": state.carry,
+        name: value
+        for name, value in fields.items()
+        if name != "frozen" and any(id(leaf) not in known for leaf in jax.tree.leaves(value))
     }
-    return weights, rest
+    return kept, rest
+
+
+def join_state(template: State, weights: Weights, kept: Any, rest: Mapping[str, Any]) -> State:
+    """Inverts `split_state`, for a state with the structure of `template`."""
+    leaves = zip(jax.tree.leaves(weights(template)), jax.tree.leaves(kept), strict=True)
+    found = {id(leaf): array for leaf, array in leaves}
+    others = {
+        f.name: jax.tree.map(lambda leaf: found[id(leaf)], getattr(template, f.name))
+        for f in dataclasses.fields(template)
+        if f.name not in rest and f.name != "frozen"
+    }
+    return template.replace(**rest, **others)
 
 
 class Checkpoints:
@@ -79,17 +104,19 @@ class Checkpoints:
     a flipped bit in a stored array would otherwise go unnoticed.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], keep: int) -> None:
+    def __init__(self, workdir: str | os.PathLike[str], keep: int, weights: Weights) -> None:
         """Opens the folders.
 
         Args:
             workdir: The run's folder.
             keep: How many of the last checkpoints to keep.
+            weights: What is kept as best, and stands apart in the others.
 
         Raises:
             CheckpointError: The folder cannot be written.
         """
         self._workdir = pathlib.Path(workdir).absolute()
+        self._weights = weights
         self._last = self._manager("checkpoints", keep)
         self._best = self._manager("best", 1)
 
@@ -128,7 +155,7 @@ class Checkpoints:
         Raises:
             CheckpointError: This or the last save failed; earlier checkpoints are untouched.
         """
-        weights, rest = split_state(state)
+        weights, rest = split_state(state, self._weights)
         sums = {
             "weights": fingerprint(weights),
             "rest": fingerprint(rest),
@@ -148,7 +175,7 @@ class Checkpoints:
 
     def save_best(self, state: State) -> None:
         """Keeps the weights of `state` as the best ones so far, in place of those before."""
-        weights, _ = split_state(state)
+        weights = self._weights(state)
         sums = {"weights": fingerprint(weights)}
         self._save(
             self._best,
@@ -176,7 +203,7 @@ class Checkpoints:
             CheckpointError: There are checkpoints, and none is whole; or the machine, not the
                 checkpoint, is at fault.
         """
-        weights, rest = split_state(template)
+        weights, rest = split_state(template, self._weights)
         steps = agreed(sorted(self._last.all_steps(), reverse=True))
         for step in steps:
             failure: Exception | None = None
@@ -202,7 +229,8 @@ class Checkpoints:
             damage = 0 if failure is None else 2 if _passing(failure) else 1
             worst = any_of(damage)  # of all processes, which go on together
             if worst == 0:
-                return template.replace(**found["weights"], **found["rest"]), progress
+                parts = (found["weights"], found["rest"])
+                return join_state(template, self._weights, *parts), progress
             failure = failure or RuntimeError("in another process")
             if worst == 2:
                 raise CheckpointError(
@@ -294,7 +322,7 @@ def load_weights(
         which: "last", "best" or the step of a checkpoint that is still kept.
 
     Returns:
-        A dict with `params`, `tables`, `constants` and `ema`, as numpy arrays; and the step.
+        What the task's `weights` gave, as numpy arrays; and the step.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.
@@ -319,4 +347,8 @@ def load_weights(
             _verify(found["weights"], found["progress"]["checksums"]["weights"])
         except Exception as error:
             raise CheckpointError(f"{folder / str(step)}: damaged: {error}") from error
-    return jax.tree.map(np.asarray, found["weights"]), int(step)
+    weights = jax.tree.map(np.asarray, found["weights"])
+    if "ema" in weights:  # of version 1, which kept averages apart, and collections without arrays
+        averages = weights.pop("ema") or {}
+        weights = {name: value for name, value in {**weights, **averages}.items() if value}
+    return weights, int(step)

@@ -1,8 +1,4 @@
-"""Training control for loops of one's own: when to stop, and checkpoints of what is trained.
-
-`hrm_jax.training.loop` follows the same rules by its configuration (`config.control` and
-`config.early_stopping`) and has checkpoints of its own.
-"""
+"""The loop's own stopping rules (`stopping`), and one-file checkpoints, for loops of one's own."""
 
 from __future__ import annotations
 
@@ -27,10 +23,9 @@ log = logging.getLogger("hrm_jax")
 Path = str | os.PathLike[str]
 
 
+@dataclasses.dataclass(eq=False)
 class TrainingController:
-    """Counts iterations and tokens, follows the loss, and says when to stop.
-
-    An iteration is one call of `update`. Nothing is stopped by force::
+    """Counts iterations (calls of `update`) and tokens, and says when to stop; it forces nothing::
 
         controller = create_training_controller(max_tokens=1_000_000)
         while controller.should_continue():
@@ -38,33 +33,18 @@ class TrainingController:
             controller.update(loss, tokens_processed=batch.size)
         controller.finish(params, opt_state)
 
-    A checkpoint is one file, MessagePack as of `flax.serialization` and a CRC-32 of it. Reading one
-    runs nothing that the file brings along.
-
-    Attributes:
-        rules: When to stop.
-        progress: How far the training has come.
-        loss_history: Every loss so far.
-        gradient_history: Every gradient norm that was given.
+    A checkpoint is MessagePack as of `flax.serialization`, then a CRC-32 of it. Reading one runs
+    nothing that the file brings along.
     """
 
-    def __init__(
-        self,
-        rules: Rules,
-        *,
-        checkpoint_dir: Path = "checkpoints",
-        save_checkpoint_on_stop: bool = True,
-        log_interval: int = 10,
-    ) -> None:
-        """See `create_training_controller`."""
-        self.rules = rules
-        self.progress = Progress()
-        self.loss_history: list[float] = []
-        self.gradient_history: list[float] = []
-        self._folder = pathlib.Path(checkpoint_dir)
-        self._save_on_stop = save_checkpoint_on_stop
-        self._log_interval = log_interval
-        self._start = time.perf_counter()
+    rules: Rules
+    checkpoint_dir: Path = "checkpoints"
+    save_checkpoint_on_stop: bool = True
+    log_interval: int = 10
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    loss_history: list[float] = dataclasses.field(default_factory=list)
+    gradient_history: list[float] = dataclasses.field(default_factory=list)
+    start: float = dataclasses.field(default_factory=time.perf_counter)
 
     @property
     def stop_reason(self) -> StopReason | None:
@@ -73,7 +53,6 @@ class TrainingController:
 
     @property
     def total_tokens(self) -> int:
-        """Tokens so far."""
         return self.progress.tokens
 
     @property
@@ -91,70 +70,50 @@ class TrainingController:
         tokens_processed: int = 0,
         gradient_norm: SupportsFloat | None = None,
     ) -> None:
-        """Counts an iteration.
-
-        Args:
-            loss: Its loss, a number or a scalar array, which is waited for. NaN is no improvement.
-            tokens_processed: How many tokens it has learnt from.
-            gradient_norm: Its gradient's norm.
+        """Counts an iteration; waits for its loss. NaN is no improvement.
 
         Raises:
-            ValueError: There are less than no tokens.
+            ValueError: `tokens_processed` is negative.
         """
         if tokens_processed < 0:
             raise ValueError(f"tokens_processed: expected at least 0, got {tokens_processed}")
         value = float(loss)
-        self.progress = self.progress.with_tokens(int(tokens_processed)).with_iteration(
-            self.rules, -value
-        )
+        tokens = self.progress.with_tokens(int(tokens_processed))
+        self.progress = tokens.with_iteration(self.rules, -value)
         self.loss_history.append(value)
         if gradient_norm is not None:
             self.gradient_history.append(float(gradient_norm))
-        if self._log_interval and self.progress.iterations % self._log_interval == 0:
-            log.info(
-                "Iteration %d: loss %.6g, %d without improvement, %d tokens.",
-                self.progress.iterations,
-                value,
-                self.progress.stale,
-                self.total_tokens,
-            )
+        done, stale = self.progress.iterations, self.progress.stale
+        if self.log_interval and done % self.log_interval == 0:
+            message = "Iteration %d: loss %.6g, %d without improvement, %d tokens."
+            log.info(message, done, value, stale, self.total_tokens)
 
     def finish(self, model_state: Any, optimizer_state: Any = None) -> pathlib.Path | None:
-        """Ends the training, whatever stopped it.
-
-        Returns:
-            The checkpoint, which is saved unless `save_checkpoint_on_stop` is False.
-
-        Raises:
-            OSError: The checkpoint cannot be written.
-        """
+        """Ends the training: saves unless `save_checkpoint_on_stop` is False."""
         log.info("Stopped after iteration %d: %s.", self.progress.iterations, self.stop_reason)
-        return self.save_checkpoint(model_state, optimizer_state) if self._save_on_stop else None
+        if not self.save_checkpoint_on_stop:
+            return None
+        return self.save_checkpoint(model_state, optimizer_state)
 
     def save_checkpoint(
         self, model_state: Any, optimizer_state: Any = None, filepath: Path | None = None
     ) -> pathlib.Path:
-        """Writes where the training stands, atomically.
+        """Writes a file atomically, by default `checkpoint_<iteration>.msgpack`; returns its path.
 
         Args:
             model_state, optimizer_state: Trees of arrays on this process's devices and of numbers,
                 in dicts, lists, tuples, named tuples or Flax structs. Of a typed PRNG key take
                 `jax.random.key_data`.
-            filepath: Where to; by default `checkpoint_<iteration>.msgpack` in `checkpoint_dir`.
-
-        Returns:
-            The file.
 
         Raises:
             TypeError: A tree holds something else.
-            OSError: The file cannot be written; one that was there before is untouched.
         """
         content = {
             "training_state": {
                 **dataclasses.asdict(self.progress),
                 "loss_history": self.loss_history,
                 "gradient_history": self.gradient_history,
-                "elapsed_seconds": time.perf_counter() - self._start,
+                "elapsed_seconds": time.perf_counter() - self.start,
             },
             "config": dataclasses.asdict(self.rules),
             "model_state": serialization.to_state_dict(model_state),
@@ -162,16 +121,15 @@ class TrainingController:
         }
         encoded = serialization.msgpack_serialize(content)
         name = f"checkpoint_{self.progress.iterations:06d}.msgpack"
-        path = pathlib.Path(filepath) if filepath is not None else self._folder / name
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            file.write(encoded)
-            file.write(zlib.crc32(encoded).to_bytes(4, "big"))
-        return path
+        path = pathlib.Path(self.checkpoint_dir, name) if filepath is None else filepath
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(encoded + zlib.crc32(encoded).to_bytes(4, "big"))
+        return pathlib.Path(path)
 
     def load_checkpoint(
         self, path: Path, model_state: Any = None, optimizer_state: Any = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint and goes on from where it stood, under this controller's own rules.
+        """Goes on from where a checkpoint stood, under this controller's own rules.
 
         Args:
             path: The file.
@@ -185,14 +143,13 @@ class TrainingController:
 
         Raises:
             CheckpointError: The file is no checkpoint, is damaged, or holds other trees.
-            OSError: It cannot be read.
         """
         content = _read(pathlib.Path(path))
         for name, template in (("model_state", model_state), ("optimizer_state", optimizer_state)):
             if template is not None:
                 content[name] = _fitted(template, content[name], f"{path}: {name}")
         state = dict(content["training_state"])
-        self._start = time.perf_counter() - state.pop("elapsed_seconds")
+        self.start = time.perf_counter() - state.pop("elapsed_seconds")
         self.loss_history = list(state.pop("loss_history"))
         self.gradient_history = list(state.pop("gradient_history"))
         self.progress = Progress(**state)
@@ -206,40 +163,36 @@ class TrainingController:
             "best_loss": self.best_loss,
             "last_loss": self.loss_history[-1] if self.loss_history else None,
             "iterations_without_improvement": self.progress.stale,
-            "elapsed_seconds": time.perf_counter() - self._start,
+            "elapsed_seconds": time.perf_counter() - self.start,
             "stop_reason": self.stop_reason,
         }
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        encoded, checksum = file.read(max(path.stat().st_size - 4, 0)), file.read()
+    content = path.read_bytes()
+    encoded, checksum = content[:-4], content[-4:]
     if zlib.crc32(encoded).to_bytes(4, "big") != checksum:
         raise CheckpointError(f"{path}: not a checkpoint of a training controller, or damaged")
-    content = serialization.msgpack_restore(encoded)
-    # those that were read are read-only views of the file's content
-    return jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, content)
+    # copied: what was read are read-only views of the file's content
+    return jax.tree.map(
+        lambda x: x.copy() if isinstance(x, np.ndarray) else x,
+        serialization.msgpack_restore(encoded),
+    )
 
 
 def _fitted(template: Any, stored: Any, where: str) -> Any:
-    """`stored` in the structure of `template`, if it has the same leaves."""
+    """`stored` in the structure of `template`, if its leaves have the same names and shapes."""
 
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    def shapes(tree: Any) -> dict[str, str]:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}
+        return {jax.tree_util.keystr(path): f"shape {np.shape(leaf)}" for path, leaf in leaves}
 
     found, wanted = shapes(stored), shapes(serialization.to_state_dict(template))
     for name in sorted({*found, *wanted}):
-        if found.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"{where}{name}: expected {_shown(wanted.get(name))}, "
-                f"the file has {_shown(found.get(name))}"
-            )
+        expected, has = (shape.get(name, "no such entry") for shape in (wanted, found))
+        if expected != has:
+            raise CheckpointError(f"{where}{name}: expected {expected}, the file has {has}")
     return serialization.from_state_dict(template, stored)
-
-
-def _shown(shape: tuple[int, ...] | None) -> str:
-    return "no such entry" if shape is None else f"shape {shape}"
 
 
 def create_training_controller(
@@ -254,31 +207,17 @@ def create_training_controller(
     save_checkpoint_on_stop: bool = True,
     log_interval: int = 10,
 ) -> TrainingController:
-    """Makes a controller with the defaults of TenMinaTorc.
-
-    The training stops as soon as one of these holds:
-
-    - `max_tokens` is set, and so many tokens are done, or else `token_limit_iterations`: whichever
-      comes first. TenMinaTorc stops when both have come, and so goes beyond its limit.
-    - `max_iterations` are done.
-    - The loss has not become lower by more than `min_delta` for `early_stop_patience` iterations.
+    """Makes a controller with TenMinaTorc's defaults; `stopping.Rules` says what they mean.
 
     Args:
-        max_iterations: Iterations in all.
-        early_stop: Whether to stop when the loss stays.
-        early_stop_patience: Iterations without improvement after which to stop.
-        max_tokens: Tokens in all, None for no limit.
-        token_limit_iterations: Iterations in all if `max_tokens` is set.
-        checkpoint_dir: Folder for checkpoints, made when the first is saved.
+        early_stop: False ignores `early_stop_patience` and `min_delta`, which are of the loss.
+        checkpoint_dir: Made when the first is saved.
         resume_from: Checkpoint to go on from; `load_checkpoint` gives what it holds.
-        min_delta: Least fall of the loss that counts as improvement.
-        save_checkpoint_on_stop: Whether `finish` saves a checkpoint.
         log_interval: Iterations between lines in the log; 0 for none.
 
     Raises:
         ValueError: A number is too low.
         CheckpointError: `resume_from` is no checkpoint, or damaged.
-        OSError: It cannot be read.
     """
     for name, value, least in (
         ("max_iterations", max_iterations, 1),
@@ -290,17 +229,12 @@ def create_training_controller(
     ):
         if not value >= least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
+    patience = early_stop_patience if early_stop else 0
     controller = TrainingController(
-        Rules(
-            max_iterations=max_iterations,
-            patience=early_stop_patience if early_stop else 0,
-            min_delta=min_delta,
-            max_tokens=max_tokens or 0,
-            token_limit_iterations=token_limit_iterations,
-        ),
-        checkpoint_dir=checkpoint_dir,
-        save_checkpoint_on_stop=save_checkpoint_on_stop,
-        log_interval=log_interval,
+        Rules(max_iterations, patience, min_delta, max_tokens or 0, token_limit_iterations),
+        checkpoint_dir,
+        save_checkpoint_on_stop,
+        log_interval,
     )
     if resume_from is not None:
         controller.load_checkpoint(resume_from)

@@ -8,10 +8,7 @@ import logging
 import math
 import os
 import pathlib
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
@@ -20,16 +17,18 @@ from tqdm.auto import tqdm
 from hrm_jax.compilation import compile_step, hoist_constants, jit
 from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
-from hrm_jax.training.checkpoints import Checkpoints
-from hrm_jax.training.metrics import MetricWriter, averages, read_metrics
-from hrm_jax.training.processes import SharedSignal, agreed, is_first
+from hrm_jax.training.checkpoints import Checkpoints, digest
+from hrm_jax.training.metrics import Meter, MetricWriter, read_metrics
+from hrm_jax.training.processes import agreed, is_first
 from hrm_jax.training.sharding import (
     divided_step,
     for_evaluation,
     make_mesh,
     place_batch,
+    place_frozen,
     state_shardings,
 )
+from hrm_jax.training.signals import SharedSignal, collected
 from hrm_jax.training.stopping import Stopping, StopReason
 from hrm_jax.training.workdir import prepare
 
@@ -66,56 +65,75 @@ class RunResult:
     signal: int = 0
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of dying; a second SIGINT is obeyed at once."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
+class _Profile:
+    """A JAX profile of a few steps, some steps after the start; only process 0 takes one."""
 
-    def handler(number: int, _: Any) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
+    def __init__(self, folder: pathlib.Path, first: int, wanted: bool) -> None:
+        self._folder = folder
+        self._from = first + 3
+        self._wanted = wanted and is_first()
+        self._running = False
 
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
+    def after_step(self, step: int, state: State) -> None:
+        if self._wanted and step == self._from:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        if step == self._from + _PROFILED_STEPS:
+            self.stop(state)
+
+    def stop(self, state: State) -> None:
+        if self._running:
+            self._running = False
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
 
 
 class _Run:
-    """One run in progress; `run` below says what its pieces do."""
+    """One run in progress."""
 
-    def __init__(self, task: Task, workdir: pathlib.Path, progress: bool) -> None:
-        self.task, self.workdir, self.progress = task, workdir, progress and is_first()
+    def __init__(
+        self, task: Task, workdir: pathlib.Path, caught: list[int], progress: bool
+    ) -> None:
+        self.task, self.workdir = task, workdir
         self.config: RunConfig = task.config
         self.mesh = make_mesh(self.config.mesh)
-        prepare(workdir, self.config, task.identity)
-        self.signal = SharedSignal(self.mesh)
+        self.frozen = task.frozen(
+            lambda array: place_frozen(array, self.mesh, self.config.mesh.smallest)
+        )
+        identity = dataclasses.replace(task.identity, frozen=digest(self.frozen))
+        prepare(workdir, self.config, identity)
+        self.signal = SharedSignal(self.mesh, caught)
         self.signalled = 0
         self.iterator = task.batches()
-        self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints)
+        self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, task.weights)
         self.stopping = Stopping(self.config)
         self.figures: Figures = {}
         self.uncounted: list[jax.Array] = []
-        self.profiling = False
         self.state = self._start()
         self.step = int(self.state.step)
+        self.meter = Meter(self.step)
+        self.profile = _Profile(workdir / "profile", self.step, self.config.profile)
         self.writer = MetricWriter(
             workdir, self.step, tensorboard=self.config.tensorboard, wandb=self.config.wandb
+        )
+        self.bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            unit="step",
+            disable=not (progress and is_first()) or self.step >= self.config.steps,
+            smoothing=0.1,
         )
 
     def _start(self) -> State:
         """The newest whole checkpoint, or else a fresh state."""
         key = jax.random.key(self.config.seed)
         shapes = jax.eval_shape(self.task.init, key)
-        config = self.config
         shardings = state_shardings(
-            shapes, self.mesh, config.batch_size, config.shard_tables, config.mesh.smallest
+            shapes,
+            self.mesh,
+            shard_tables=self.config.shard_tables,
+            smallest=self.config.mesh.smallest,
+            carry_spec=self.task.carry_spec(shapes.carry),
         )
         template = jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
@@ -132,16 +150,68 @@ class _Run:
         log.info("Going on from step %d of %s.", int(state.step), self.workdir)
         return state
 
+    def train(self) -> Reason:
+        """Runs to the end; returns why it ended."""
+        config = self.config
+        reason: Reason | None = self.ended()
+        if reason:
+            return reason
+        step, batch = self.compile()
+        while True:
+            self.state, metrics = step(self.state, batch, self.frozen)
+            self.step += 1
+            self.take(metrics)
+            self.profile.after_step(self.step, self.state)
+            self.signalled = self.signal.after_step()
+            reason = self.ended()
+            if self.step % config.log_every == 0 or reason or self.signalled:
+                self.log()
+            if self.signalled:
+                self.save()
+                return "interrupted"
+            if self.step % config.eval_every == 0 or reason:
+                self.evaluate()
+                reason = reason or self.stopping.reason
+            if self.step % config.checkpoint_every == 0 or reason:
+                self.save()
+            if reason:
+                return reason
+            batch = self.next_batch()
+
+    def ended(self) -> Reason | None:
+        """Why to stop now; None to go on."""
+        return "finished" if self.step >= self.config.steps else self.stopping.reason
+
+    def next_batch(self) -> Any:
+        """The next batch, on the devices."""
+        with self.meter.waiting():
+            rows = next(self.iterator)
+        return place_batch(rows, self.mesh, self.task.batch_axis)
+
     def compile(self) -> tuple[Any, Any]:
         """Compiles the step for the first batch, and returns both."""
-        batch = place_batch(next(self.iterator), self.mesh)
+        batch = self.next_batch()
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
         start = time.perf_counter()
         step = divided_step(self.task.step, self.mesh, shardings, jit)
         with jax.set_mesh(self.mesh):
-            compiled = compile_step(step, self.state, batch)
+            compiled = compile_step(step, self.state, batch, self.frozen)
         log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
+        self.meter = Meter(self.step)
         return compiled, batch
+
+    def take(self, metrics: Metrics) -> None:
+        """Notes what the newest step reports; checks the one before, while this one runs."""
+        config = self.config
+        self.check(self.meter.last, self.step - 1)
+        self.meter.add(metrics)
+        self.bar.update()
+        if "tokens" in metrics:
+            self.uncounted.append(metrics["tokens"])
+        elif config.control.max_tokens:
+            raise ConfigError(f"config.control.max_tokens: the task {config.task} counts no tokens")
+        if config.control.max_tokens or self.step % config.log_every == 0:
+            self.count_tokens()
 
     def check(self, metrics: Metrics | None, step: int) -> None:
         """Stops the run where numbers are no longer finite; waits for that step to be done."""
@@ -162,105 +232,45 @@ class _Run:
             self.stopping.add_tokens(int(total))
         self.uncounted.clear()
 
+    def log(self) -> None:
+        """Writes the averages of the steps since the last time."""
+        self.check(self.meter.last, self.step)
+        figures = self.meter.read(self.step)
+        self.writer.write(self.step, figures)
+        known = {**figures, **self.figures}
+        shown = {k: known[name] for k, name in self.task.shown.items() if name in known}
+        self.bar.set_postfix({k: f"{v:.3f}" for k, v in shown.items()}, refresh=False)
+
     def evaluate(self) -> None:
         """Writes held-out figures and keeps the weights if they are the best so far."""
-        start = time.perf_counter()
-        alone = jax.process_count() == 1  # several evaluate each on devices of its own
-        with jax.set_mesh(self.mesh) if alone else contextlib.nullcontext():
-            self.figures = agreed(self.task.evaluate(for_evaluation(self.state)))
-        seconds = {"eval/seconds": time.perf_counter() - start}
-        self.writer.write(self.step, {**self.figures, **seconds})
-        if self.stopping.update(self.figures):
-            self.checkpoints.save_best(self.state)
+        self.check(self.meter.last, self.step)
+        with self.meter.paused():
+            start = time.perf_counter()
+            alone = jax.process_count() == 1  # several evaluate each on devices of its own
+            with jax.set_mesh(self.mesh) if alone else contextlib.nullcontext():
+                self.figures = agreed(self.task.evaluate(for_evaluation(self.whole())))
+            seconds = {"eval/seconds": time.perf_counter() - start}
+            self.writer.write(self.step, {**self.figures, **seconds})
+            if self.stopping.update(self.figures):
+                self.checkpoints.save_best(self.state)
 
     def save(self) -> None:
         """Starts a checkpoint."""
-        self.count_tokens()
-        self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
+        self.check(self.meter.last, self.step)
+        with self.meter.paused():
+            self.count_tokens()
+            self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
 
-    def stop_profile(self) -> None:
-        """Writes the profile, if one is being taken."""
-        if self.profiling:
-            self.profiling = False
-            jax.block_until_ready(self.state)
-            jax.profiler.stop_trace()
+    def whole(self) -> State:
+        """The state with what is frozen."""
+        return self.state.replace(frozen=self.frozen)
 
-    def train(self, caught: list[int]) -> Reason:
-        """Runs to the end; returns why it ended."""
-        config = self.config
-        if self.step >= config.steps:
-            return "finished"
-        reason: Reason | None = self.stopping.reason
-        if reason:
-            return reason
-        step_function, batch = self.compile()
-        first = self.step
-        bar = tqdm(
-            total=config.steps, initial=first, unit="step", disable=not self.progress, smoothing=0.1
-        )
-        pending: list[Metrics] = []
-        last_log, waited = time.perf_counter(), 0.0
-        last_step = first
-        with bar:
-            while True:
-                before = pending[-1] if pending else None
-                self.state, metrics = step_function(self.state, batch)
-                self.step += 1
-                pending.append(metrics)
-                self.check(before, self.step - 1)  # while this step runs
-                bar.update()
-                if "tokens" in metrics:
-                    self.uncounted.append(metrics["tokens"])
-                elif config.control.max_tokens:
-                    raise ConfigError(
-                        f"config.control.max_tokens: the task {config.task} counts no tokens"
-                    )
-                if config.control.max_tokens or self.step % config.log_every == 0:
-                    self.count_tokens()
-
-                if config.profile and self.step - first == 3 and is_first():
-                    jax.profiler.start_trace(str(self.workdir / "profile"))
-                    self.profiling = True
-                if self.step - first == 3 + _PROFILED_STEPS:
-                    self.stop_profile()
-
-                self.signalled = self.signal.after_step(caught[0] if caught else 0)
-                interrupted, done = bool(self.signalled), self.step >= config.steps
-                reason = "finished" if done else self.stopping.reason
-                if self.step % config.log_every == 0 or reason or interrupted:
-                    self.check(metrics, self.step)
-                    now = time.perf_counter()
-                    figures = averages(pending, "train/")
-                    figures["train/steps_per_second"] = (self.step - last_step) / (now - last_log)
-                    figures["train/data_wait"] = waited / (now - last_log)
-                    self.writer.write(self.step, figures)
-                    bar.set_postfix(self._shown(figures), refresh=False)
-                    pending, last_step, waited = [], self.step, 0.0
-                    last_log = time.perf_counter()
-                if interrupted:
-                    self.save()
-                    return "interrupted"
-                paused = time.perf_counter()
-                if self.step % config.eval_every == 0 or reason:
-                    self.check(metrics, self.step)
-                    self.evaluate()
-                    reason = reason or self.stopping.reason
-                if self.step % config.checkpoint_every == 0 or reason:
-                    self.check(metrics, self.step)
-                    self.save()
-                last_log += time.perf_counter() - paused
-                if reason:
-                    return reason
-
-                start = time.perf_counter()
-                rows = next(self.iterator)
-                waited += time.perf_counter() - start
-                batch = place_batch(rows, self.mesh)
-
-    def _shown(self, figures: Figures) -> dict[str, str]:
-        shown = {"loss": figures.get("train/loss"), "exact": figures.get("train/exact_accuracy")}
-        shown["held-out"] = self.figures.get("eval/exact_accuracy")
-        return {k: f"{v:.3f}" for k, v in shown.items() if v is not None}
+    def close(self) -> None:
+        """Ends what writes; also of a run that ended early."""
+        self.bar.close()
+        self.writer.close()
+        self.checkpoints.close()
+        self.profile.stop(self.state)
 
 
 def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -> RunResult:
@@ -280,22 +290,20 @@ def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -
         NonFiniteError: The loss is NaN or infinite; the last checkpoint is from before.
         OSError: The workdir cannot be written.
     """
-    with _signals() as caught:
-        this = _Run(task, pathlib.Path(workdir), progress)
+    with collected() as caught:
+        this = _Run(task, pathlib.Path(workdir), caught, progress)
         try:
-            reason = this.train(caught)
+            reason = this.train()
             if not this.figures and reason != "interrupted":
                 this.evaluate()
             this.checkpoints.wait()
         finally:
-            this.writer.close()
-            this.checkpoints.close()
-            this.stop_profile()  # of a run that ended early
+            this.close()
     return RunResult(
         reason=reason,
         step=this.step,
         figures=this.figures,
-        state=this.state,
+        state=this.whole(),
         task=task,
         signal=this.signalled,
     )

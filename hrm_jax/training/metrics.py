@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +38,49 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return lines
+
+
+class Meter:
+    """Gathers what steps report until it is logged; the clock leaves out pauses."""
+
+    def __init__(self, step: int) -> None:
+        """Args: step: Where the run stands."""
+        self.step = step
+        self._steps: list[Metrics] = []
+        self._start, self._waited = time.perf_counter(), 0.0
+
+    @property
+    def last(self) -> Metrics | None:
+        """Of the newest step that was not logged yet."""
+        return self._steps[-1] if self._steps else None
+
+    def add(self, metrics: Metrics) -> None:
+        """Takes what one step reports."""
+        self._steps.append(metrics)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """For data, in which time the devices may be idle."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While something else than training is done."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def read(self, step: int) -> dict[str, float]:
+        """Averages since the last time as `train/…`, and how fast it went; starts anew."""
+        seconds = time.perf_counter() - self._start
+        figures = averages(self._steps, "train/")
+        figures["train/steps_per_second"] = (step - self.step) / seconds
+        figures["train/data_wait"] = self._waited / seconds
+        self.step, self._steps = step, []
+        self._start, self._waited = time.perf_counter(), 0.0
+        return figures
 
 
 class MetricWriter:

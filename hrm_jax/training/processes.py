@@ -18,13 +18,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hrm_jax.compilation import jit
 from hrm_jax.fields import ConfigError
 
 _FAILED = 3  # exit code
@@ -183,31 +180,3 @@ def require_same(what: str, value: Any) -> None:
     others = np.flatnonzero(checksums != checksums[0])
     if len(others):
         raise ConfigError(f"--multihost: processes {others.tolist()} have another {what} than 0")
-
-
-class SharedSignal:
-    """Tells all processes at the same step that one of them was sent a signal.
-
-    The question is put to the devices with each step, and the answer is read one step later, so
-    that they never wait for it.
-    """
-
-    def __init__(self, mesh: Mesh) -> None:
-        """Args: mesh: All devices of all processes."""
-        self._mesh = mesh
-        self._asked: jax.Array | None = None
-        self._greatest = jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
-
-    def after_step(self, number: int) -> int:
-        """The signal that any process had at the step before, 0 for none.
-
-        Args:
-            number: The signal that this process has had, or 0.
-        """
-        if jax.process_count() == 1:
-            return number
-        everywhere = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
-        rows = np.full(jax.local_device_count(), number, np.int32)
-        before = self._asked
-        self._asked = self._greatest(jax.make_array_from_process_local_data(everywhere, rows))
-        return 0 if before is None else int(before)

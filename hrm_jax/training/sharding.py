@@ -93,11 +93,12 @@ def parameter_spec(shape: Sequence[int], fsdp: int, smallest: int) -> PartitionS
 def state_shardings(
     state: Any,
     mesh: Mesh,
-    batch_size: int,
+    *,
     shard_tables: bool = False,
     smallest: int = MeshConfig.smallest,
+    carry_spec: Any = None,
 ) -> Any:
-    """How a state is divided: rows of the carry over all devices, what is learnt over `fsdp`.
+    """How a state is divided: rows over all devices, what is learnt and what is frozen over `fsdp`.
 
     Tables may be divided too, by columns over all devices: any number of devices then holds equal
     parts of a table whose number of rows comes from the data, and each looks up its columns by
@@ -106,45 +107,56 @@ def state_shardings(
     Args:
         state: A `State`, or one of `jax.ShapeDtypeStruct`s.
         mesh: From `make_mesh`.
-        batch_size: Rows of the carry.
         shard_tables: Whether to divide the tables.
         smallest: As in `parameter_spec`.
+        carry_spec: As of `Task.carry_spec`.
 
     Returns:
         A tree of shardings like `state`.
 
     Raises:
-        ConfigError: The devices do not divide the batch, or the columns of a table.
+        ConfigError: The devices do not divide the rows, or the columns of a table.
     """
-    require(
-        batch_size % mesh.size == 0,
-        f"config.batch_size: {batch_size} rows cannot be divided among {mesh.size} devices",
-    )
     everywhere = NamedSharding(mesh, PartitionSpec())
-    by_row = NamedSharding(mesh, _ROWS)
 
     def of_parameter(leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, parameter_spec(leaf.shape, mesh.shape["fsdp"], smallest))
 
-    def of_carry(leaf: Any) -> NamedSharding:
-        return by_row if leaf.shape[:1] == (batch_size,) else everywhere
+    def of_rows(leaf: Any) -> NamedSharding:
+        _require_divided(leaf.shape[0], mesh.size)
+        return NamedSharding(mesh, _ROWS)
 
     def of_table(leaf: Any) -> NamedSharding:
+        if not shard_tables:
+            return everywhere
         require(
             leaf.shape[1] % mesh.size == 0,
-            f"config.shard_tables: {leaf.shape[1]} columns (model.puzzle_emb_ndim) cannot be "
+            f"config.shard_tables: {leaf.shape[1]} columns of a table of embeddings cannot be "
             f"divided among {mesh.size} devices",
         )
         return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
 
     shardings = jax.tree.map(lambda _: everywhere, state)
-    if shard_tables:
-        shardings = shardings.replace(tables=jax.tree.map(of_table, state.tables))
-    return shardings.replace(
-        params=jax.tree.map(of_parameter, state.params),
-        opt_state=jax.tree.map(of_parameter, state.opt_state),
-        ema=jax.tree.map(of_parameter, state.ema),
-        carry=jax.tree.map(of_carry, state.carry),
+    parts = {
+        "rows": jax.tree.map(of_rows, state.rows),
+        "tables": jax.tree.map(of_table, state.tables),
+    }
+    for name in ("params", "opt_state", "ema", "frozen"):
+        parts[name] = jax.tree.map(of_parameter, getattr(state, name))
+    if carry_spec is not None:
+        parts["carry"] = jax.tree.map(
+            lambda spec, _: NamedSharding(mesh, spec),
+            carry_spec,
+            state.carry,
+            is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+    return shardings.replace(**parts)
+
+
+def _require_divided(rows: int, devices: int) -> None:
+    require(
+        rows % devices == 0,
+        f"config.batch_size: {rows} rows cannot be divided among {devices} devices",
     )
 
 
@@ -154,7 +166,7 @@ def divided_step(
     shardings: Any,
     jit: Callable[..., Any] = jax.jit,
 ) -> Any:
-    """Jits a task's step for a state that is divided, which it takes over and gives back.
+    """Jits a task's step, and counts it, for a state that is divided.
 
     Where it is divided along `fsdp`, the step gathers the parameters once, and each device updates
     its part only, from a gradient that is summed for that part. To be compiled within
@@ -163,34 +175,40 @@ def divided_step(
     Args:
         step: Of (state, batch): the new state and metrics.
         mesh: As `make_mesh` makes it.
-        shardings: Of the state, as `state_shardings` says.
+        shardings: Of the state, as `state_shardings` says; without what is frozen.
         jit: What jits.
+
+    Returns:
+        A function of the state without what is frozen, which it takes over, a batch, and what is
+        frozen ({} by default), which it only reads: the new state, also without, and metrics.
     """
     whole = NamedSharding(mesh, PartitionSpec())
 
-    def gathered(state: State, batch: Any) -> tuple[State, Any]:
-        params = jax.lax.with_sharding_constraint(state.params, whole)
-        return step(state.replace(params=params), batch)
+    def counted(state: State, batch: Any, frozen: Any = {}) -> tuple[State, Any]:  # noqa: B006
+        params = state.params
+        if mesh.shape["fsdp"] > 1:
+            params = jax.lax.with_sharding_constraint(params, whole)
+        new, metrics = step(state.replace(params=params, frozen=frozen), batch)
+        return new.replace(step=state.step + 1, frozen={}), metrics
 
-    function = step if mesh.shape["fsdp"] == 1 else gathered
-    return jit(function, donate_argnums=0, out_shardings=(shardings, whole))
+    return jit(counted, donate_argnums=0, out_shardings=(shardings, whole))
 
 
 def for_evaluation(state: State) -> State:
     """The state with weights that need no other process, whole on each device of this one.
 
-    Tables that are divided stay so within one process.
+    Tables that are divided stay so within one process; rows and the optimizer's state stay as they
+    are.
     """
-    leaves = jax.tree.leaves(state.params)
-    sharding = leaves[0].sharding if leaves else None
+    parts = {name: getattr(state, name) for name in ("params", "ema", "carry", "frozen")}
     several = jax.process_count() > 1
-    if not isinstance(sharding, NamedSharding):
-        return state
-    if not several and sharding.mesh.shape.get("fsdp", 1) == 1:
-        return state
-    parts = {"params": state.params, "ema": state.ema, "constants": state.constants}
     if several:
         parts["tables"] = state.tables
+    sharding = next((x.sharding for x in jax.tree.leaves(state.params)), None)
+    if not isinstance(sharding, NamedSharding):
+        return state
+    if not several and all(x.sharding.is_fully_replicated for x in jax.tree.leaves(parts)):
+        return state
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     parts = jax.jit(_same, out_shardings=everywhere)(parts)
     return state.replace(**(jax.tree.map(_on_own_devices, parts) if several else parts))
@@ -210,9 +228,28 @@ def _on_own_devices(array: jax.Array) -> jax.Array:
     )
 
 
-def place_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-    """Turns this process' rows of a batch into arrays over the whole mesh."""
-    by_row = NamedSharding(mesh, _ROWS)
+def place_frozen(array: Any, mesh: Mesh, smallest: int) -> jax.Array:
+    """Puts an array that all processes have on the devices, divided as a parameter is."""
+    spec = parameter_spec(array.shape, mesh.shape["fsdp"], smallest)
+    return jax.make_array_from_callback(
+        array.shape, NamedSharding(mesh, spec), lambda index: array[index]
+    )
+
+
+def place_batch(batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
+    """Turns this process' rows of a batch into arrays over the whole mesh.
+
+    Args:
+        batch: Arrays by name.
+        mesh: From `make_mesh`.
+        axis: Along which their rows lie.
+
+    Raises:
+        ConfigError: The devices do not divide the rows.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, *_ROWS))
+    for rows in batch.values():
+        _require_divided(rows.shape[axis] * jax.process_count(), mesh.size)
     return {
-        name: jax.make_array_from_process_local_data(by_row, rows) for name, rows in batch.items()
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
     }

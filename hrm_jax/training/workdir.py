@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hrm_jax.data.identity import Identity
 from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json, write_text
+from hrm_jax.tasks import config_class
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.training.processes import is_first, require_same
 
-# Fields that may differ when a run goes on: they change no step that has been made.
-_FREE = (
-    *(
-        "preset",
-        "expect",
-        "steps",
-        "log_every",
-        "eval_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-    ),
-    *(
-        "best_metric",
-        "early_stopping",
-        "control",
-        "profile",
-        "tensorboard",
-        "wandb",
-        "eval_aug",
-        "eval_slots",
-        "eval_max_steps",
-    ),
-    *("init_from", "reset_puzzle_table", "shard_tables", "mesh", "model.attention"),
-)
-_FREE_DATA = ("path", "train_csv", "test_csv")  # the identity tells whether the puzzles differ
+VERSION = 2
+"""Of what a run leaves. Since 2 the task says what its weights are, and checkpoints hold these and
+the rest of its state; runs of before can be used and started from, but not gone on with."""
 
 
 class WorkdirError(ValueError):
@@ -58,13 +38,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _completed(stored: Mapping[str, Any], config: RunConfig) -> Mapping[str, Any]:
     """A stored configuration with the defaults of fields that came later."""
     try:
-        return json.loads(json.dumps(to_mapping(from_mapping(type(config), stored))))
-    except ConfigError:  # one of another task, or with fields that are gone
+        return json.loads(json.dumps(to_mapping(from_mapping(type(config), stored, preset=stored))))
+    except ConfigError:  # one of another task
         return stored
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    free = {*_FREE, *(f"data.{name}" for name in _FREE_DATA)}
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str]) -> list[str]:
     before, now = _flat(old), _flat(new)
     return [
         f"config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
@@ -92,7 +71,14 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
     folder = pathlib.Path(workdir)
     now = json.loads(json.dumps(to_mapping(config)))
     if (folder / "config.json").exists():
-        wrong = _differences(_completed(read_json(folder / "config.json"), config), now)
+        before = read_json(folder / "config.json")
+        if before.pop("version", 1) != VERSION:
+            raise WorkdirError(
+                f"{folder}: a run of an earlier version of hrm_jax. It can be loaded, evaluated "
+                "and exported, but not gone on with; take another --workdir, and "
+                f"--config.init_from={folder} to start from its weights"
+            )
+        wrong = _differences(_completed(before, config), now, config.free)
         stored = read_identity(folder)
         wrong += [f"data {line}" for line in stored.differences(identity)] if stored else []
         if wrong:
@@ -106,7 +92,7 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "identity.json", identity.to_json() + "\n")
-        write_json(folder / "config.json", now)
+        write_json(folder / "config.json", {"version": VERSION, **now})
 
 
 def checkpoint(text: str) -> str | int:
@@ -115,7 +101,7 @@ def checkpoint(text: str) -> str | int:
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The configuration of the run in `workdir`.
+    """The configuration of the run in `workdir`, without fields that are gone.
 
     Raises:
         WorkdirError: There is no run there.
@@ -124,9 +110,16 @@ def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.exists():
         raise WorkdirError(f"{workdir}: not the workdir of a run (there is no config.json in it)")
     try:
-        return read_json(path)
+        values = read_json(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    if values.pop("version", 1) < VERSION:
+        for name in config_class(values).gone:
+            *groups, field = name.split(".")
+            functools.reduce(lambda inner, group: inner.get(group, {}), groups, values).pop(
+                field, None
+            )
+    return {**values, "preset_values": values}  # whatever stands there was accepted before
 
 
 def read_identity(workdir: str | os.PathLike[str]) -> Identity | None:

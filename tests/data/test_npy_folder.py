@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from hrm_jax.data import puzzle_set
+from hrm_jax.data import npy_folder, puzzle_set
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import PuzzleSet, read_npy, write_npy
@@ -121,7 +121,7 @@ def test_large_files_are_mapped(tmp_path, monkeypatch):
     data = grouped(labels=np.ones((5, 2), np.int64), vocab_size=5)
     write_npy(tmp_path, "train", data)
     plain = read_npy(tmp_path, "train")
-    monkeypatch.setattr(puzzles, "_MAPPED", 0)
+    monkeypatch.setattr(npy_folder, "_MAPPED", 0)
     monkeypatch.setattr(puzzle_set, "_PART", 4)  # two rows
     mapped = read_npy(tmp_path, "train")
     for name in ("inputs", "labels", "puzzle_identifiers", "ratings"):

@@ -2,9 +2,6 @@
 
 import asyncio
 import dataclasses
-import importlib.util
-import pathlib
-import sys
 import threading
 
 import jax
@@ -102,20 +99,16 @@ def test_mixed_lengths_are_as_one_by_one_and_as_recomputed(engine, recompute):
         assert found.text == ByteTokenizer().decode(found.tokens)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"scan_layers": True},
-        {"positions": "learned", "norm": "layer", "feed_forward": "gelu", "tie_head": True},
-        {"positions": "sinusoidal", "bias": True, "feed_forward": "relu", "num_kv_heads": 4},
-    ],
-    ids=["scanned", "gpt2", "rlm"],
-)
-def test_other_models_up_to_their_last_position(changes):
+GPT2 = {"positions": "learned", "norm": "layer", "feed_forward": "gelu", "tie_head": True}
+RLM = {"positions": "sinusoidal", "bias": True, "feed_forward": "relu", "num_kv_heads": 4}
+
+
+@pytest.mark.parametrize(("changes", "scanned"), [(GPT2, True), (RLM, False)], ids=["gpt2", "rlm"])
+def test_other_models_up_to_their_last_position(changes, scanned):
     decoder = _decoder(max_length=40, **changes)
-    if changes.get("scan_layers"):
-        params = stack_layers(_decoder().params)
-        decoder = dataclasses.replace(decoder, params=params)
+    if scanned:
+        config = dataclasses.replace(decoder.config, scan_layers=True)
+        decoder = dataclasses.replace(decoder, config=config, params=stack_layers(decoder.params))
     engine = Engine(decoder, slots=2, prefill_chunk=16)
     model = Transformer(decoder.config)
     run = jax.jit(lambda tokens: model.apply({"params": decoder.params}, tokens))
@@ -458,33 +451,15 @@ def test_leaving_a_stream_cancels_it(decoder):
 def test_a_failure_reaches_the_callers_and_leaves_the_engine_usable(decoder, engine, monkeypatch):
     failing = Engine(decoder, slots=2, prefill_chunk=8)
     expected = failing.generate("again", max_new_tokens=3, **GREEDY)
-    decode = failing._programs.decode
+    programs = failing.decoder.programs
 
     def broken(*args):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(failing._programs, "decode", broken)
+    monkeypatch.setattr(programs, "decode", broken)
     handle = failing.submit("fails", Sampling(3))
     with pytest.raises(RuntimeError, match="the engine failed: no room"):
         handle.result()
-    monkeypatch.setattr(failing._programs, "decode", decode)
+    monkeypatch.undo()
     assert failing.generate("again", max_new_tokens=3, **GREEDY) == expected
     assert failing.stats.finished == {"length": 2, "error": 1}
-
-
-def test_the_benchmark_compares_answers_with_transformers(capsys):
-    pytest.importorskip("transformers")
-    path = pathlib.Path(__file__).parents[2] / "benchmarks" / "engine.py"
-    spec = importlib.util.spec_from_file_location("engine_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    sizes = {"hidden": 64, "layers": 1, "slots": 2, "rounds": 1, "requests": 3}
-    sizes |= {"prompt": 20, "answer": 10, "threads": 1}
-    module.main([f"--{name}={value}" for name, value in sizes.items()])
-    *_, ours, theirs = capsys.readouterr().out.splitlines()
-    for line, name in ((ours, "hrm_jax"), (theirs, "transformers")):
-        number, engine, rate, ratio, *_ = (cell.strip() for cell in line.split("|")[1:-1])
-        assert (number, engine) == ("3", name)
-        assert float(rate) > 0
-        assert float(ratio) > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from hrm_jax.models import puzzle_models
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
 
@@ -67,7 +67,7 @@ def trm_config(request):
 
 def _random_variables(config):
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(lambda: puzzle_models.init(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: recurrent.init(config, jax.random.key(0)))
     return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), shapes)
 
 

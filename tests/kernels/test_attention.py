@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from analysis import gpu_compiler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType
 
-from hrm_jax import gpu_compiler
 from hrm_jax.kernels import attention as engines
 from hrm_jax.kernels.attention import attention, self_attention
 from hrm_jax.kernels.pallas_attention import (

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.models import act, hrm, puzzle_models
-from hrm_jax.models.hrm import HRM, HRMConfig
-from hrm_jax.models.puzzle_models import think
-from hrm_jax.models.recurrent import Thought
-from hrm_jax.models.trm import TRM, TRMConfig
+from hrm_jax.models import act, recurrent
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.recurrent import RecurrentNetwork, Thought, think
+from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
 
 SMALL = HRMConfig(
@@ -30,7 +29,7 @@ KEY = jax.random.key(0)
 def _random_variables(config, seed=0):
     """Variables without zeros, so that q and the puzzle table matter."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: puzzle_models.init(config, KEY))
+    shapes = jax.eval_shape(lambda: recurrent.init(config, KEY))
     return jax.tree.map(
         lambda x: jnp.asarray(random.standard_normal(x.shape) / np.sqrt(x.shape[0]), x.dtype),
         shapes,
@@ -244,7 +243,7 @@ def test_solving_is_stepping_each_puzzle_by_hand(kind):
 
 def test_shapes_and_dtypes(kind):
     config, variables = kind
-    fresh = puzzle_models.init(config, KEY)
+    fresh = recurrent.init(config, KEY)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(fresh))
     assert jax.tree.structure(fresh) == jax.tree.structure(variables)
     assert set(fresh["constants"]) == {"H_init", "L_init"}
@@ -259,7 +258,7 @@ def test_shapes_and_dtypes(kind):
 
 def test_fresh_weights_do_not_halt_and_have_the_right_spread():
     config = dataclasses.replace(SMALL, hidden_size=256, vocab_size=200)
-    fresh = hrm.init(config, KEY)
+    fresh = recurrent.init(config, KEY)
     np.testing.assert_array_equal(fresh["params"]["q_head"]["kernel"], 0)
     np.testing.assert_array_equal(fresh["params"]["q_head"]["bias"], -5)
     np.testing.assert_array_equal(fresh["tables"]["puzzle_emb"], 0)
@@ -278,7 +277,7 @@ def test_the_puzzle_embedding_matters_and_is_padded_with_zeros():
     variables = _random_variables(config)
     batch = _batch(1)
     rows = act.puzzle_rows(variables, jnp.array([1]))
-    x = HRM(config).apply(variables, batch["inputs"], rows, method="embed")
+    x = RecurrentNetwork(config).apply(variables, batch["inputs"], rows, method="embed")
     prefix = np.asarray(x[0, :2]).reshape(-1)
     np.testing.assert_allclose(prefix[:20], rows[0] * 4, rtol=1e-6)  # times √D
     np.testing.assert_array_equal(prefix[20:], 0)
@@ -320,16 +319,17 @@ def test_no_gradient_reaches_the_states(config):
 
 
 GRADIENTS = {
-    "HRM": (SMALL, HRM(SMALL), 1),  # the last update of z_L
-    "TRM": (TINY, TRM(TINY), 3),  # the whole last round
-    "TRM, MLP": (mlp := dataclasses.replace(TINY, **_MLP), TRM(mlp), 3),
+    "HRM": (SMALL, 1),  # the last update of z_L
+    "TRM": (TINY, 3),  # the whole last round
+    "TRM, MLP": (dataclasses.replace(TINY, **_MLP), 3),
 }
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)
 def test_gradient_is_that_of_the_last_updates(kind):
     """Against the states before the last updates held constant, and finite differences."""
-    config, model, learnt = GRADIENTS[kind]
+    config, learnt = GRADIENTS[kind]
+    model = RecurrentNetwork(config)
     variables, batch = _random_variables(config), _batch(2)
     z_H, z_L = _states(config)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
@@ -380,6 +380,8 @@ def test_next_halting_values_are_those_of_the_next_step():
     z_H, z_L = _states(SMALL)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
     out = _read(SMALL, variables, batch, z_H, z_L)
-    q_halt, q_continue = hrm.next_halting_values(SMALL, variables, z_H, z_L, batch["inputs"], rows)
+    q_halt, q_continue = recurrent.next_halting_values(
+        SMALL, variables, z_H, z_L, batch["inputs"], rows
+    )
     np.testing.assert_allclose(q_halt, out.q_halt, atol=1e-5)
     np.testing.assert_allclose(q_continue, out.q_continue, atol=1e-5)

@@ -15,12 +15,19 @@ import pytest
 from hrm_jax.compilation import jit
 from hrm_jax.interop.hrm_names import from_reference, to_reference
 from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.kernels.rotary import rotary_tables
+from hrm_jax.layers.attention import Attention
+from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.layers.norm import rms_norm
 from hrm_jax.models import act
-from hrm_jax.models.hrm import HRM, HRMConfig
-from hrm_jax.models.trm import TRM
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer, segment_gradients, segment_loss
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.recurrent import RecurrentNetwork
+from hrm_jax.tasks.puzzles.act_training import (
+    ACTTrainer,
+    PuzzleOptimizerConfig,
+    puzzle_weights,
+    segment_loss,
+)
 
 METRICS = ("accuracy", "exact_accuracy", "q_halt_accuracy", "steps")
 EMBEDDINGS = "model.inner.puzzle_emb.local_weights"
@@ -44,7 +51,6 @@ class Reference:
 
     folder: str
     load: Callable[..., Any]
-    network: type
     forward: Callable[..., float]
     params: Callable[..., float]
     table: Callable[..., float]
@@ -56,13 +62,13 @@ class Reference:
 
 REFERENCES = {
     "hrm": Reference(
-        "rope", load_hrm, HRM, forward=_relative(1e-4), params=_relative(1e-4),
+        "rope", load_hrm, forward=_relative(1e-4), params=_relative(1e-4),
         table=_relative(1e-4), q_halt=_relative(1e-4), loss=1e-4,
         losses=("lm_loss", "q_halt_loss", "q_continue_loss"), forms=("upstream", "a127"),
     ),
     **{
         name: Reference(
-            name, load_trm, TRM, forward=_absolute(5e-5), params=_absolute(5e-6),
+            name, load_trm, forward=_absolute(5e-5), params=_absolute(5e-6),
             table=_absolute(1e-6), q_halt=_absolute(5e-4), loss=1e-5,
         )
         for name in ("trm_att", "trm_mlp")
@@ -114,30 +120,37 @@ def test_pieces(reference, model, batch, numbers):
     """Everything that blocks.npz has, computed by our modules."""
     expected = numbers("blocks")
     config = model.config
-    net = reference.network(config).bind(model.variables)
+    net = RecurrentNetwork(config).bind(model.variables)
     first = batch(0)
     rows = act.puzzle_rows(model.variables, first["puzzle_identifiers"])
     x = net.embed(first["inputs"], rows)
     block_in = jnp.asarray(expected["block_in"])
-    rotary = net._rotary(x.shape[1])
-    layer = net.L_level.layers[0]
+    weights = model.variables["params"]["L_level"]["layers_0"]
+
+    def swiglu(name, x):
+        layer = FeedForward("fused_swiglu", weights[name]["down_proj"]["kernel"].shape[0])
+        return layer.apply({"params": weights[name]}, x)
+
     constants = model.variables["constants"]
     z_H = jnp.broadcast_to(constants["H_init"], x.shape)
     z_L = net.update_L(z_H, jnp.broadcast_to(constants["L_init"], x.shape), x)
     ours = {
         "input_embeddings": x,
         "block_in": constants["L_init"] + (constants["H_init"] + x),
-        "mlp_out": layer.mlp(block_in),
+        "mlp_out": swiglu("mlp", block_in),
         "rms_norm": rms_norm(block_in, config.rms_norm_eps),
-        "block_out": layer(block_in, rotary),
+        "block_out": net.L_level.layers[0](block_in),
         "L_level_out": z_L,
         "H_level_out": net.update_H(z_H, z_L),
     }
-    if rotary:
-        ours |= {"cos": rotary[0], "sin": rotary[1], "attn_out": layer.self_attn(block_in, rotary)}
+    if config.mixer == "attention":
+        rotary = cos, sin = rotary_tables(x.shape[1], config.hidden_size // config.num_heads, 1e4)
+        attend = Attention(config.hidden_size, config.num_heads, fused=True)
+        mixed = attend.apply({"params": weights["self_attn"]}, block_in, rotary)
+        ours |= {"cos": cos, "sin": sin, "attn_out": mixed}
     else:
         channels = jnp.swapaxes(block_in, 1, 2)
-        mixed = layer.mlp_t(channels)
+        mixed = swiglu("mlp_t", channels)
         normed = rms_norm(channels + mixed, config.rms_norm_eps)
         ours |= {"mlp_t_out": jnp.swapaxes(mixed, 1, 2), "mlp_t_norm": jnp.swapaxes(normed, 1, 2)}
     assert ours.keys() == expected.keys()
@@ -163,12 +176,36 @@ def _check_outputs(out, expected, step, reference):
         _close(ours, expected[f"{step}/{theirs}"], reference.forward, theirs)
 
 
+def _segment(config, loss):
+    """`segment_loss` of variables and a carry, without exploration."""
+
+    def segment(variables, carry):
+        rows = act.puzzle_rows(variables, carry.current_data["puzzle_identifiers"])
+        return segment_loss(config, loss, variables, rows, carry, jnp.zeros(4, jnp.int32))
+
+    return jit(segment)
+
+
+def _gradients(model, loss, microbatch_size=0):
+    """Gradients of variables and a carry."""
+    trainer = ACTTrainer(model.config, PuzzleOptimizerConfig(), loss, 10, microbatch_size)
+    shapes = jax.eval_shape(trainer.supervised.init, jax.random.key(0), model.variables["params"])
+
+    def gradients(variables, carry):
+        state = shapes.replace(
+            step=jnp.int32(0), params=variables["params"], tables=variables["tables"], rows=carry,
+            carry=variables["constants"],
+        )  # fmt: skip
+        batch = {"minimum": jnp.zeros(4, jnp.int32)}
+        return trainer.supervised.gradients(state, batch, jax.random.key(0))
+
+    return jit(gradients)
+
+
 def test_three_carried_evaluation_steps(reference, model, batch, numbers):
     expected = numbers("eval_steps")
     carry = model.initial_carry(batch(0))
-    loss = jit(
-        lambda v, c: segment_loss(model.config, "stablemax", v, None, c, jnp.zeros(4, jnp.int32))
-    )
+    loss = _segment(model.config, "stablemax")
     for k in range(3):
         step = f"step{k}"
         if not isinstance(model.config, HRMConfig):  # HRM's evaluation has no target for q_continue
@@ -180,14 +217,14 @@ def test_three_carried_evaluation_steps(reference, model, batch, numbers):
         _check_carry(carry, expected, step, reference)
 
 
-def _check_training_step(result, expected, step, template, reference):
-    outputs = result.outputs
+def _check_training_step(result, outputs, expected, step, template, reference):
     _check_outputs(outputs, expected, step, reference)
     if outputs.target_q_continue is not None:
         theirs = expected[f"{step}/target_q_continue"]
         _close(outputs.target_q_continue, theirs, reference.forward, "target")
     assert (outputs.target_q_continue is None) == (f"{step}/target_q_continue" not in expected)
-    _check_carry(result.carry, expected, step, reference)
+    carry = result.carry.rows
+    _check_carry(carry, expected, step, reference)
     metrics = result.metrics
     for name, key in (("loss", "loss"), *((n, f"metrics/{n}") for n in reference.losses)):
         theirs = expected[f"{step}/{key}"]
@@ -206,9 +243,9 @@ def _check_training_step(result, expected, step, template, reference):
     }
     for name in names:
         _close(ours[name], expected[prefix + name], GRADIENT, name)
-    _close(result.rows, expected[prefix + EMBEDDINGS], GRADIENT, EMBEDDINGS)
+    _close(result.tables["puzzle_emb"], expected[prefix + EMBEDDINGS], GRADIENT, EMBEDDINGS)
     np.testing.assert_array_equal(
-        result.carry.current_data["puzzle_identifiers"], expected[f"{step}/local_ids"]
+        carry.current_data["puzzle_identifiers"], expected[f"{step}/local_ids"]
     )
 
 
@@ -216,17 +253,15 @@ def _check_training_step(result, expected, step, template, reference):
 def test_three_carried_training_steps(microbatch_size, reference, model, batch, numbers):
     """Weights fixed, exploration off; rows that halted take the next batch."""
     expected = numbers("train_steps")
-    gradients = jit(
-        lambda v, carry: segment_gradients(
-            model.config, "stablemax", v, carry, jnp.zeros(4, jnp.int32), microbatch_size
-        )
-    )
+    gradients = _gradients(model, "stablemax", microbatch_size)
+    segment = _segment(model.config, "stablemax")
     carry = act.initial_carry(model.config, batch(0))
     for k in range(3):
         carry = act.refill(carry, batch(k), model.variables["constants"])
         result = gradients(model.variables, carry)
-        _check_training_step(result, expected, f"step{k}", model.variables, reference)
-        carry = result.carry
+        outputs = segment(model.variables, carry)[1][2]
+        _check_training_step(result, outputs, expected, f"step{k}", model.variables, reference)
+        carry = result.carry.rows
 
 
 def test_softmax_training_step(folder, reference, model, batch, numbers):
@@ -235,15 +270,10 @@ def test_softmax_training_step(folder, reference, model, batch, numbers):
     carry = act.refill(
         act.initial_carry(model.config, batch(0)), batch(0), model.variables["constants"]
     )
-    gradients = jit(
-        lambda v, carry: segment_gradients(
-            model.config, "softmax", v, carry, jnp.zeros(4, jnp.int32)
-        )
-    )
-    result = gradients(model.variables, carry)
-    _check_training_step(
-        result, numbers("train_steps_softmax"), "step0", model.variables, reference
-    )
+    result = _gradients(model, "softmax")(model.variables, carry)
+    outputs = _segment(model.config, "softmax")(model.variables, carry)[1][2]
+    expected = numbers("train_steps_softmax")
+    _check_training_step(result, outputs, expected, "step0", model.variables, reference)
 
 
 def _check_weights(ours, expected, prefix, tolerances):
@@ -259,7 +289,7 @@ def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
         pytest.skip("no such trajectory of this reference")
     expected = numbers(f"traj_{form}")
     given = json.loads((folder / "traj_hparams.json").read_text())
-    rule = OptimizerConfig(
+    rule = PuzzleOptimizerConfig(
         name="adam_atan2" if form == "upstream" else "adam_atan2_a127",
         learning_rate=given["lr"],
         warmup_steps=given["lr_warmup_steps"],
@@ -281,10 +311,10 @@ def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
     key = jax.random.key(0)
     state = trainer.init(key, model.variables, batches[0])
     step = jit(trainer.step)
-    read = jit(lambda v, z: reference.network(config).apply(v, z, method="halting_values"))
+    read = jit(lambda v, z: RecurrentNetwork(config).apply(v, z, method="halting_values"))
     for i in range(20):
-        before = state.variables(averaged=False)
-        state, metrics = step(state, batches[i], key)
+        before = puzzle_weights(state, averaged=False)
+        state, metrics = step(state.replace(step=jnp.int32(i)), batches[i], key)
         total, rows = metrics["loss"]
         np.testing.assert_allclose(total / rows, expected["loss"][i], rtol=reference.loss)
         np.testing.assert_allclose(metrics["learning_rate"][0], expected["lr"][i], rtol=1e-6)
@@ -294,15 +324,15 @@ def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
             )
         for name in METRICS:
             np.testing.assert_allclose(metrics[name][0], expected[f"metrics/{name}"][i], rtol=1e-4)
-        np.testing.assert_array_equal(state.carry.steps, expected["steps"][i])
-        np.testing.assert_array_equal(state.carry.halted, expected["halted"][i])
-        q_halt, q_continue = read(before, state.carry.z_H)
+        np.testing.assert_array_equal(state.rows.steps, expected["steps"][i])
+        np.testing.assert_array_equal(state.rows.halted, expected["halted"][i])
+        q_halt, q_continue = read(before, state.rows.z_H)
         _close(q_halt, expected["q_halt"][i], reference.q_halt, "q_halt")
         _close(q_continue, expected["q_continue"][i], reference.q_halt, "q_continue")
         _close(state.tables["puzzle_emb"], expected["puzzle_emb"][i], reference.table, "puzzle_emb")
         if i + 1 not in (1, 2, 5, 20):
             continue
-        live = to_reference(state.variables(averaged=False))
+        live = to_reference(puzzle_weights(state, averaged=False))
         _check_weights(
             live,
             expected,
@@ -310,14 +340,12 @@ def test_twenty_training_steps(form, reference, model, batch, folder, numbers):
             lambda name: reference.table if "puzzle_emb" in name else reference.params,
         )
         if state.ema:
-            averaged = to_reference({"params": state.ema["params"]})
+            averaged = to_reference({"params": state.ema})
             _check_weights(averaged, expected, f"ema_after{i + 1}/", lambda name: EMA)
     if state.ema:  # the reference averages parameters only, and evaluates with the live table
-        weights = state.variables(averaged=False) | {"params": state.ema["params"]}
+        weights = puzzle_weights(state, averaged=False) | {"params": state.ema}
         carry = act.refill(act.initial_carry(config, batch(0)), batch(0), weights["constants"])
-        loss, (carry, _, out) = jit(
-            lambda v, c: segment_loss(config, "stablemax", v, None, c, jnp.zeros(4, jnp.int32))
-        )(weights, carry)
+        loss, (carry, _, out) = _segment(config, "stablemax")(weights, carry)
         _close(out.logits, expected["ema_eval/logits"], reference.forward, "logits")
         _close(out.q_halt, expected["ema_eval/q_halt_logits"], reference.forward, "q_halt")
         np.testing.assert_allclose(loss, expected["ema_eval/loss"], rtol=reference.loss)

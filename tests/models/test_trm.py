@@ -9,10 +9,10 @@ import pytest
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.layers.block import PostNormBlock
-from hrm_jax.models import act, puzzle_models, trm
+from hrm_jax.layers.feed_forward import FeedForward
+from hrm_jax.models import act, recurrent
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 
 SUDOKU = TRMConfig(seq_len=81, vocab_size=11, puzzle_emb_ndim=512)
 TINY = TRMConfig(
@@ -31,7 +31,7 @@ def test_the_public_numbers_of_parameters(changes, number):
     """Of what the public code calls parameters: neither puzzle table nor initial states."""
     config = dataclasses.replace(SUDOKU, **changes)
     assert config.prefix_len == 16
-    shapes = jax.eval_shape(lambda: puzzle_models.init(config, jax.random.key(0)))
+    shapes = jax.eval_shape(lambda: recurrent.init(config, jax.random.key(0)))
     count = {k: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(v)) for k, v in shapes.items()}
     assert count == {"params": number, "tables": 512, "constants": 2 * 512}
 
@@ -61,7 +61,7 @@ def test_length_of_the_prefix(ndim, length, expected):
 )
 def test_wrong_sizes_are_refused_by_name(changes, message):
     with pytest.raises(ConfigError, match=message):
-        trm.init(dataclasses.replace(SUDOKU, **changes), jax.random.key(0))
+        recurrent.init(dataclasses.replace(SUDOKU, **changes), jax.random.key(0))
 
 
 def test_without_attention_the_heads_do_not_matter():
@@ -69,7 +69,7 @@ def test_without_attention_the_heads_do_not_matter():
 
 
 def test_fresh_weights_do_not_halt():
-    fresh = trm.init(TINY, jax.random.key(0))
+    fresh = recurrent.init(TINY, jax.random.key(0))
     np.testing.assert_array_equal(fresh["params"]["q_head"]["kernel"], 0)
     np.testing.assert_array_equal(fresh["params"]["q_head"]["bias"], -5)
     np.testing.assert_array_equal(fresh["tables"]["puzzle_emb"], 0)
@@ -77,18 +77,20 @@ def test_fresh_weights_do_not_halt():
 
 
 def test_the_layer_over_positions_mixes_positions_of_one_channel_only():
-    block = PostNormBlock(num_heads=1, width=8, positions_width=8)
+    block = PostNormBlock(
+        lambda x: FeedForward("fused_swiglu", 8, name="mlp_t")(x), width=8, axis=-2
+    )
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 6)), jnp.float32)
-    variables = block.init(jax.random.key(0), x, None)
+    variables = block.init(jax.random.key(0), x)
     kernels = variables["params"]
     assert kernels["mlp_t"]["gate_up_proj"]["kernel"].shape == (5, 16)
     assert kernels["mlp_t"]["down_proj"]["kernel"].shape == (8, 5)
     assert "self_attn" not in kernels
     kernels["mlp"]["down_proj"]["kernel"] *= 0  # leaves the norm over channels
-    out = block.apply(variables, x, None)
+    out = block.apply(variables, x)
     scale = jnp.sqrt(jnp.mean(out**2, axis=-1))
     np.testing.assert_allclose(scale, 1, rtol=1e-4)
-    moved = block.apply(variables, x.at[0, 2, 3].add(1.0), None)
+    moved = block.apply(variables, x.at[0, 2, 3].add(1.0))
     # But for that norm, one number for each position, only channel 3 has changed: everywhere.
     ratio = np.asarray(moved / out)[0]
     others = np.delete(ratio, 3, axis=1)
@@ -97,14 +99,14 @@ def test_the_layer_over_positions_mixes_positions_of_one_channel_only():
 
 
 def _trained(config, steps=3):
-    trainer = ACTTrainer(config, OptimizerConfig(warmup_steps=0), "stablemax", 10)
+    trainer = ACTTrainer(config, PuzzleOptimizerConfig(warmup_steps=0), "stablemax", 10)
     random = np.random.default_rng(0)
     batch = {
         "inputs": jnp.asarray(random.integers(1, 7, (4, 4)), jnp.int32),
         "labels": jnp.asarray(random.integers(1, 7, (4, 4)), jnp.int32),
         "puzzle_identifiers": jnp.zeros(4, jnp.int32),
     }
-    variables = trm.init(config, jax.random.key(1))
+    variables = recurrent.init(config, jax.random.key(1))
     variables["params"]["q_head"]["bias"] = jnp.array([3.0, 3.0])
     state = trainer.init(jax.random.key(0), variables, batch)
     step = jax.jit(trainer.step)
@@ -131,12 +133,12 @@ def test_training_halts_where_q_halt_is_above_the_threshold():
         ({"halt_exploration_prob": 1.0}, False),  # then two steps at least
     ):
         state, _ = _trained(dataclasses.replace(config, **changes), steps=1)
-        np.testing.assert_array_equal(state.carry.steps, 1)
-        np.testing.assert_array_equal(state.carry.halted, halted)
+        np.testing.assert_array_equal(state.rows.steps, 1)
+        np.testing.assert_array_equal(state.rows.halted, halted)
 
 
 def test_evaluation_with_fixed_halting_goes_on():
-    variables = trm.init(TINY, jax.random.key(0))
+    variables = recurrent.init(TINY, jax.random.key(0))
     variables["params"]["q_head"]["bias"] = jnp.array([3.0, 0.0])
     batch = {"inputs": jnp.ones((2, 4), jnp.int32), "puzzle_identifiers": jnp.zeros(2, jnp.int32)}
     carry = act.initial_carry(TINY, batch)

@@ -109,16 +109,16 @@ def test_sparse_update_never_makes_a_dense_gradient():
 
 def test_training_step_never_makes_a_dense_gradient():
     """The whole step: the table of a million rows is only read from and scattered to, in place."""
-    from hrm_jax.models import hrm
+    from hrm_jax.models import recurrent
     from hrm_jax.models.hrm import HRMConfig
-    from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+    from hrm_jax.tasks.puzzles.act_training import ACTTrainer, PuzzleOptimizerConfig
 
     rows = 1_000_000
     config = HRMConfig(
         seq_len=4, vocab_size=5, hidden_size=8, num_heads=2, H_layers=1, L_layers=1,
         num_puzzle_identifiers=rows, puzzle_emb_ndim=8, forward_dtype="float32",
     )  # fmt: skip
-    rule = OptimizerConfig(ema=0.9)
+    rule = PuzzleOptimizerConfig(ema=0.9)
     trainer = ACTTrainer(config, rule, "stablemax", 10, microbatch_size=2)
     batch = {
         "inputs": jax.ShapeDtypeStruct((4, 4), jnp.int32),
@@ -126,7 +126,7 @@ def test_training_step_never_makes_a_dense_gradient():
         "puzzle_identifiers": jax.ShapeDtypeStruct((4,), jnp.int32),
     }
     key = jax.random.key(0)
-    state = jax.eval_shape(lambda k, b: trainer.init(k, hrm.init(config, k), b), key, batch)
+    state = jax.eval_shape(lambda k, b: trainer.init(k, recurrent.init(config, k), b), key, batch)
     made = []
 
     def visit(jaxpr):
@@ -182,7 +182,6 @@ def test_clipping():
     "bad",
     [
         {"learning_rate": 0.0},
-        {"puzzle_emb_lr": -1.0},
         {"weight_decay": -0.1},
         {"warmup_steps": -1},
         {"b2": 1.0},

@@ -1,30 +1,13 @@
 """The chat page in a real browser: Debian's Chromium, driven by Playwright, against the server."""
 
 import contextlib
-import pathlib
-import shutil
-import threading
 import time
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from hrm_jax.data.text.tokenizers import ByteTokenizer
-from hrm_jax.engine.decoder import Decoder
-from hrm_jax.models.transformer import Transformer, TransformerConfig
-from hrm_jax.server.process import Server, bind
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = sync_api.expect
-expect.set_options(timeout=20_000)
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not pathlib.Path(CHROMIUM).exists(), reason="there is no /usr/bin/chromium"),
-]
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking"]  # fmt: skip
+pytestmark = pytest.mark.slow
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 NAME = "<b>tiny</b>"
 
@@ -41,80 +24,29 @@ class Markup(ByteTokenizer):
         return stream
 
 
-@contextlib.contextmanager
-def _serving(**options):
-    config = TransformerConfig(
-        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=256,
-        positions="rotary", dropout=0.0,
-    )  # fmt: skip
-    params = jax.jit(Transformer(config).init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
-    never = tuple(x for x in range(260) if not 97 <= x < 123)
-    decoder = Decoder(config, params["params"], Markup(), suppressed=never, name=NAME)
-    with bind(port=0) as listener:
-        server = Server(decoder, listener, slots=2, log_level="warning", **options)
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            server.engine.generate("x", max_new_tokens=9)  # compiles
-            yield server
-        finally:
-            server.stop()
-            server.stop()
-            thread.join(60)
+MARKUP = {"tokenizer": Markup(), "name": NAME}
 
 
 @pytest.fixture(scope="module")
-def server():
-    with _serving() as server:
+def server(serving):
+    with serving(MARKUP, slots=2) as server:
+        server.engine.generate("x", max_new_tokens=9)  # compiles
         yield server
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def browser(open_window):
     """Opens the page in windows; requests to elsewhere and errors in the console fail the test."""
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=ARGUMENTS
-        )
 
-        @contextlib.contextmanager
-        def window(server, size=DESKTOP, scheme="light", expected=""):
-            page = context.new_page()
-            requests, messages = [], []
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: messages.append(message.text))
-            page.on("pageerror", lambda error: messages.append(str(error)))
-            page.on("dialog", lambda dialog: messages.append(dialog.message))
-            page.set_default_timeout(20_000)
-            page.set_viewport_size(size)
-            page.emulate_media(color_scheme=scheme)
-            page.goto(server.url)
-            page.wait_for_selector("body[data-ready]")
+    @contextlib.contextmanager
+    def window(server, size=DESKTOP, scheme="light", expected=""):
+        with open_window(server.url, size, scheme) as (page, requests, messages):
             yield page
             assert all(url.startswith((server.url, "data:")) for url in requests)
             assert all(expected and expected in message for message in messages), messages
             page.evaluate("localStorage.clear()")
-            page.close()
 
-        yield window
-        context.close()
-
-
-@contextlib.contextmanager
-def _slowed(server):
-    step = server.engine.step
-
-    def slow():
-        time.sleep(0.1)
-        return step()
-
-    server.engine.step = slow
-    try:
-        yield
-    finally:
-        del server.engine.step
+    return window
 
 
 def _settings(page, tokens):
@@ -124,7 +56,7 @@ def _settings(page, tokens):
     page.click("#toggle-settings")
 
 
-def test_a_chat_by_keyboard(browser, server, tmp_path):
+def test_a_chat_by_keyboard(browser, server, tmp_path, expect):
     with browser(server) as page:
         assert page.locator("#model").inner_text() == page.title() == NAME
         _settings(page, 3)
@@ -156,7 +88,7 @@ def test_a_chat_by_keyboard(browser, server, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["click", "key"])
-def test_stopping(how, browser, server, tmp_path):
+def test_stopping(how, browser, server, tmp_path, expect):
     before = server.engine.stats.finished.get("cancelled", 0)
 
     def cancelled(more):
@@ -167,7 +99,7 @@ def test_stopping(how, browser, server, tmp_path):
             time.sleep(0.01)
         return False
 
-    with browser(server) as page, _slowed(server):
+    with browser(server) as page, server.slowed(0.1):
         _settings(page, 250)
         page.fill("#text", "go")
         page.press("#text", "Enter")
@@ -189,7 +121,7 @@ def test_stopping(how, browser, server, tmp_path):
         assert cancelled(2)
 
 
-def test_errors_are_shown_and_the_text_is_kept(browser, server):
+def test_errors_are_shown_and_the_text_is_kept(browser, server, expect):
     with browser(server, expected="400 (Bad Request)") as page:
         page.fill("#text", "x" * 300)
         page.press("#text", "Enter")
@@ -208,9 +140,9 @@ def test_errors_are_shown_and_the_text_is_kept(browser, server):
         expect(page.locator(".note").last).to_contain_text("tokens in")
 
 
-def test_a_key(browser, tmp_path):
+def test_a_key(browser, serving, tmp_path, expect):
     with (
-        _serving(api_key="secret") as server,
+        serving(MARKUP, slots=2, api_key="secret") as server,
         browser(server, expected="401 (Unauthorized)") as page,
     ):
         expect(page.locator("#alert")).to_contain_text("asks for an API key")
@@ -229,7 +161,7 @@ def test_a_key(browser, tmp_path):
 
 
 @pytest.mark.parametrize("look", ["desktop", "phone", "dark"])
-def test_looks(look, browser, server, tmp_path):
+def test_looks(look, browser, server, tmp_path, expect):
     size, scheme = PHONE if look == "phone" else DESKTOP, "dark" if look == "dark" else "light"
     with browser(server, size, scheme) as page:
         assert page.get_attribute("html", "data-theme") == scheme

@@ -274,7 +274,7 @@ def test_fields_of_the_data(files):
 
 def test_a_grid_is_solved_as_text(task, state, monkeypatch):
     test = task.test
-    model = PuzzleModel(task.config.model, state.variables())
+    model = PuzzleModel(task.config.model, task.weights(state))
     assert model.puzzle is ARC
     solved = Solved(test.labels, np.full(SHOWN, 2), np.zeros(SHOWN), test.labels[:, None], 1)
     monkeypatch.setattr(puzzle_model, "solve_puzzles", lambda *_, **__: solved)

@@ -32,6 +32,7 @@ from hrm_jax.fields import ConfigError, from_mapping
         ({"microbatch_size": 3}, r"config\.microbatch_size: 3 does not divide batch_size 8"),
         ({"microbatch_size": -4}, r"config\.microbatch_size: -4"),
         ({"seed": -1}, r"config\.seed: expected 0"),
+        ({"optimizer__puzzle_emb_lr": -1.0}, r"optimizer\.puzzle_emb_lr: expected more than 0"),
         ({"early_stopping": {"patience": 0}}, r"early_stopping\.patience: expected at least 1"),
         ({"control": {"max_tokens": -1}}, r"control\.max_tokens: expected at least 0, got -1"),
         ({"control": {"token_limit_iterations": 0}}, r"control\.token_limit_iterations: expected"),
@@ -40,6 +41,16 @@ from hrm_jax.fields import ConfigError, from_mapping
         ({"model__H_cycles": 0}, r"model\.H_cycles: expected at least 1"),
         ({"model__halt_exploration_prob": 1.5}, r"model\.halt_exploration_prob"),
         ({"model__forward_dtype": "float16"}, r"config\.model\.forward_dtype"),
+        (
+            {"model__name": "trm", "model__H_layers": 6},
+            r"config\.model\.H_layers: 6, but 'trm' has no such.*only 'hrm' has; .*default 4",
+        ),
+        ({"model__mlp_t": True}, r"config\.model\.mlp_t: True, but 'hrm' has no such field"),
+        (
+            {"early_stopping": {"patience": 3}},
+            r"early_stopping\.patience: 3 has no effect: .*metric",
+        ),
+        ({"control": {"token_limit_iterations": 3}}, r"token_limit_iterations: 3 has no effect"),
         ({"task": "sudoko"}, r"config\.task: expected one of sudoku, maze, .*got 'sudoko'"),
     ],
 )
@@ -56,6 +67,27 @@ def test_fields_are_converted(tiny):
     assert config.model.L_cycles == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.steps = 3
+
+
+def test_a_presets_own_fields_do_not_stand_in_the_way_of_another_network():
+    presets = {"laptop": {"steps": 5, "model": {"H_layers": 2, "hidden_size": 64}}}
+    config = tasks.preset_config("sudoku", presets, "laptop")
+    assert tasks.parse(config.to_dict()).model.H_layers == 2
+    config.model.name = "trm"
+    assert tasks.parse(config.to_dict()).model.hidden_size == 64
+    config.model.H_layers = 3
+    with pytest.raises(ConfigError, match=r"config\.model\.H_layers: 3, but 'trm' has no such"):
+        tasks.parse(config.to_dict())
+    with pytest.raises(KeyError, match="hiden"):
+        tasks.preset_config("sudoku", {"laptop": {"model": {"hiden_size": 64}}}, "laptop")
+
+    presets = {"laptop": {"plan": {"dropout": 0.3}}}
+    config = tasks.preset_config("pairs", presets, "laptop")
+    config.model.name = "transformer"
+    assert tasks.parse(config.to_dict()).plan.dropout == 0.3
+    config.plan.anneal = 0.2
+    with pytest.raises(ConfigError, match=r"config\.plan\.anneal: 0\.2 has no effect: .*decoder"):
+        tasks.parse(config.to_dict())
 
 
 def test_mapping_to_dataclass():

@@ -142,7 +142,7 @@ def test_only_the_plan_can_tell_the_number_and_it_does():
     )
     state, _ = _trained(task)
     pairs = encode_pairs(task.pairs[0], task.tokenizer, *task.lengths(*task.pairs))
-    figures = task.score(state.variables()["params"], pairs.batch(np.arange(64)), 1.0)
+    figures = task.score(state.averaged, pairs.batch(np.arange(64)), 1.0)
     assert figures["eval/exact_match"] > 0.8
     assert figures["eval/bits_per_byte_shuffled_plan"] > figures["eval/bits_per_byte"] + 0.5
     assert figures["eval/bits_per_byte_no_plan"] > figures["eval/bits_per_byte"] + 0.5

@@ -102,7 +102,7 @@ def test_augmented_examples_are_still_right(name):
 
 def test_a_maze_is_solved_as_text():
     task = tasks.build(_tiny("maze", "hrm"))
-    variables = task.init(jax.random.key(0)).variables()
+    variables = task.weights(task.init(jax.random.key(0)))
     model = PuzzleModel(task.config.model, variables)
     maze = PUZZLES["maze"]
     assert model.puzzle is maze

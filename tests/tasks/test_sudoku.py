@@ -12,14 +12,15 @@ from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import ConfigError
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU, SudokuData
-from hrm_jax.tasks.base import Task, over_microbatches
+from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, solve_puzzles
 from hrm_jax.tasks.puzzles.losses import IGNORED
 from hrm_jax.tasks.puzzles.task import PuzzleTask
+from hrm_jax.tasks.supervised import over_microbatches
 
 FOUR = SudokuShape.of(4)
 
@@ -81,10 +82,10 @@ def _seen(task, steps=3):
     step = jax.jit(task.step)
     iterator = task.batches()
     seen = []
-    for _ in range(steps):
+    for number in range(steps):
         batch = next(iterator)
-        state, _ = step(state, batch)
-        seen.append((batch, jax.tree.map(np.asarray, state.carry.current_data)))
+        state, _ = step(state.replace(step=jnp.int32(number)), batch)
+        seen.append((batch, jax.tree.map(np.asarray, state.rows.current_data)))
     return seen
 
 
@@ -145,12 +146,13 @@ def test_every_draw_has_its_own_symmetry(tiny):
 def test_over_microbatches():
     rows = {"x": jnp.arange(12.0).reshape(6, 2), "y": jnp.arange(6)}
 
-    def function(part):
-        return {"sum": (part["x"] ** 2).sum(0)}, (part["x"] + 1, part["y"] * 2)
+    def function(part, carry):
+        sums = {"sum": (part["x"] ** 2).sum(0)}
+        return sums, (part["x"] + 1, part["y"] * 2), carry + part["y"].sum()
 
-    whole = over_microbatches(function, rows, 0)
+    whole = over_microbatches(function, rows, 0, jnp.int32(7))
     for size in (1, 2, 3, 6):
-        parts = over_microbatches(function, rows, size)
+        parts = over_microbatches(function, rows, size, jnp.int32(7))
         jax.tree.map(np.testing.assert_array_equal, parts, whole)
 
 
@@ -170,7 +172,7 @@ def _rigged(size=4):
         L_layers=1, H_cycles=1, L_cycles=1, halt_max_steps=3, q_target="none",
         forward_dtype="float32",
     )  # fmt: skip
-    zeros = jax.tree.map(jnp.zeros_like, hrm.init(config, jax.random.key(0)))
+    zeros = jax.tree.map(jnp.zeros_like, recurrent.init(config, jax.random.key(0)))
     embedding = 100 * np.eye(6, width, dtype=np.float32)
     head = np.eye(width, 6, dtype=np.float32)
     head[1] = [0, 0, 1, 0, 0, 0]  # a blank is answered with token 2: the digit 1

@@ -11,7 +11,7 @@ import hrm_jax
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.npy_folder import read_npy
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.models import hrm
+from hrm_jax.models import recurrent
 from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles import PUZZLES
@@ -224,7 +224,7 @@ def _always_ones():
         L_layers=1, H_cycles=1, L_cycles=1, halt_max_steps=3, q_target="none",
         forward_dtype="float32",
     )  # fmt: skip
-    zeros = jax.tree.map(jnp.zeros_like, hrm.init(config, KEY))
+    zeros = jax.tree.map(jnp.zeros_like, recurrent.init(config, KEY))
     params = zeros["params"]
     params["embed_tokens"]["embedding"] = jnp.asarray(100 * np.eye(6, 32, dtype=np.float32))
     head = np.eye(32, 6, dtype=np.float32)

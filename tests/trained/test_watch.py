@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import hrm_jax
-from hrm_jax.models import puzzle_models
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles.console import Console, Leave
 from hrm_jax.tasks.puzzles.model import PuzzleModel
@@ -28,7 +28,7 @@ def _fresh(seq_len, vocab_size):
         num_heads=2, H_layers=1, L_layers=1, H_cycles=1, L_cycles=1, expansion=1.0,
         puzzle_emb_ndim=16, halt_max_steps=3, forward_dtype="float32",
     )  # fmt: skip
-    return PuzzleModel(config, puzzle_models.init(config, jax.random.key(0)))
+    return PuzzleModel(config, recurrent.init(config, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def _losses(case, names):
 
 def _losses_on(task, state, data, fsdp):
     mesh = make_mesh(MeshConfig(data, fsdp), jax.devices()[: data * fsdp])
-    shardings = state_shardings(state, mesh, 16, smallest=64)
+    shardings = state_shardings(state, mesh, smallest=64)
     state = jax.device_put(jax.tree.map(jnp.copy, state), shardings)  # the copy is donated
     step = divided_step(task.step, mesh, shardings)
     batches, losses = task.batches(), []
@@ -192,13 +192,13 @@ def test_a_run_on_a_mesh_holds_parts_and_moves_to_others(tiny, start, tmp_path, 
         for leaf in large:
             sizes = {shard.data.size for shard in leaf.addressable_shards}
             assert sizes == {leaf.size // 2}, leaf.shape
-    assert {x.data.shape[0] for x in state.carry.z_H.addressable_shards} == {2}
+    assert {x.data.shape[0] for x in state.rows.z_H.addressable_shards} == {2}
     for which in ("last", "best"):
         weights, step = load_weights(tmp_path, which)
         assert step == 4
-        jax.tree.map(np.testing.assert_array_equal, weights["params"], state.params)
+        jax.tree.map(np.testing.assert_array_equal, weights["params"], state.ema)
     whole = load(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, whole.variables["params"], state.ema["params"])
+    jax.tree.map(np.testing.assert_array_equal, whole.variables["params"], state.ema)
     file = tmp_path / "model.safetensors"
     export(whole.config, whole.variables, file, "safetensors")
     assert file.stat().st_size > 0
@@ -208,8 +208,8 @@ def test_a_run_on_a_mesh_holds_parts_and_moves_to_others(tiny, start, tmp_path, 
         patch.setattr(loop, "make_mesh", lambda config: make_mesh(config, jax.devices()[:1]))
         moved = start(config(1, 1), tmp_path)
     for ours, theirs in zip(
-        jax.tree.leaves((moved.state.params, moved.state.opt_state, moved.state.carry)),
-        jax.tree.leaves((state.params, state.opt_state, state.carry)),
+        jax.tree.leaves((moved.state.params, moved.state.opt_state, moved.state.rows)),
+        jax.tree.leaves((state.params, state.opt_state, state.rows)),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)

@@ -12,6 +12,7 @@ from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import State
 from hrm_jax.training import processes
 from hrm_jax.training.sharding import for_evaluation, make_mesh
+from hrm_jax.training.signals import SharedSignal
 
 
 def test_alone_everything_is_agreed_upon():
@@ -22,7 +23,7 @@ def test_alone_everything_is_agreed_upon():
     processes.require_same("data", value)
     with processes.first_before_others("x"):
         pass
-    assert processes.SharedSignal(make_mesh()).after_step(15) == 15
+    assert SharedSignal(make_mesh(), [15, 2]).after_step() == 15
 
 
 @pytest.fixture

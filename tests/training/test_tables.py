@@ -105,9 +105,9 @@ def test_a_divided_table_answers_the_same(replicated, config, tmp_path):
     task = tasks.build(tasks.parse(config()), tmp_path)
     state = replicated[1].state
     mesh = jax.tree.leaves(state.params)[0].sharding.mesh
-    divided = jax.device_put(state, state_shardings(state, mesh, 8, shard_tables=True))
+    divided = jax.device_put(state, state_shardings(state, mesh, shard_tables=True))
     figures = [
-        evaluate_puzzles(task.config.model, some.variables(), task.test, slots=8)
+        evaluate_puzzles(task.config.model, task.weights(some), task.test, slots=8)
         for some in (state, divided)
     ]
     for some in figures:
@@ -121,7 +121,7 @@ def test_no_device_holds_the_whole_table(config, tmp_path):
     mesh = make_mesh()
     key = jax.random.key(0)
     shapes = jax.eval_shape(task.init, key)
-    shardings = state_shardings(shapes, mesh, 8, shard_tables=True)
+    shardings = state_shardings(shapes, mesh, shard_tables=True)
     state = jax.jit(task.init, out_shardings=shardings)(key)
     batch = place_batch(next(task.batches()), mesh)
     step = jax.jit(task.step, donate_argnums=0, out_shardings=(shardings, None))

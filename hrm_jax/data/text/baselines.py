@@ -26,21 +26,13 @@ def packers(data: Bytes) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Level:
-    """Counts after contexts of one length; contexts and n-grams are big-endian numbers, sorted.
+    """Counts after contexts of one length; contexts and n-grams are big-endian numbers, sorted."""
 
-    Attributes:
-        grams: Contexts with their next byte, uint64 [G].
-        gram_counts: How often each occurs, int64 [G].
-        contexts: uint64 [C].
-        totals: How often each occurs with a next byte, int64 [C].
-        kinds: How many different bytes follow it, int64 [C].
-    """
-
-    grams: npt.NDArray[np.uint64]
-    gram_counts: npt.NDArray[np.int64]
-    contexts: npt.NDArray[np.uint64]
-    totals: npt.NDArray[np.int64]
-    kinds: npt.NDArray[np.int64]
+    grams: npt.NDArray[np.uint64]  # [G], contexts with their next byte
+    gram_counts: npt.NDArray[np.int64]  # [G]
+    contexts: npt.NDArray[np.uint64]  # [C]
+    totals: npt.NDArray[np.int64]  # [C], how often each occurs with a next byte
+    kinds: npt.NDArray[np.int64]  # [C], how many different bytes follow it
 
 
 class ByteNGrams:
@@ -56,10 +48,10 @@ class ByteNGrams:
     """
 
     def __init__(self, data: Bytes, order: int = 5) -> None:
-        """Counts.
+        """Counts N bytes.
 
         Args:
-            data: Text to count, N bytes.
+            data: Text to count.
             order: Bytes of the longest context, 0 to 7.
 
         Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.pipeline import Batch, Draws
+from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.documents import Documents
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
 
@@ -28,7 +28,7 @@ def split_documents(
         seed: Another one chooses others.
 
     Returns:
-        Training and held-out documents, each in the order given; both hold at least one.
+        Training and held-out documents, at least one each, in the order given.
 
     Raises:
         DataError: All documents are one and the same.
@@ -52,14 +52,13 @@ def split_documents(
     )
 
 
-class TextWindows:
-    """A random-access source whose element i is the i-th batch of windows of running text.
+class TextWindows(Draws):
+    """Windows of running text: tokens, int32 [B, S].
 
     The documents are one stream, BOS document EOS BOS document EOS …, closed to a ring: each epoch
     cuts it, from a random place on, into windows one after the other and draws these in random
     order. Every token is in one window per epoch at most; less than one window's length is left
-    out. A stream shorter than one window goes round in it. Everything is a pure function of
-    (seed, index).
+    out. A stream shorter than one window goes round in it.
     """
 
     def __init__(
@@ -72,16 +71,7 @@ class TextWindows:
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        """Makes the source.
-
-        Args:
-            documents: What to draw from.
-            tokenizer: What makes tokens of them.
-            length: Tokens S of a window.
-            batch_size: Rows B of a batch over all processes.
-            seed: Seed of all draws.
-            process_index: Which part of every batch to make.
-            process_count: Number of parts.
+        """Makes tokens of the documents; `length` is S.
 
         Raises:
             ValueError: `process_count` does not divide `batch_size`, or `length` is below 1.
@@ -97,25 +87,19 @@ class TextWindows:
             parts, dtype=np.uint16 if small else np.int32, casting="unsafe"
         )
         self._length = length
-        self._seed = seed
         self.windows = max(1, len(self._stream) // length)  # in an epoch
-        self._draws = Draws(self.windows, batch_size, seed, process_index, process_count)
+        super().__init__(self.windows, batch_size, seed, process_index, process_count)
 
-    def __len__(self) -> int:
-        return len(self._draws)
-
-    def __getitem__(self, index: int) -> Batch:
-        """Batch `index`: tokens, int32 [B, S]; this process' rows."""
-        windows, epochs = self._draws[index]
+    def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
         numbers, inverse = np.unique(epochs, return_inverse=True)
         places = np.array([self._place(epoch) for epoch in numbers])
-        first = places[inverse] + windows * self._length
+        first = places[inverse] + items * self._length
         at = first[:, None] + np.arange(self._length)
         return {"tokens": self._stream[at % len(self._stream)].astype(np.int32)}
 
     def _place(self, epoch: int) -> int:
         """Where the stream is cut first in an epoch."""
-        random = np.random.Generator(np.random.PCG64([self._seed, 1, epoch]))
+        random = np.random.Generator(np.random.PCG64([self.seed, 1, epoch]))
         return int(random.integers(len(self._stream)))
 
 
@@ -140,7 +124,7 @@ def eval_windows(
         documents: What to score.
         tokenizer: What makes tokens of them.
         length: Tokens S of a window.
-        stride: New tokens of a window, 1 to length - 1.
+        stride: New tokens of a window.
 
     Returns:
         Tokens, int32 [N, S], filled up with PAD; and which of them are scored, bool [N, S]: never

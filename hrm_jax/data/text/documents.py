@@ -18,11 +18,9 @@ class Report:
     """What reading had to put up with.
 
     Attributes:
-        files: Files read.
         invalid_bytes: Bytes that are not UTF-8 (or lone surrogates in JSON); each maximal piece of
             them is U+FFFD in the documents.
-        invalid_lines: Lines that had some.
-        first_invalid: The first of these lines, as `file:line`.
+        first_invalid: The first lines that had some, as `file:line`.
     """
 
     files: int = 0
@@ -51,12 +49,7 @@ class Documents:
     def of(
         cls, texts: Iterable[str | bytes], names: Sequence[str] = (), report: Report | None = None
     ) -> Documents:
-        """Makes documents of texts, or of bytes that are UTF-8 already.
-
-        Args:
-            texts: At least one; none is empty.
-            names: A name for each; `0`, `1`, … without.
-            report: What the reader found.
+        """Makes documents of texts, or of bytes that are UTF-8 already; names are else `0`, `1`, …
 
         Raises:
             DataError: There is no text, or an empty one.
@@ -78,7 +71,6 @@ class Documents:
         return cls(names, tokens, boundaries, report or Report())
 
     def __len__(self) -> int:
-        """Number of documents, D."""
         return len(self.names)
 
     def __getitem__(self, index: int) -> bytes:

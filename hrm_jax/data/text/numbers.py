@@ -31,7 +31,6 @@ def number_pairs(limit: int, train: int, test: int, seed: int) -> tuple[Pairs, P
     Args:
         limit: Numbers are 0 to limit - 1; 101 to 10^9.
         train, test: Pairs of each part.
-        seed: Seed of all draws.
 
     Raises:
         ValueError: `limit` is out of range, or there are not so many numbers below it.

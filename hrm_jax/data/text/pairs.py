@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.pipeline import Batch, Draws
+from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.reader import json_records, open_lines, string_field
 from hrm_jax.data.text.tokenizers import Tokenizer, utf8
 
@@ -30,20 +30,13 @@ _SHOWN = 5  # places that are named
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Prompts, and what is to follow each.
-
-    Attributes:
-        prompts: Texts.
-        targets: Texts, as many.
-        where: Where each pair is from, as `file:line` for instance.
-    """
+    """Prompts, and what is to follow each."""
 
     prompts: tuple[str, ...]
     targets: tuple[str, ...]
-    where: tuple[str, ...]
+    where: tuple[str, ...]  # each is from, as `file:line` for instance
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return len(self.prompts)
 
     def digest(self) -> str:
@@ -124,28 +117,19 @@ def _of_records(path: pathlib.Path, prompt: str, target: str) -> Iterator[tuple[
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedPairs:
-    """E pairs as tokens, filled up with PAD.
+    """E pairs as tokens, filled up with PAD."""
 
-    Attributes:
-        prompt: Tokens of the prompts without special ones, int32 [E, P].
-        prompt_length: How many tokens of each row are prompt, int32 [E].
-        target: Tokens of the targets, each ending in EOS, int32 [E, T].
-        target_length: How many tokens of each row are target, EOS among them, int32 [E].
-        dropped: Where the pairs that were too long are from.
-    """
-
-    prompt: Tokens
-    prompt_length: Tokens
-    target: Tokens
-    target_length: Tokens
-    dropped: tuple[str, ...] = ()
+    prompt: Tokens  # [E, P], without special ones
+    prompt_length: Tokens  # [E]
+    target: Tokens  # [E, T], each ending in EOS
+    target_length: Tokens  # [E], EOS among them
+    dropped: tuple[str, ...] = ()  # where the pairs that were too long are from
 
     def __len__(self) -> int:
-        """Number of pairs, E."""
         return len(self.prompt)
 
-    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
-        """Returns some of the pairs as the arrays `prompt`, `prompt_length` and so on."""
+    def batch(self, rows: Indices) -> Batch:
+        """Some of the pairs as the arrays `prompt`, `prompt_length`, `target`, `target_length`."""
         names = ("prompt", "prompt_length", "target", "target_length")
         return {name: getattr(self, name)[rows] for name in names}
 
@@ -161,7 +145,7 @@ def encode_pairs(
 
     Args:
         pairs: Texts.
-        tokenizer: What makes tokens of them; it needs an EOS.
+        tokenizer: It needs an EOS.
         prompt_length: Tokens P that a prompt has at most.
         target_length: Tokens T that a target has at most, EOS among them.
         too_long: Whether longer pairs are an error, or left out with a warning.
@@ -207,11 +191,8 @@ def _filled_up(rows: Sequence[Sequence[int]], length: int, pad: int) -> tuple[To
     return tokens, lengths
 
 
-class PairBatches:
-    """A random-access source whose element i is the i-th batch of pairs.
-
-    Each epoch draws every pair once, in a new random order; a pure function of (seed, index).
-    """
+class PairBatches(Draws):
+    """Pairs as the arrays of `EncodedPairs`; each epoch has every pair once."""
 
     def __init__(
         self,
@@ -225,30 +206,9 @@ class PairBatches:
         process_count: int = 1,
         too_long: Literal["refuse", "drop"] = "refuse",
     ) -> None:
-        """Makes the source.
-
-        Args:
-            pairs, tokenizer, prompt_length, target_length, too_long: See `encode_pairs`.
-            batch_size: Rows B of a batch over all processes.
-            seed: Seed of all draws.
-            process_index: Which part of every batch to make.
-            process_count: Number of parts.
-
-        Raises:
-            DataError: Pairs are too long; see `encode_pairs`.
-            ValueError: `process_count` does not divide `batch_size`; or see `encode_pairs`.
-        """
+        """Makes tokens of the pairs; raises as `encode_pairs` and `Draws` do."""
         self.pairs = encode_pairs(pairs, tokenizer, prompt_length, target_length, too_long)
-        self._draws = Draws(len(self.pairs), batch_size, seed, process_index, process_count)
+        super().__init__(len(self.pairs), batch_size, seed, process_index, process_count)
 
-    def __len__(self) -> int:
-        return len(self._draws)
-
-    def __getitem__(self, index: int) -> Batch:
-        """Batch `index`, this process' rows.
-
-        `prompt` int32 [B, P], `prompt_length` int32 [B], `target` int32 [B, T] and `target_length`
-        int32 [B], as in `EncodedPairs`.
-        """
-        rows, _ = self._draws[index]
-        return self.pairs.batch(rows)
+    def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
+        return self.pairs.batch(items)

@@ -38,13 +38,9 @@ class IncrementalDecoder(Protocol):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What text becomes for a model.
+    """What text becomes for a model: tokens in [0, vocab_size).
 
-    Attributes:
-        vocab_size: Tokens are in [0, vocab_size).
-        pad_id: Fills up short sequences, None where the vocabulary has no such token.
-        bos_id: Begins a document, or None.
-        eos_id: Ends a document, or None.
+    PAD fills up short sequences, BOS begins a document, EOS ends it; None where there is none.
     """
 
     @property
@@ -91,7 +87,6 @@ class ByteTokenizer:
     plan_id = PLAN
 
     def encode(self, text: str) -> list[int]:
-        """Returns the bytes of `text`; lone surrogates become U+FFFD."""
         return list(utf8(text))
 
     def encode_bytes(self, data: bytes | npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
@@ -99,11 +94,9 @@ class ByteTokenizer:
         return np.frombuffer(data, np.uint8).astype(np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of tokens; those above 255 are left out, invalid bytes are U+FFFD."""
         return _only_bytes(ids).decode(errors="replace")
 
     def stream(self) -> IncrementalDecoder:
-        """Returns a decoder for tokens that come one after the other."""
         return _ByteStream()
 
 
@@ -176,17 +169,15 @@ class PretrainedTokenizer:
         return found
 
     def encode(self, text: str) -> list[int]:
-        """Returns the tokens of `text`, which may spell special tokens but never becomes them."""
+        """The tokens of `text`, which may spell special tokens but never becomes them."""
         ids: list[int] = self._inner.encode(utf8(text).decode(), add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Returns the text of tokens, special ones left out."""
         text: str = self._inner.decode([int(i) for i in ids], skip_special_tokens=True)
         return text
 
     def stream(self) -> IncrementalDecoder:
-        """Returns a decoder for tokens that come one after the other."""
         return _SuffixStream(self)
 
 
@@ -250,10 +241,7 @@ class _SuffixStream:
 
 
 def load_tokenizer(name_or_path: str) -> Tokenizer:
-    """Returns the tokenizer that a configuration names.
-
-    Args:
-        name_or_path: `bytes`, or the path of a `tokenizer.json` or of a folder with one.
+    """The tokenizer named `bytes`, or that of a `tokenizer.json` or of a folder with one.
 
     Raises:
         DataError: There is no such file, or it is no tokenizer.

@@ -20,9 +20,11 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.numbers import number_pairs
 from hrm_jax.data.text.pairs import PairBatches, Pairs, encode_pairs, read_pairs
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
 from hrm_jax.models.decoding import greedy
 from hrm_jax.models.planner_executor import weave
+from hrm_jax.tasks.language.report import SAMPLES
 from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
 
@@ -89,6 +91,9 @@ class PairConfig(LanguageConfig):
 
 class PairTask(LanguageTask):
     """Prompts and targets: the target and its EOS count."""
+
+    unit = "pairs"
+    example = "1234"
 
     def __init__(
         self,
@@ -185,6 +190,17 @@ class PairTask(LanguageTask):
         encoded = encode_pairs(pairs, self.tokenizer, *lengths, data.too_long)
         limit = data.eval_pairs if limit is None else limit
         return encoded.batch(np.arange(min(limit or len(encoded), len(encoded)))), 1.0
+
+    def samples(self, model: LanguageModel) -> list[str]:
+        """Answers to the first held-out prompts."""
+        lines = []
+        _, pairs = self.pairs
+        for asked, wanted in list(zip(pairs.prompts, pairs.targets, strict=True))[:SAMPLES]:
+            limit = len(self.tokenizer.encode(wanted)) + 8
+            given = model.generate(asked, temperature=0.0, max_new_tokens=limit).text
+            mark = "=" if given == wanted else "≠"
+            lines.append(f"  {asked} → {given} {mark} {wanted}")
+        return lines
 
     def score(
         self, params: Any, batch: Mapping[str, npt.NDArray[Any]], bytes_per_token: float

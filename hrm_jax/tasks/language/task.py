@@ -7,7 +7,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,15 @@ from hrm_jax.data.text.tokenizers import (
     load_tokenizer,
     suppressed_tokens,
 )
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
-from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig, weave
-from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.models import language
+from hrm_jax.models.planner_executor import PlannerExecutorConfig, weave
+from hrm_jax.models.transformer import TransformerConfig
 from hrm_jax.optim.build import OptimizerConfig
-from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, pair
-from hrm_jax.tasks.supervised import SupervisedTrainer
+from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task, pair
+from hrm_jax.tasks.language.report import language_report
+from hrm_jax.tasks.supervised import Carry, SupervisedTrainer
 
 Rows = Mapping[str, Any]
 """`tokens` [B, S]; `split` [B], in front of which the plan is put and up to which it is made;
@@ -37,7 +40,7 @@ Rows = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """How the planner is trained; without effect on a plain Transformer.
+    """How the planner is trained.
 
     Attributes:
         first_temperature, last_temperature: Of the Gumbel-softmax, falling exponentially.
@@ -80,17 +83,28 @@ class LanguageConfig(RunConfig):
             with a GPT-2 or Llama of Hugging Face's.
     """
 
+    gone: ClassVar[tuple[str, ...]] = (
+        *("optimizer.puzzle_emb_lr", "optimizer.puzzle_emb_weight_decay"),
+    )
+
     data: Any = None
     model: PlannerExecutorConfig | TransformerConfig = dataclasses.field(
         default_factory=PlannerExecutorConfig
     )
     plan: PlanConfig = PlanConfig()
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    init_from: str = ""
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        if not isinstance(self.model, PlannerExecutorConfig):
+            return {"plan": "model.name is a plain decoder, without a planner"}
+        codes = ("first_temperature", "last_temperature", "anneal", "usage_weight")
+        why = "model.num_codes is 0: plans are continuous"
+        return {} if self.model.num_codes else {f"plan.{name}": why for name in codes}
 
 
-class LanguageTask(abc.ABC):
-    """Trains a language model; see `hrm_jax.tasks.base.Task`.
+class LanguageTask(Task):
+    """Trains a language model.
 
     A kind of text says where rows come from (`rows`, `batches`) and which are held out.
 
@@ -100,6 +114,9 @@ class LanguageTask(abc.ABC):
     """
 
     config: Any
+    shown: ClassVar[Mapping[str, str]] = {**Task.shown, "held-out": "eval/bits_per_byte"}
+    example: ClassVar[str]
+    """A prompt to try."""
 
     def __init__(
         self,
@@ -189,28 +206,24 @@ class LanguageTask(abc.ABC):
 
     def apply(self, params: Any, *args: Any, train: bool = False, **kwargs: Any) -> Any:
         """`Module.apply` of the model."""
-        kind = PlannerExecutor if self.planned else Transformer
-        return kind(self.config.model, train).apply({"params": params}, *args, **kwargs)
+        model = language.network(self.config.model, train)
+        return model.apply({"params": params}, *args, **kwargs)
 
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state."""
         weights_key, run_key = jax.random.split(key)
         if self._variables is not None:
             return self._trainer.init(run_key, self._variables["params"])
-        tokens = jnp.zeros((1, 2), jnp.int32)
-        extra = (jnp.ones(1, jnp.int32),) if self.planned else ()
-        kind = PlannerExecutor if self.planned else Transformer
-        params = kind(self.config.model).init(weights_key, tokens, *extra)["params"]
-        return self._trainer.init(run_key, params)
+        return self._trainer.init(run_key, language.init(self.config.model, weights_key))
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         """One optimizer step on the mean cross entropy of a batch."""
         return self._trainer.step(state, batch)
 
     def _loss(
-        self, params: Any, batch: Any, key: PRNGKeyArray, step: Array
-    ) -> tuple[Array, Metrics]:
-        config = self.config
+        self, variables: Mapping[str, Any], batch: Any, carry: Carry, key: PRNGKeyArray, step: Array
+    ) -> tuple[Array, tuple[Carry, Metrics]]:
+        config, params = self.config, variables["params"]
         row_key, noise_key, shown_key, drop_key = jax.random.split(key, 4)
         rows = self.rows(batch, row_key)
         tokens, split = rows["tokens"], rows["split"]
@@ -238,7 +251,7 @@ class LanguageTask(abc.ABC):
         metrics["tokens"] = pair(count, 1)
         objective = total + regulariser * count
         metrics["loss"] = pair(objective, count)
-        return objective, metrics
+        return objective, (carry, metrics)
 
     def _nats(
         self, logits: Float[Array, "B T V"], rows: Rows
@@ -282,6 +295,41 @@ class LanguageTask(abc.ABC):
             out["codes"] = jnp.sum(jnp.where(real[:, None, None], codes, 0), axis=0)
         return out
 
+    @classmethod
+    def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> LanguageModel:
+        """A `LanguageModel`; see its `generate`."""
+        tokenizer = config.data.tokenizer
+        return LanguageModel(config.model, weights, load_tokenizer(tokenizer), tokenizer, name)
+
+    @classmethod
+    def with_sizes(cls, config: Any, sizes: Any) -> Any:
+        """The sizes of the weights it starts from, but for what is free to choose.
+
+        Raises:
+            ConfigError: They are not of a language model.
+        """
+        require(
+            isinstance(sizes, PlannerExecutorConfig | TransformerConfig),
+            f"config.init_from: {config.init_from}: not the weights of a language model",
+        )
+        free = ["dropout", "dtype", "remat"]
+        lengths = ["max_length", "planner_length"]
+        if sizes.positions != "learned":  # then no weight depends on them
+            free += [
+                x for x in lengths if getattr(config.model, x, 0) > getattr(sizes, x, math.inf)
+            ]
+        kept = {name: getattr(config.model, name) for name in free}
+        return dataclasses.replace(config, model=dataclasses.replace(sizes, **kept))
+
+    def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
+        """Figures, samples, and what to do next."""
+        model = self.model(self.config, self.weights(state), "")
+        return language_report(figures, self.samples(model), self.example, folder)
+
+    @abc.abstractmethod
+    def samples(self, model: LanguageModel) -> list[str]:
+        """Lines that show what the model writes."""
+
     def evaluate(self, state: State) -> Figures:
         """Figures on held-out text.
 
@@ -289,7 +337,7 @@ class LanguageTask(abc.ABC):
         bare PLAN tokens, and `eval/code_perplexity`, the perplexity of the codes taken.
         """
         batch, bytes_per_token = self.held_out()
-        return self.score(state.variables()["params"], batch, bytes_per_token)
+        return self.score(state.averaged, batch, bytes_per_token)
 
     def score(
         self, params: Any, batch: Mapping[str, npt.NDArray[Any]], bytes_per_token: float

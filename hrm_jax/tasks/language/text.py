@@ -20,9 +20,12 @@ from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
 from hrm_jax.data.text.embedded import spanish_documents
 from hrm_jax.data.text.reader import Documents, read_documents
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
+from hrm_jax.tasks.language.report import SAMPLES
 from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
+_SAMPLE_TOKENS = 160
 _EVAL_SEED = 0  # of the held-out windows that are scored
 
 
@@ -93,6 +96,9 @@ class TextConfig(LanguageConfig):
 
 class TextTask(LanguageTask):
     """Running text: every token of a window counts; the plan stands somewhere in its middle."""
+
+    unit = "windows"
+    example = "En un lugar de la Mancha"
 
     def __init__(
         self,
@@ -165,3 +171,18 @@ class TextTask(LanguageTask):
         order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
         bytes_per_token = len(documents.tokens) / max(int(counted.sum()), 1)
         return {"tokens": tokens[order], "counted": counted[order]}, bytes_per_token
+
+    def samples(self, model: LanguageModel) -> list[str]:
+        """How the beginnings of held-out texts go on."""
+        length = min(64, self.config.data.length // 4)
+        room = min(_SAMPLE_TOKENS, self.config.data.length - length - 2)
+        _, test = self.documents
+        lines = []
+        for i in range(SAMPLES):
+            document = test[i % len(test)]
+            place = len(document) * (i + 1) // (SAMPLES + 1)
+            first = document.find(b" ", place) + 1
+            prompt = document[first : first + length].decode(errors="ignore")
+            text = model.generate(prompt, temperature=0.7, max_new_tokens=room, seed=i).text
+            lines.append(f"  {prompt!r} → {text!r}")
+        return lines

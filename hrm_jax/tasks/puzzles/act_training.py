@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,20 +12,19 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from hrm_jax.fields import require
 from hrm_jax.models import act
-from hrm_jax.models.act import ACTCarry, Batch
-from hrm_jax.models.hrm import next_halting_values
-from hrm_jax.models.puzzle_models import PuzzleModelConfig, think
-from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate
-from hrm_jax.optim.sign_sgd import sparse_sign_sgd
-from hrm_jax.tasks.base import Metrics, State, over_microbatches, pair
+from hrm_jax.models.act import ACTCarry, PuzzleBatch
+from hrm_jax.models.recurrent import RecurrentConfig, next_halting_values, think
+from hrm_jax.optim.build import OptimizerConfig
+from hrm_jax.tasks.base import Metrics, State, pair
 from hrm_jax.tasks.puzzles.losses import (
     LossName,
     binary_cross_entropy,
     correctness,
     token_cross_entropy,
 )
-from hrm_jax.tasks.supervised import apply_gradients
+from hrm_jax.tasks.supervised import Carry, SparseTable, SupervisedTrainer
 
 
 class SegmentRows(struct.PyTreeNode):
@@ -43,10 +43,10 @@ class SegmentRows(struct.PyTreeNode):
 
 
 def segment_loss(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     loss: LossName,
     variables: Mapping[str, Any],
-    row_offsets: Float[Array, "B E"] | None,
+    rows: Float[Array, "B E"] | None,
     carry: ACTCarry,
     minimum: Int[Array, " B"],
 ) -> tuple[Float[Array, ""], tuple[ACTCarry, Metrics, SegmentRows]]:
@@ -59,8 +59,7 @@ def segment_loss(
         config: Sizes.
         loss: Token loss.
         variables: Weights.
-        row_offsets: Zeros added to the puzzle rows, so that their gradient can be taken without
-            one of the whole table; None without a table.
+        rows: Puzzle embedding of each row; None without a table.
         carry: After refill; `current_data` has `labels` [B, S] with `IGNORED` where not counted.
         minimum: Least steps before a row may halt on its own wish [B].
 
@@ -69,8 +68,6 @@ def segment_loss(
         over rows that halt now and have labels, as in the reference.
     """
     data = carry.current_data
-    rows = act.puzzle_rows(variables, data["puzzle_identifiers"])
-    rows = rows if row_offsets is None or rows is None else rows + row_offsets
     out = think(config, variables, carry.z_H, carry.z_L, data["inputs"], rows)
 
     steps = carry.steps + 1
@@ -102,7 +99,7 @@ def segment_loss(
         "q_halt_loss": pair(jnp.sum(q_halt_loss), batch),
     }
     target = None
-    if config.q_target == "second_forward":
+    if config.bootstraps:
         next_halt, next_continue = next_halting_values(
             config, variables, out.z_H, out.z_L, data["inputs"], rows
         )
@@ -117,65 +114,29 @@ def segment_loss(
     return jnp.sum(total), (carry, jax.lax.stop_gradient(metrics), kept)
 
 
-class SegmentGradients(struct.PyTreeNode):
-    """Gradients of loss / B, and what came with them.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PuzzleOptimizerConfig(OptimizerConfig):
+    """How a puzzle model is updated; the other fields are those of `OptimizerConfig`.
 
     Attributes:
-        params: Gradient with respect to the parameters.
-        rows: Gradient with respect to each row's puzzle embedding [B, E], or None.
-        carry: The new carry.
-        metrics: Sums and counts.
-        outputs: What each row gave.
+        puzzle_emb_lr, puzzle_emb_weight_decay: Peak learning rate and weight decay of the puzzle
+            table (sparse sign-SGD).
     """
 
-    params: Any
-    rows: Float[Array, "B E"] | None
-    carry: ACTCarry
-    metrics: Metrics
-    outputs: SegmentRows
+    puzzle_emb_lr: float = 1e-4
+    puzzle_emb_weight_decay: float = 1.0
 
-
-def segment_gradients(
-    config: PuzzleModelConfig,
-    loss: LossName,
-    variables: Mapping[str, Any],
-    carry: ACTCarry,
-    minimum: Int[Array, " B"],
-    microbatch_size: int = 0,
-) -> SegmentGradients:
-    """Gradients of one segment over a batch, accumulated over microbatches.
-
-    Args:
-        config, loss, variables, carry, minimum: As in `segment_loss`.
-        microbatch_size: Rows at a time; 0 for all.
-    """
-    batch = carry.steps.shape[0]
-    width = config.puzzle_emb_ndim
-
-    def part(rows: tuple[ACTCarry, Array]) -> tuple[Any, Any]:
-        carry, minimum = rows
-        offsets = jnp.zeros((carry.steps.shape[0], width)) if width else None
-
-        def objective(params: Any, offsets: Array | None) -> Any:
-            return segment_loss(
-                config, loss, {**variables, "params": params}, offsets, carry, minimum
-            )
-
-        (grads, row_grads), (carry, metrics, kept) = jax.grad(
-            objective, argnums=(0, 1), has_aux=True
-        )(variables["params"], offsets)
-        return (grads, metrics), (row_grads, carry, kept)
-
-    (grads, metrics), (row_grads, carry, kept) = over_microbatches(
-        part, (carry, minimum), microbatch_size
-    )
-    grads, row_grads = jax.tree.map(lambda g: g / batch, (grads, row_grads))
-    return SegmentGradients(grads, row_grads, carry, metrics, kept)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lr, decay = self.puzzle_emb_lr, self.puzzle_emb_weight_decay
+        require(lr > 0, f"optimizer.puzzle_emb_lr: expected more than 0, got {lr}")
+        require(decay >= 0, f"optimizer.puzzle_emb_weight_decay: expected 0 or more, got {decay}")
 
 
 @dataclasses.dataclass(frozen=True)
 class ACTTrainer:
-    """Initial state and step of a puzzle task.
+    """Initial state and step of a puzzle task. Its rows carry an `ACTCarry`, and `State.carry` are
+    the model's constants.
 
     Attributes:
         model: Sizes.
@@ -185,29 +146,51 @@ class ACTTrainer:
         microbatch_size: Rows whose gradient is computed at a time; 0 for all.
     """
 
-    model: PuzzleModelConfig
-    optimizer: OptimizerConfig
+    model: RecurrentConfig
+    optimizer: PuzzleOptimizerConfig
     loss: LossName
     total_steps: int
     microbatch_size: int = 0
 
-    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: Batch) -> State:
-        """A state at step 0 with a copy of the given weights, and a carry shaped for `batch`."""
-        variables = jax.tree.map(jnp.copy, dict(variables))  # the loop donates its state
-        params, tables = variables["params"], dict(variables.get("tables", {}))
-        average = {"params": jax.tree.map(jnp.copy, params)} if self.optimizer.ema else None
-        return State(
-            step=jnp.int32(0),
-            params=params,
-            opt_state=build_optimizer(self.optimizer, self.total_steps).init(params),
-            key=key,
-            carry=act.initial_carry(self.model, batch),
-            ema=average,
-            tables=tables,
-            constants=dict(variables["constants"]),
+    @functools.cached_property
+    def supervised(self) -> SupervisedTrainer:
+        """What trains on segments; its batches have the least steps of each row, `minimum` [B]."""
+        rule = self.optimizer
+        table = SparseTable(
+            lambda _, carry: carry.current_data["puzzle_identifiers"],
+            rule.puzzle_emb_lr,
+            rule.puzzle_emb_weight_decay,
+        )
+        return SupervisedTrainer(
+            rule,
+            self.total_steps,
+            self._loss,
+            self.microbatch_size,
+            {"puzzle_emb": table} if self.model.puzzle_emb_ndim else {},
         )
 
-    def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def _loss(
+        self, variables: Mapping[str, Any], batch: Any, carry: Carry, key: PRNGKeyArray, step: Array
+    ) -> tuple[Array, tuple[Carry, Metrics]]:
+        weights = {"params": variables["params"], "constants": carry.rest}
+        weights["tables"] = variables["tables"]
+        total, (rows, metrics, _) = segment_loss(
+            *(self.model, self.loss, weights, variables["rows"].get("puzzle_emb")),
+            *(carry.rows, batch["minimum"]),
+        )
+        return total, (carry._replace(rows=rows), metrics)
+
+    def init(self, key: PRNGKeyArray, variables: Mapping[str, Any], batch: PuzzleBatch) -> State:
+        """A state at step 0 with a copy of the given weights, and a carry shaped for `batch`."""
+        return self.supervised.init(
+            key,
+            variables["params"],
+            rows=act.initial_carry(self.model, batch),
+            carry=dict(variables["constants"]),
+            tables=dict(variables.get("tables", {})),
+        )
+
+    def step(self, state: State, batch: PuzzleBatch, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """One optimizer step: refill halted rows, one segment, update.
 
         Args:
@@ -216,26 +199,14 @@ class ACTTrainer:
                 thinking are dropped.
             key: Randomness of this step (exploration).
         """
-        config, rule = self.model, self.optimizer
-        variables = state.variables(averaged=False)
-        fresh = pair(jnp.sum(state.carry.halted), 1)
-        carry = act.refill(state.carry, batch, state.constants)
-        minimum = act.exploration_minimum(config, key, carry.steps.shape[0])
-        result = segment_gradients(
-            config, self.loss, variables, carry, minimum, self.microbatch_size
-        )
-        tables = state.tables
-        if result.rows is not None:
-            rate = learning_rate(rule, self.total_steps, rule.puzzle_emb_lr)(state.step)
-            identifiers = result.carry.current_data["puzzle_identifiers"]
-            table = sparse_sign_sgd(
-                tables["puzzle_emb"],
-                identifiers,
-                result.rows,
-                rate,
-                rule.puzzle_emb_weight_decay,
-            )
-            tables = {**tables, "puzzle_emb": table}
-        state = state.replace(carry=result.carry, tables=tables)
-        state, updates = apply_gradients(state, result.params, rule, self.total_steps)
-        return state, {**result.metrics, "fresh_rows": fresh, **updates}
+        fresh = pair(jnp.sum(state.rows.halted), 1)
+        rows = act.refill(state.rows, batch, state.carry)
+        minimum = act.exploration_minimum(self.model, key, len(rows.steps))
+        state, metrics = self.supervised.step(state.replace(rows=rows), {"minimum": minimum})
+        return state, {**metrics, "fresh_rows": fresh}
+
+
+def puzzle_weights(state: State, averaged: bool = True) -> dict[str, Any]:
+    """The weights of a puzzle model as `think` takes them."""
+    weights = {"params": state.averaged if averaged else state.params, "constants": state.carry}
+    return {**weights, "tables": state.tables} if state.tables else weights

@@ -18,7 +18,7 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import require
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting, Solved
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
+from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.losses import IGNORED
@@ -35,7 +35,7 @@ def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array
 
 
 @functools.lru_cache(maxsize=32)
-def _solver(config: PuzzleModelConfig, **options: Any) -> Any:
+def _solver(config: RecurrentConfig, **options: Any) -> Any:
     return jit(functools.partial(act.solve, config, **options))
 
 
@@ -48,7 +48,7 @@ def row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | Non
 
 
 def solve_puzzles(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Mapping[str, Any],
     inputs: npt.NDArray[Any],
     identifiers: npt.NDArray[Any],
@@ -200,7 +200,7 @@ def figures_of(puzzles: PuzzleSet, solved: Solved, puzzle: Puzzle | None = None)
 
 
 def evaluate_puzzles(
-    config: PuzzleModelConfig,
+    config: RecurrentConfig,
     variables: Mapping[str, Any],
     puzzles: PuzzleSet,
     puzzle: Puzzle | None = None,

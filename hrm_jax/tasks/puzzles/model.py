@@ -16,9 +16,8 @@ from jaxtyping import PRNGKeyArray
 from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
 from hrm_jax.models import act
-from hrm_jax.models.act import ACTCarry, Batch, Halting
-from hrm_jax.models.puzzle_models import PuzzleModelConfig
-from hrm_jax.models.recurrent import Thought
+from hrm_jax.models.act import ACTCarry, Halting, PuzzleBatch
+from hrm_jax.models.recurrent import RecurrentConfig, Thought
 from hrm_jax.puzzles import guess
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
@@ -67,7 +66,7 @@ class PuzzleModel:
 
     def __init__(
         self,
-        config: PuzzleModelConfig,
+        config: RecurrentConfig,
         variables: Mapping[str, Any],
         puzzle: Puzzle | None = None,
         max_steps: int | None = None,
@@ -85,7 +84,7 @@ class PuzzleModel:
         self.puzzle = puzzle or guess(config.seq_len, config.vocab_size)
         self.max_steps = max_steps or config.halt_max_steps
 
-    def initial_carry(self, batch: Batch) -> ACTCarry:
+    def initial_carry(self, batch: PuzzleBatch) -> ACTCarry:
         """A carry in which every row has halted, for batches shaped like `batch`.
 
         Args:
@@ -97,7 +96,7 @@ class PuzzleModel:
     def _step(self) -> Any:
         return jit(functools.partial(act.act_step, self.config))
 
-    def act_step(self, carry: ACTCarry, batch: Batch) -> tuple[ACTCarry, Thought]:
+    def act_step(self, carry: ACTCarry, batch: PuzzleBatch) -> tuple[ACTCarry, Thought]:
         """One ACT step of evaluation: rows that have halted take their puzzle from `batch`.
 
         As in the reference, a row halts after `config.halt_max_steps` steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -10,13 +11,12 @@ from hrm_jax.puzzles.drawing.contact_sheet import contact_sheet
 from hrm_jax.puzzles.drawing.traces import trace_gif, trace_text
 from hrm_jax.tasks.base import Figures, State
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
-from hrm_jax.tasks.puzzles.task import PuzzleTask
 
 _SHOWN = 4096  # test puzzles, at most, of which some are drawn
 _LONGEST = 200  # characters of a puzzle on a command line
 
 
-def report(task: PuzzleTask, state: State, figures: Figures, folder: pathlib.Path) -> str:
+def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> str:
     """Figures, an example, and what to do next; draws `contact_sheet.png` and `reasoning.gif`.
 
     Args:
@@ -57,13 +57,13 @@ def report(task: PuzzleTask, state: State, figures: Figures, folder: pathlib.Pat
     return "\n".join(lines)
 
 
-def _show(task: PuzzleTask, state: State, folder: pathlib.Path) -> tuple[str, str]:
+def _show(task: Any, state: State, folder: pathlib.Path) -> tuple[str, str]:
     """Draws plots; returns one of the puzzles, and how it was solved, as text."""
     config, puzzles = task.config, task.evaluated()
     inputs, labels = puzzles.inputs[:_SHOWN], puzzles.labels[:_SHOWN]
     solved = solve_puzzles(  # as in the evaluation before, so that the program is compiled already
         config.model,
-        state.variables(),
+        task.weights(state),
         inputs,
         puzzles.example_identifiers()[:_SHOWN],
         slots=config.eval_slots,

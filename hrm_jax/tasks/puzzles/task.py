@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
 import jax
@@ -14,19 +14,25 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import PuzzleBatches, batch_iterator
 from hrm_jax.data.puzzle_set import PuzzleSet, in_parts
 from hrm_jax.fields import ConfigError, require
-from hrm_jax.models import puzzle_models
+from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
-from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle
-from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State
-from hrm_jax.tasks.puzzles.act_training import ACTTrainer
+from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
+from hrm_jax.tasks.puzzles.act_training import (
+    ACTTrainer,
+    PuzzleOptimizerConfig,
+    puzzle_weights,
+)
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, labels_to_count
 from hrm_jax.tasks.puzzles.losses import LossName
+from hrm_jax.tasks.puzzles.model import PuzzleModel
+from hrm_jax.tasks.puzzles.report import report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,19 +51,36 @@ class PuzzleConfig(RunConfig):
         eval_aug: How many augmentations of each puzzle of the test are solved in the evaluations of
             training, besides the puzzle itself, where the test has any; −1 for all.
             `launch/evaluate.py` takes all.
-        init_from: Weights to start from: a file of the reference's names, or a workdir.
+        init_from: A workdir, or a file of the reference's names.
         reset_puzzle_table: Whether a puzzle table of another size is replaced.
     """
 
+    free: ClassVar[tuple[str, ...]] = (
+        *(*RunConfig.free, "eval_aug", "eval_slots", "eval_max_steps", "reset_puzzle_table"),
+        *("data.path", "data.train_csv", "data.test_csv"),  # the identity tells whether they differ
+    )
+
     data: Any = None
     model: HRMConfig | TRMConfig = dataclasses.field(default_factory=HRMConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    optimizer: PuzzleOptimizerConfig = dataclasses.field(default_factory=PuzzleOptimizerConfig)
     loss: LossName = "stablemax"
     eval_slots: int = 32
     eval_max_steps: int = 0
     eval_aug: int = -1
-    init_from: str = ""
+    best_metric: str = "eval/exact_accuracy"
     reset_puzzle_table: bool = False
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        table = dict.fromkeys(
+            ("optimizer.puzzle_emb_lr", "optimizer.puzzle_emb_weight_decay"),
+            "model.puzzle_emb_ndim is 0: there is no table",
+        )
+        fresh = {"reset_puzzle_table": "init_from is not set"}
+        return {
+            **({} if self.model.puzzle_emb_ndim else table),
+            **({} if self.init_from else fresh),
+        }
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,15 +101,21 @@ def config_of(puzzle: Puzzle) -> type[PuzzleConfig]:
     )
 
 
-class PuzzleTask:
-    """Trains an ACT model on puzzles; see `hrm_jax.tasks.base.Task`.
+class PuzzleTask(Task):
+    """Trains an ACT model on puzzles.
 
     Attributes:
         config: The configuration, with the sizes that come from the data filled in.
         puzzle: What they are.
-        identity: What identifies the data.
         train, test: The puzzles.
     """
+
+    unit = "puzzles"
+    shown: ClassVar[Mapping[str, str]] = {
+        **Task.shown,
+        "exact": "train/exact_accuracy",
+        "held-out": "eval/exact_accuracy",
+    }
 
     def __init__(
         self,
@@ -106,7 +135,7 @@ class PuzzleTask:
             DataError: Bad data.
         """
         self.puzzle = PUZZLES[config.task]
-        self.train, self.test, self.identity = self.puzzle.load(config.data, data_cache)
+        self.train, self.test, self._identity = self.puzzle.load(config.data, data_cache)
         facts = self.train.metadata
         sizes: dict[str, Any] = {
             "seq_len": facts.seq_len,
@@ -138,6 +167,11 @@ class PuzzleTask:
             self.config.model, config.optimizer, config.loss, config.steps, config.microbatch_size
         )
 
+    @property
+    def identity(self) -> Identity:
+        """What identifies the data."""
+        return self._identity
+
     def augment(
         self, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
@@ -151,7 +185,7 @@ class PuzzleTask:
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state; the carry has `batch_size` rows that have all halted."""
         weights_key, run_key = jax.random.split(key)
-        variables = self._variables or puzzle_models.init(self.config.model, weights_key)
+        variables = self._variables or recurrent.init(self.config.model, weights_key)
         rows, length = self.config.batch_size, self.config.model.seq_len
         batch = {
             "inputs": jnp.zeros((rows, length), jnp.int32),
@@ -186,11 +220,39 @@ class PuzzleTask:
         }
         return self._trainer.step(state, batch, explore_key)
 
+    def weights(self, state: State) -> dict[str, Any]:
+        """`params`, averaged where an average is kept, `constants` and, if any, `tables`."""
+        return puzzle_weights(state)
+
+    @classmethod
+    def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> PuzzleModel:
+        """A `PuzzleModel`; see its `solve`."""
+        steps = config.eval_max_steps or None
+        return PuzzleModel(config.model, weights, PUZZLES[config.task], max_steps=steps)
+
+    @classmethod
+    def with_sizes(cls, config: Any, sizes: Any) -> Any:
+        """The configuration as it is.
+
+        Raises:
+            ConfigError: The weights are those of another network.
+        """
+        require(
+            type(sizes) is type(config.model),
+            f"config.init_from: {config.init_from}: not the weights of the network "
+            f"{config.model.variant!r}",
+        )
+        return config
+
+    def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
+        """Figures, an example, and what to do next; draws some."""
+        return report(self, state, figures, folder)
+
     def evaluate(self, state: State) -> Figures:
         """Figures on the test set, halting by q."""
         return evaluate_puzzles(
             self.config.model,
-            state.variables(),
+            self.weights(state),
             self.evaluated(),
             self.puzzle,
             slots=self.config.eval_slots,

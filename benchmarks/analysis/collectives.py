@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
-from hrm_jax.training import hlo
+from analysis import hlo
 
 Kind = Literal[
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute",

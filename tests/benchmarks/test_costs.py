@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-
-from hrm_jax.training.costs import kernels, product_flops
+from analysis.costs import kernels, product_flops
 
 
 def compiled(function, *shapes):

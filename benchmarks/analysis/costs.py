@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from hrm_jax.training import hlo
+from analysis import hlo
 
 _DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
 _TARGET = re.compile(r'custom_call_target="([^"]+)"')

@@ -1,0 +1,45 @@
+"""Weights of other programs that a run can start from."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from hrm_jax.interop.language import import_language_model
+from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.trm import TRMConfig
+
+_REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
+
+
+def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
+    """Reads weights for a run.
+
+    Args:
+        path: A file with the names of the PyTorch references, for HRM and TRM; for language models
+            what `import_language_model` takes.
+        config: Configuration of the run, whose `model` says which of the two.
+
+    Returns:
+        Sizes of the model, and its variables.
+
+    Raises:
+        ConfigError, ValueError, ImportError, OSError: What the readers raise.
+    """
+    reference = _REFERENCES.get(type(config.model))
+    if reference is None:
+        sizes, params = import_language_model(path)
+        return sizes, {"params": params}
+    given = dict(vars(config.model))
+    for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
+        if given[name] == getattr(type(config.model)(), name):
+            del given[name]  # the weights tell
+    model = reference(
+        path,
+        given,
+        seq_len=config.model.seq_len or None,
+        reset_puzzle_table=config.reset_puzzle_table,
+    )
+    return model.config, model.variables

@@ -1,0 +1,63 @@
+"""Signals that end a run: collected while it trains, and shared by all of its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from hrm_jax.compilation import jit
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM instead of dying; a second SIGINT is obeyed at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def handler(number: int, _: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+class SharedSignal:
+    """Tells all processes at the same step that one of them was sent a signal.
+
+    The question is put to the devices with each step, and the answer is read one step later, so
+    that they never wait for it.
+    """
+
+    def __init__(self, mesh: Mesh, caught: list[int]) -> None:
+        """Args: mesh: All devices of all processes. caught: Signals that this process has had."""
+        self._mesh = mesh
+        self._caught = caught
+        self._asked: jax.Array | None = None
+        self._greatest = jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+
+    def after_step(self) -> int:
+        """The signal that any process had at the step before, 0 for none."""
+        number = self._caught[0] if self._caught else 0
+        if jax.process_count() == 1:
+            return number
+        everywhere = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+        rows = np.full(jax.local_device_count(), number, np.int32)
+        before = self._asked
+        self._asked = self._greatest(jax.make_array_from_process_local_data(everywhere, rows))
+        return 0 if before is None else int(before)

@@ -1,0 +1,239 @@
+"""Every field of every config does something: it changes the data, the programs, or what a test
+that is named here asserts; or it is refused by name where it would have no effect."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+import re
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hrm_jax import tasks
+from hrm_jax.fields import ConfigError, to_mapping
+from hrm_jax.models import act
+
+TESTS = pathlib.Path(__file__).parents[1]
+
+HRM = {
+    **{"hidden_size": 32, "num_heads": 2, "expansion": 1.0, "H_layers": 1, "L_layers": 1},
+    **{"H_cycles": 1, "L_cycles": 1, "puzzle_emb_ndim": 16, "halt_max_steps": 3},
+    **{"forward_dtype": "float32", "width_multiple": 8},
+}
+TRM = {**{k: v for k, v in HRM.items() if k != "H_layers"}, "name": "trm", "puzzle_emb_len": 2}
+SIZES = {
+    **{"hidden_size": 32, "num_heads": 2, "ffn_size": 32, "feed_forward": "swiglu"},
+    **{"positions": "rotary", "dropout": 0.1, "max_length": 64},
+}
+PLAIN = {**SIZES, "name": "transformer", "num_layers": 2, "norm": "rms"}
+PLANNED = {
+    **{**SIZES, "name": "planner_executor", "planner_layers": 1, "executor_layers": 1},
+    **{"planner_length": 16, "plan_size": 16, "num_plans": 2, "num_codes": 4},
+}
+SMALL = {"num_train": 8, "num_test": 4}
+CASES = {
+    "sudoku": {"model": HRM, "data": {**SMALL, "size": 4}},
+    "maze": {"model": TRM, "data": {**SMALL, "size": 5, "min_path": 3}},
+    "domino": {"model": HRM, "data": SMALL},
+    "arc": {
+        "model": HRM,
+        "data": {**SMALL, "num_aug": 1, "side": 4, "families": "recolour, mirror"},
+    },
+    "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
+    "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
+}
+
+# Values to try where one more, half, or another choice is none or makes no difference.
+VALUES = {
+    "data.size": [6],
+    "data.givens": [(7, 8)],
+    "data.walls": [(0.2, 0.3)],
+    "data.players": [(2,)],
+    "data.families": ["mirror"],
+    "data.num_train": [10],
+    "model.num_heads": [1],
+    "model.rms_norm_eps": [1e-2],
+    "model.norm_eps": [1e-2],
+    "model.attention": ["pallas"],
+    "model.plan_id": [262],
+    "data.eval_pairs": [4],
+    "data.target_length": [32],
+    "optimizer.clip_norm": [1.0],
+    "optimizer.ema": [0.5],
+}
+# What else a field needs to have an effect.
+WITH = {
+    "model.plan_id": {"model.vocab_size": 264},
+    "model.halt_threshold": {"model.q_target": "none"},
+    "early_stopping": {"early_stopping.metric": "eval/exact_accuracy"},
+    "control.token_limit_iterations": {"control.max_tokens": 5},
+}
+REFUSED = (
+    "has no effect|but the data have|only launch/build_dataset.py takes it|have no augmentations"
+)
+# Fields that are not seen in data and programs, and the test that asserts what they do.
+PROVED = {
+    "data.path": "test_the_same_puzzles_from_every_format",
+    "data.train_csv": "test_changed_csv_files_are_refused",
+    "data.test_csv": "test_changed_csv_files_are_refused",
+    "data.training": "test_fields_of_the_data",
+    "data.evaluation": "test_fields_of_the_data",
+    "data.train": "test_bad_beginnings_are_named",
+    "data.test": "test_bad_text_configs_are_named",
+    "data.json_field": "test_another_json_field",
+    "data.prompt_field": "test_jsonl",
+    "data.target_field": "test_jsonl",
+    "data.tokenizer": "test_other_tokenizers",
+    "data.document": "test_documents_within_a_file",
+    "data.strict": "test_strict_reading_refuses_invalid_bytes",
+    "data.held_out": "test_neither_part_of_a_split_is_empty",
+    "data.too_long": "test_pairs_that_are_too_long",
+    "task": "test_bad_fields_are_named",
+    "preset": "test_harmless_fields_may_change",
+    "expect": "test_every_preset_is_a_valid_configuration",
+    "log_every": "test_harmless_fields_may_change",
+    "eval_every": "test_early_stopping",
+    "checkpoint_every": "test_early_stopping",
+    "keep_checkpoints": "test_only_the_last_checkpoints_are_kept",
+    "best_metric": "test_an_unknown_figure_is_named",
+    "init_from": "test_a_crash_before_the_first_checkpoint_keeps_init_from",
+    "profile": "test_profile_and_tensorboard_write_files",
+    "tensorboard": "test_profile_and_tensorboard_write_files",
+    "wandb": "test_wandb_that_is_not_installed_is_an_error",
+    "mesh.data": "test_sizes_of_the_mesh",
+    "mesh.fsdp": "test_sizes_of_the_mesh",
+    "mesh.smallest": "test_the_rule_for_parameters",
+    "shard_tables": "test_a_divided_table_learns_the_same",
+    "early_stopping.metric": "test_early_stopping",
+    "early_stopping.mode": "test_early_stopping",
+    "early_stopping.patience": "test_early_stopping",
+    "early_stopping.min_delta": "test_early_stopping",
+    "control.max_iterations": "test_a_run_stops_at_its_limits_and_goes_on_when_they_are_raised",
+    "control.max_tokens": "test_a_run_stops_at_its_limits_and_goes_on_when_they_are_raised",
+    "control.token_limit_iterations": (
+        "test_a_run_stops_at_its_limits_and_goes_on_when_they_are_raised"
+    ),
+}
+
+
+def _fields(case):
+    """Dotted names of the fields of a case's configuration, and their types."""
+
+    def walk(config, prefix):
+        hints = typing.get_type_hints(type(config))
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            if dataclasses.is_dataclass(value):
+                yield from walk(value, f"{prefix}{field.name}.")
+            else:
+                yield prefix + field.name, hints[field.name]
+
+    return dict(walk(tasks.parse(_config(case)), ""))
+
+
+def _config(case, **fields):
+    """The nested mapping of a case with some fields changed, by their dotted names."""
+    base = {"steps": 10, "batch_size": 8, "best_metric": ""}
+    base["optimizer"] = {"warmup_steps": 2, "lr_min_ratio": 0.5}
+    values = to_mapping(tasks.parse({"task": case, **base, **CASES[case]}))
+    for name, value in fields.items():
+        *groups, last = name.split(".")
+        functools.reduce(dict.__getitem__, groups, values)[last] = value
+    return values
+
+
+def _effects(values):
+    """What a configuration makes, one kind after the other: data, programs, evaluation."""
+    config = tasks.parse(values)
+    task = tasks.build(config)
+    batch = next(task.batches())
+    held_out = task.test.inputs if hasattr(task, "test") else task.held_out()[0]
+    yield task.identity, [(k, v.shape, v.tobytes()) for k, v in batch.items()], _bytes(held_out)
+    key = jax.random.key(config.seed)
+    yield _text(task.init, key), int(jax.random.key_data(key)[-1])
+    shapes = jax.eval_shape(task.init, key)
+    yield _text(task.step, shapes, batch)
+    weights = task.weights(shapes)
+    if hasattr(task, "puzzle"):
+        solve = functools.partial(
+            act.solve,
+            task.config.model,
+            slots=config.eval_slots,
+            max_steps=config.eval_max_steps or None,
+        )
+        tokens, names = jnp.zeros((4, task.config.model.seq_len), int), jnp.zeros(4, int)
+        yield _text(solve, weights, tokens, names, 4), len(task.evaluated())
+    else:
+        rows = {name: x[:8] for name, x in held_out.items()}
+        yield _text(task._scores, weights["params"], rows, jnp.ones(8, bool))
+
+
+def _bytes(tree):
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
+
+
+def _text(function, *args):
+    program = jax.make_jaxpr(function)(*args)
+    text = re.sub(r"0x[0-9a-f]+|id=\d+", "", str(program)).encode()
+    return hashlib.sha256(b"".join([text, *_bytes(program.consts)])).hexdigest()
+
+
+@functools.cache
+def _usual(case, extra):
+    return list(_effects(_config(case, **dict(extra))))
+
+
+def _others(name, kind, value):
+    """Values to try instead of the one that a field has."""
+    if name in VALUES:
+        return VALUES[name]
+    if typing.get_origin(kind) is typing.Literal:
+        return [choice for choice in typing.get_args(kind) if choice != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, 2 * value, 2 * value + 2, 16]
+    if isinstance(value, float):
+        return [value / 2, 0.5, value + 1]
+    raise AssertionError(f"{name}: say in VALUES what it could be beside {value!r}")
+
+
+def _once():
+    """Every field once: those that several cases share in the first of them."""
+    seen = set()
+    for case in CASES:
+        config = tasks.parse(_config(case))
+        for name in _fields(case):
+            group = name.split(".")[0]
+            part = getattr(config, group)
+            owner = type(part) if dataclasses.is_dataclass(part) else ""
+            if (owner, name) not in seen:
+                seen.add((owner, name))
+                yield case, name
+
+
+@pytest.mark.parametrize(("case", "name"), _once(), ids=str)
+def test_every_field_does_something(case, name):
+    if name in PROVED:
+        found = [x for x in TESTS.rglob("test_*.py") if f"def {PROVED[name]}(" in x.read_text()]
+        assert found, f"{name}: there is no {PROVED[name]} any more"
+        return
+    extra = tuple((k, v) for k, v in WITH.get(name, {}).items() if k in _fields(case))
+    before = _usual(case, extra)
+    values = _config(case, **dict(extra))
+    value = functools.reduce(dict.__getitem__, name.split("."), values)
+    for other in _others(name, _fields(case)[name], value):
+        try:
+            after = _effects(_config(case, **dict(extra), **{name: other}))
+            if any(a != b for a, b in zip(after, before, strict=True)):
+                return
+        except ConfigError as error:
+            if re.search(REFUSED, str(error)) and name in str(error):
+                return
+        except ValueError:
+            continue  # of a size that does not fit
+    raise AssertionError(f"{name}: changing it changes nothing")
