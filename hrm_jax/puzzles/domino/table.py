@@ -126,9 +126,9 @@ def play_domino(
     """
     random = Random(f"play/{seed}")
     names = ["you"]
-    for player in others:
-        same = sum(name.split()[0] == player.name for name in names)
-        names.append(f"{player.name} {same + 1}" if same else player.name)
+    for other in others:
+        same = sum(name.split()[0] == other.name for name in names)
+        names.append(f"{other.name} {same + 1}" if same else other.name)
     seats: list[tuple[str, Player | None]] = list(zip(names, [None, *others], strict=True))
     first = random.randrange(len(seats))
     seats = seats[first:] + seats[:first]
