@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -102,21 +104,15 @@ class BoardPuzzle(Puzzle):
     """A puzzle whose questions and answers are boards of one character a cell.
 
     Attributes:
+        board_shape: Gives the usual `BoardShape` with so many cells, or raises DataError.
         csv_hint: What else to say where a line of a CSV file has the wrong length.
     """
 
     formats: tuple[str, ...] = ("npy", "tfds", "csv")
+    board_shape: Callable[[int], Any]
     csv_hint: str = ""
 
     # --- what a kind of board says ----------------------------------------------------------------
-
-    def board_shape(self, cells: int) -> Any:
-        """The usual `BoardShape` with so many cells.
-
-        Raises:
-            DataError: There is none.
-        """
-        raise NotImplementedError
 
     def given_shape(self, data: Any) -> Any:
         """The shape of boards in CSV files; None takes the usual one that the first fills."""
@@ -149,8 +145,22 @@ class BoardPuzzle(Puzzle):
         return boards.astype(np.uint8)
 
     def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """Tokens of each puzzle and its augmentations, uint8 [E, 1 + num_aug, cells] twice."""
-        raise NotImplementedError
+        """Tokens of each puzzle and then random augmentations, uint8 [E, 1 + num_aug, cells] twice.
+
+        As in the reference's builders, they are made in advance.
+
+        Raises:
+            DataError: There are not so many.
+        """
+        boards = [self.tokens(x) for x in (puzzles.questions, puzzles.answers)]
+        inputs, labels = (np.repeat(x[:, None], 1 + num_aug, axis=1) for x in boards)
+        draw = functools.partial(self.augment, self.data())
+        augment = jax.jit(jax.vmap(draw, in_axes=(0, None, None)))
+        key = jax.random.key(seed)
+        for row, pair in enumerate(zip(*boards, strict=True)):
+            keys = jax.random.split(jax.random.fold_in(key, row), num_aug)
+            inputs[row, 1:], labels[row, 1:] = augment(keys, *pair)
+        return inputs, labels
 
     # --- what all have in common ------------------------------------------------------------------
 

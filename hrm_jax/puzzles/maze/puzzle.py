@@ -73,9 +73,6 @@ def default_min_path(shape: MazeShape) -> int:
 class Maze(BoardPuzzle):
     """A shortest path from S to G."""
 
-    def board_shape(self, cells: int) -> MazeShape:
-        return MazeShape.for_cells(cells)
-
     def given_shape(self, data: MazeData) -> MazeShape | None:
         return MazeShape(data.size, data.width) if data.width else None
 
@@ -252,6 +249,7 @@ MAZE = Maze(
     name="maze",
     about="generated mazes, or CSV files of them",
     data=MazeData,
+    board_shape=MazeShape.for_cells,
     csv_hint="; blanks at both ends are cells",
     painter=PAINTER,
     good="optimal",

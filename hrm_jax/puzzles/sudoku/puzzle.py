@@ -61,9 +61,6 @@ class SudokuData(BoardData):
 class Sudoku(BoardPuzzle):
     """Each digit once in each row, column and box."""
 
-    def board_shape(self, cells: int) -> SudokuShape:
-        return SudokuShape.for_cells(cells)
-
     def units(self, seq_len: int) -> tuple[Array, ...]:
         """Rows, columns and boxes."""
         return tuple(SudokuShape.for_cells(seq_len).units())
@@ -176,16 +173,11 @@ class Sudoku(BoardPuzzle):
     def tokens(self, boards: Array) -> Array:
         return to_tokens(boards)
 
-    def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """As `dataset/build_sudoku_dataset.py` of the reference."""
-        return symmetry.augmented(
-            to_tokens(puzzles.questions), to_tokens(puzzles.answers), num_aug, seed, puzzles.shape
-        )
-
 
 SUDOKU = Sudoku(
     name="sudoku",
     about="generated Sudokus, or CSV files of them",
     data=SudokuData,
+    board_shape=SudokuShape.for_cells,
     painter=PAINTER,
 )
