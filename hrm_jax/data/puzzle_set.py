@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-
-Array = npt.NDArray[Any]
-
-_PART = 1 << 22  # entries of large arrays that are looked at at a time
+from hrm_jax.data.puzzle_format import (
+    ARRAYS,
+    Array,
+    Report,
+    check_metadata,
+    check_set,
+    check_totals,
+    in_parts,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +79,12 @@ class PuzzleSet:
         pad_id: int = 0,
         blank_identifier_id: int = 0,
         where: str = "puzzle set",
+        name: str = "all",
     ) -> PuzzleSet:
-        """Makes a validated set of one stored set `all`, narrowing dtypes and counting.
+        """Makes a validated set of one stored set, narrowing dtypes and counting.
 
         The arguments are integers in the shapes of the attributes; `where` names the data in the
-        errors of `validate`, which come through.
+        errors of `validate`, which come through, `name` the stored set.
         """
         inputs = narrow_tokens(np.asarray(inputs), f"{where}: inputs")
         labels = narrow_tokens(np.asarray(labels), f"{where}: labels")
@@ -97,6 +100,7 @@ class PuzzleSet:
             num_puzzle_identifiers=num_puzzle_identifiers,
             total_groups=groups.size - 1,
             mean_puzzle_examples=len(inputs) / max(1, identifiers.size) if inputs.ndim else 0.0,
+            sets=(name,),
         )
         if ratings is not None:
             ratings = np.asarray(ratings, np.float32)
@@ -151,53 +155,16 @@ class PuzzleSet:
         return np.repeat(self.puzzle_identifiers, np.diff(self.puzzle_indices))
 
     def validate(self, where: str) -> None:
-        """Checks every invariant of the format.
+        """Checks every rule of the format; `where` names the data in the message.
 
         Raises:
-            DataError: Names the data (`where`), array and row, what was found and expected.
+            DataError: Names the array and row, what was found and what was expected.
         """
-        meta = self.metadata
-        if self.inputs.ndim != 2 or self.inputs.shape[1] != meta.seq_len or not len(self.inputs):
-            raise DataError(
-                f"{where}: inputs has shape {self.inputs.shape}, "
-                f"expected (examples, seq_len) = (1 or more, {meta.seq_len})"
-            )
-        shapes: dict[str, tuple[Array, tuple[int, ...]]] = {
-            "labels": (self.labels, self.inputs.shape),
-            "puzzle_indices": (self.puzzle_indices, (self.puzzle_identifiers.size + 1,)),
-            "puzzle_identifiers": (self.puzzle_identifiers, (self.puzzle_identifiers.size,)),
-            "group_indices": (self.group_indices, (meta.total_groups + 1,)),
-        }
-        if self.ratings is not None:
-            shapes["ratings"] = (self.ratings, (len(self),))
-        for name, (array, shape) in shapes.items():
-            if array.shape != shape:
-                raise DataError(f"{where}: {name} has shape {array.shape}, expected {shape}")
-        if not 0 <= meta.pad_id < meta.vocab_size:
-            raise DataError(f"{where}: pad_id {meta.pad_id} is outside [0, {meta.vocab_size})")
-        if not 0 <= meta.blank_identifier_id < meta.num_puzzle_identifiers:
-            raise DataError(
-                f"{where}: blank_identifier_id {meta.blank_identifier_id} is outside "
-                f"[0, {meta.num_puzzle_identifiers})"
-            )
-        for name, stop, also in (
-            ("inputs", meta.vocab_size, None),
-            ("labels", meta.vocab_size, meta.ignore_label_id),
-            ("puzzle_identifiers", meta.num_puzzle_identifiers, None),
-        ):
-            _check_range(where, name, getattr(self, name), stop, also)
-        puzzles = self.puzzle_identifiers.size
-        _check_indices(where, "puzzle_indices", self.puzzle_indices, len(self), "examples")
-        _check_indices(where, "group_indices", self.group_indices, puzzles, "puzzles")
-        mean = len(self) / puzzles
-        if not np.isclose(meta.mean_puzzle_examples, mean, rtol=1e-3):
-            raise DataError(
-                f"{where}: mean_puzzle_examples is {meta.mean_puzzle_examples}, "
-                f"but {len(self)} examples in {puzzles} puzzles make {mean}"
-            )
-        if self.ratings is not None and not np.isfinite(self.ratings).all():
-            row = int(np.argmin(np.isfinite(self.ratings)))
-            raise DataError(f"{where}: ratings, row {row}: {self.ratings[row]} is not finite")
+        report = Report(strict=where)
+        metadata = check_metadata(dataclasses.asdict(self.metadata), report)
+        names = (*ARRAYS, "ratings") if self.ratings is not None else ARRAYS
+        arrays = {name: getattr(self, name) for name in names}
+        check_totals(metadata, {"all": check_set("all", arrays, metadata, report)}, report)
 
     def digest(self) -> str:
         """Returns the SHA-256 of contents and metadata; the dtypes in memory do not count."""
@@ -223,13 +190,6 @@ class PuzzleSet:
         return sha.hexdigest()
 
 
-def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
-    """Yields parts of an array of a few MB each, with their first rows: it may be a mapped file."""
-    rows = max(1, _PART // max(1, math.prod(array.shape[1:])))
-    for start in range(0, len(array), rows):
-        yield start, array[start : start + rows]
-
-
 def narrow_tokens(array: Array, where: str) -> Array:
     """Casts integer tokens to uint8 if they all fit, else to int32.
 
@@ -252,35 +212,3 @@ def _as_int32(values: npt.ArrayLike, where: str) -> Array:
     if array.size and (int(array.min()) < bounds.min or int(array.max()) > bounds.max):
         raise DataError(f"{where}: values do not fit 32 bits")
     return array.astype(np.int32, copy=False)
-
-
-def _check_range(where: str, name: str, array: Array, stop: int, also: int | None) -> None:
-    """Refuses values outside [0, stop) other than `also`."""
-    if not array.size or (array.min() >= 0 and array.max() < stop):
-        return
-    for start, part in in_parts(array):
-        bad = (part < 0) | (part >= stop)
-        if also is not None:
-            bad &= part != also
-        if bad.any():
-            row = np.unravel_index(int(np.argmax(bad)), part.shape)
-            place = f"row {start + row[0]}" + (f", position {row[1]}" if len(row) > 1 else "")
-            ignored = "" if also is None else f" or {also}"
-            raise DataError(
-                f"{where}: {name}, {place}: {part[row]} is outside [0, {stop}){ignored}"
-            )
-
-
-def _check_indices(where: str, name: str, array: Array, stop: int, of: str) -> None:
-    """Refuses boundaries that do not rise strictly from 0 to `stop`."""
-    if array[0] != 0 or array[-1] != stop:
-        raise DataError(
-            f"{where}: {name} runs from {array[0]} to {array[-1]}, expected 0 to {stop} ({of})"
-        )
-    falls = np.diff(array) <= 0
-    if falls.any():
-        row = int(np.argmax(falls))
-        raise DataError(
-            f"{where}: {name}, row {row + 1}: {array[row + 1]} follows {array[row]}, "
-            f"expected a larger one (no empty ranges)"
-        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +37,10 @@ class BoardData(PuzzleData):
     test_csv: str = ""
     subsample: int = 0
     num_aug: int = 0
+
+    def files(self) -> str:
+        """As in `PuzzleData`."""
+        return "train_csv" if self.train_csv and self.test_csv else ""
 
     def __post_init__(self) -> None:
         require(
@@ -102,21 +108,15 @@ class BoardPuzzle(Puzzle):
     """A puzzle whose questions and answers are boards of one character a cell.
 
     Attributes:
+        board_shape: Gives the usual `BoardShape` with so many cells, or raises DataError.
         csv_hint: What else to say where a line of a CSV file has the wrong length.
     """
 
     formats: tuple[str, ...] = ("npy", "tfds", "csv")
+    board_shape: Callable[[int], Any]
     csv_hint: str = ""
 
-    # --- what a kind of board says ------------------------------------------------------------
-
-    def board_shape(self, cells: int) -> Any:
-        """The usual `BoardShape` with so many cells.
-
-        Raises:
-            DataError: There is none.
-        """
-        raise NotImplementedError
+    # --- what a kind of board says ----------------------------------------------------------------
 
     def given_shape(self, data: Any) -> Any:
         """The shape of boards in CSV files; None takes the usual one that the first fills."""
@@ -149,10 +149,24 @@ class BoardPuzzle(Puzzle):
         return boards.astype(np.uint8)
 
     def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """Tokens of each puzzle and its augmentations, uint8 [E, 1 + num_aug, cells] twice."""
-        raise NotImplementedError
+        """Tokens of each puzzle and then random augmentations, uint8 [E, 1 + num_aug, cells] twice.
 
-    # --- what all have in common --------------------------------------------------------------
+        As in the reference's builders, they are made in advance.
+
+        Raises:
+            DataError: There are not so many.
+        """
+        boards = [self.tokens(x) for x in (puzzles.questions, puzzles.answers)]
+        inputs, labels = (np.repeat(x[:, None], 1 + num_aug, axis=1) for x in boards)
+        draw = functools.partial(self.augment, self.data())
+        augment = jax.jit(jax.vmap(draw, in_axes=(0, None, None)))
+        key = jax.random.key(seed)
+        for row, pair in enumerate(zip(*boards, strict=True)):
+            keys = jax.random.split(jax.random.fold_in(key, row), num_aug)
+            inputs[row, 1:], labels[row, 1:] = augment(keys, *pair)
+        return inputs, labels
+
+    # --- what all have in common ------------------------------------------------------------------
 
     def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
         """Generates or reads train and test puzzles.
@@ -206,11 +220,11 @@ class BoardPuzzle(Puzzle):
         return self.puzzle_set(train, data.num_aug, data.seed), self.puzzle_set(test)
 
     def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
-        """As in `Puzzle.make`; the training puzzles have their augmentations."""
+        """As in `Puzzle`; the training puzzles have their augmentations."""
         return self._sets(*self.puzzles(data), data)
 
     def write(self, folder: pathlib.Path, data: Any, file_format: str) -> Identity:
-        """As in `Puzzle.write`; as CSV, `train.csv` and `test.csv`."""
+        """As in `Puzzle`; as CSV, `train.csv` and `test.csv`."""
         if file_format == "csv" and data.num_aug:
             raise DataError(
                 "num_aug: CSV holds the puzzles alone; augment when training, or use npy"
@@ -229,11 +243,10 @@ class BoardPuzzle(Puzzle):
         return self.identify(*sets, data.seed, train_puzzles=len(puzzles[0]))
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """As in `Puzzle.load`; what is read from CSV files is not kept."""
+        """As in `Puzzle`; what is read from CSV files is not kept."""
         return super().load(data, None if data.train_csv or data.test_csv else cache)
 
     def read_csv(self, path: str | os.PathLike[str]) -> PuzzleSet:
-        """As in `Puzzle.read_csv`."""
         return self.puzzle_set(self.read_boards(path))
 
     def read_boards(self, path: str | os.PathLike[str], shape: Any = None) -> BoardPuzzles:

@@ -12,20 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from hrm_jax import files
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
-from hrm_jax.puzzles import guess, named
-from hrm_jax.puzzles.base import Array, Puzzle
-from hrm_jax.puzzles.format_check import (
+from hrm_jax.data.npy_folder import read_identifiers, read_npy
+from hrm_jax.data.puzzle_format import (
+    ARRAYS,
     Report,
     Violation,
-    check_format,
-    check_identity,
+    check_set,
     check_totals,
     load_arrays,
     read_metadata,
-    read_tfds_set,
 )
+from hrm_jax.puzzles import guess, named
+from hrm_jax.puzzles.base import Array, Puzzle
 
 _CHUNK = 1024  # examples that are checked at a time
 
@@ -84,15 +85,17 @@ def inspect(
         )
         sets = {name: load_arrays(path, name, report) for name in names}
     else:
-        metadata, sets = read_tfds_set(root, split, tfds[0], report)
+        metadata, sets = _read_tfds(root, split, tfds[0], report)
     puzzle, identity = _puzzle(root, metadata, sets, report)
     examples: list[str] = []
     for name, arrays in sets.items():
-        prefix = "" if name == "all" else f"{name}__"
-        check_format(prefix, arrays, metadata, _vocab_size(puzzle, arrays, metadata), report)
-        if not {"inputs", "labels"} <= set(arrays):
+        length = arrays["inputs"].shape[-1] if "inputs" in arrays else 0
+        vocab = puzzle.vocab_size(length) if puzzle and puzzle.fits(length) else None
+        usable = check_set(name, arrays, metadata, report, vocab)
+        if not {"inputs", "labels"} <= set(usable):
             continue
-        inputs, labels = arrays["inputs"], arrays["labels"]
+        prefix = "" if name == "all" else f"{name}__"
+        inputs, labels = usable["inputs"], usable["labels"]
         known = puzzle if inputs.shape == labels.shape else None
         columns = 0
         if known and known.fits(inputs.shape[1]):
@@ -107,13 +110,8 @@ def inspect(
             x, y = x.astype(np.int64), y.astype(np.int64)
             plain = f"inputs {x.tolist()}\nlabels {y.tolist()}"
             examples.append(_show(known, x, y, columns) if known and columns else plain)
-    sizes = {
-        "examples": _total(sets, "inputs", 0),
-        "puzzles": _total(sets, "puzzle_identifiers", 0),
-        "groups": _total(sets, "group_indices", -1),
-    }
-    check_totals(metadata, sizes, report)
-    check_identity(root, split, identity, report)
+    sizes = check_totals(metadata, sets, report)
+    _check_identity(root, split, identity, report)
     kind = puzzle.name if puzzle else None
     return Inspection(kind, metadata, sizes, examples, report.violations, report.total)
 
@@ -132,7 +130,7 @@ def _puzzle(
         except (OSError, ValueError) as error:
             report.add("identity.json", str(error))
     inputs = next((arrays["inputs"] for arrays in sets.values() if "inputs" in arrays), None)
-    if inputs is None:
+    if inputs is None or inputs.ndim != 2:
         return None, identity
     length, vocab = inputs.shape[1], metadata.get("vocab_size")
     puzzle = named(identity.builder) if identity else None
@@ -149,17 +147,6 @@ def _puzzle(
     return guess(length, vocab, tokens), identity
 
 
-def _vocab_size(
-    puzzle: Puzzle | None, arrays: dict[str, Array], metadata: dict[str, Any]
-) -> int | None:
-    """Size of the vocabulary as stored, or else as the puzzle has it."""
-    stored = metadata.get("vocab_size")
-    if stored is not None or puzzle is None or "inputs" not in arrays:
-        return stored
-    length = arrays["inputs"].shape[1]
-    return puzzle.vocab_size(length) if puzzle.fits(length) else None
-
-
 def _show(puzzle: Puzzle, question: Array, answer: Array, columns: int) -> str:
     """An example as lines for people."""
     if not puzzle.painter.panels:
@@ -169,5 +156,49 @@ def _show(puzzle: Puzzle, question: Array, answer: Array, columns: int) -> str:
     return "\n".join(map("    ".join, zip(*boards, strict=True)))
 
 
-def _total(sets: dict[str, dict[str, Array]], name: str, more: int) -> int:
-    return sum(max(0, len(arrays[name]) + more) for arrays in sets.values() if name in arrays)
+def _read_tfds(
+    root: pathlib.Path, split: str, info: pathlib.Path, report: Report
+) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """Metadata and arrays of a TFDS folder, as of `read_metadata` and `load_arrays`."""
+    try:
+        names = [part.get("name") for part in files.read_json(info).get("splits", [])]
+    except (OSError, ValueError, AttributeError) as error:
+        report.add(info.name, f"cannot be read: {error}")
+        return {}, {}
+    if split not in names:
+        raise DataError(f"{root}: there is no split {split!r}, only {names}")
+    from hrm_jax.puzzles.tfds_files import read_tfds  # slow import, and optional
+
+    try:
+        part = read_tfds(root, split)
+    except DataError as error:
+        report.add("TFDS files", str(error))
+        return {}, {}
+    arrays = {name: getattr(part, name) for name in (*ARRAYS, "ratings")}
+    found = {name: array for name, array in arrays.items() if array is not None}
+    return dataclasses.asdict(part.metadata), {"all": found}
+
+
+def _check_identity(
+    root: pathlib.Path, split: str, identity: Identity | None, report: Report
+) -> None:
+    """Checks `identifiers.json`, and the digest if nothing else is wrong."""
+    if (root / "identifiers.json").exists():
+        try:
+            read_identifiers(root)
+        except DataError as error:
+            report.add("identifiers.json", str(error))
+    npy = (root / split / "dataset.json").exists()
+    if report.total or not npy:  # TFDS files have their own digest, which `read_tfds` checks
+        return
+    try:
+        digest = read_npy(root, split).digest()
+    except DataError as error:
+        report.add("dataset.json", str(error))
+        return
+    if identity and identity.sha256.get(split, digest) != digest:
+        report.add(
+            "identity.json",
+            f"sha256.{split} is {str(identity.sha256[split])[:12]}…, but the examples have "
+            f"{digest[:12]}…: they were changed after the build",
+        )

@@ -112,22 +112,13 @@ def _seed_where_i_open():
     raise AssertionError("nobody opens")
 
 
-class _Lays:
-    """Opens with the tile that fits most of the person's hand."""
-
-    name = "fixed"
-
-    def choose(self, position):
-        return best_move(position)
-
-
 def test_the_end_is_asked_for_where_both_would_do():
     """Over many deals: a tile that fits both ends, one that fits the other, one that fits none."""
     seen = set()
     for seed in range(60):
         console = _console("1 left", "2 left", "3 left", "4 right", "5", "6", "7", "up", "l")
         with pytest.raises(Leave):
-            play_domino(console, [_Lays()], seed=seed)
+            play_domino(console, [GreedyPlayer("fixed")], seed=seed)
         seen |= set(
             re.findall(
                 "does not fit the left end|does not fit either end|At which end|expected left or|"
@@ -192,8 +183,6 @@ def test_strength():
     assert [player.name for player in three[0].result.players] == ["model", "random", "random"]
     assert three[0].result.players[0].illegal == three[0].result.players[0].moves
     assert list(strength(_perfect, games=6, drawing=[False], seed=1)) == matches
-    with pytest.raises(ValueError, match="opponent 'best': expected one of random, greedy"):
-        strength(_perfect, opponents=["best"])
 
 
 def test_strength_is_told_and_kept(tmp_path):

@@ -37,7 +37,7 @@ def _config(name, preset="laptop", model="hrm"):
 def _tiny(name, model):
     config = _config(name, model=model)
     config.data.update(DATA[name])
-    config.model.update(SMALL)
+    config.model.update({k: v for k, v in SMALL.items() if model == "hrm" or k != "H_layers"})
     config.update(steps=3, batch_size=4, microbatch_size=0, eval_slots=4, eval_max_steps=3)
     return tasks.parse(config.to_dict())
 

@@ -6,19 +6,19 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.reader import COLOURS, ArcTask, Grid
 from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, PAD
+from hrm_jax.puzzles.base import Array
 
 DIHEDRAL = 8
 _INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
+_QUARTER_TURNS = (0, 1, 2, 3, 0, 2, 1, 3)  # those from 4 on after a reflection left to right
 _ATTEMPTS_EACH = 5  # the reference's `augment_retries_factor`
 _NAME = re.compile(r"(?P<task>.*)\|\|\|t(?P<dihedral>[0-7])\|\|\|(?P<colours>\d{10})", re.DOTALL)
 
@@ -26,23 +26,10 @@ _NAME = re.compile(r"(?P<task>.*)\|\|\|t(?P<dihedral>[0-7])\|\|\|(?P<colours>\d{
 def dihedral(grid: Grid, number: int) -> Grid:
     """Turns or mirrors a grid [H, W], as `dihedral_transform` of the reference.
 
-    Args:
-        grid: Any array of two axes.
-        number: 0 identity; 1, 2, 3 quarter turns to the left; 4 left–right; 5 upside down;
-            6 transpose; 7 transpose along the other diagonal.
-
-    Returns:
-        [H, W], or [W, H] for 1, 3, 6 and 7.
+    Number 0 is the identity; 1, 2, 3 quarter turns to the left; 4 left–right; 5 upside down; 6
+    transpose; 7 transpose along the other diagonal.
     """
-    if number in (0, 1, 2, 3):
-        return np.rot90(grid, number)
-    if number == 4:
-        return np.fliplr(grid)
-    if number == 5:
-        return np.flipud(grid)
-    if number == 6:
-        return grid.T
-    return np.fliplr(np.rot90(grid))
+    return np.rot90(np.fliplr(grid) if number >= 4 else grid, _QUARTER_TURNS[number])
 
 
 def inverse_dihedral(grid: Grid, number: int) -> Grid:
@@ -59,14 +46,14 @@ class Augmentations:
         colours: What each colour becomes, uint8 [A, 10]; colour 0 stays.
     """
 
-    dihedral: npt.NDArray[np.uint8]
-    colours: npt.NDArray[np.uint8]
+    dihedral: Array
+    colours: Array
 
     def __len__(self) -> int:
         """Number of symmetries, A."""
         return len(self.dihedral)
 
-    def take(self, rows: slice | npt.NDArray[Any]) -> Augmentations:
+    def take(self, rows: slice | Array) -> Augmentations:
         """Returns the symmetries of the given rows."""
         return Augmentations(self.dihedral[rows], self.colours[rows])
 
@@ -119,7 +106,7 @@ def parse_names(names: Sequence[str]) -> tuple[list[str], Augmentations]:
     return tasks, Augmentations(_digits(numbers), colours)
 
 
-def _digits(texts: list[str]) -> npt.NDArray[np.uint8]:
+def _digits(texts: list[str]) -> Array:
     return np.frombuffer("".join(texts).encode(), np.uint8) - np.uint8(ord("0"))
 
 
@@ -130,11 +117,6 @@ def augmentations(task: ArcTask, count: int, seed: int) -> Augmentations:
     fewer augmentations are the first ones of more. Those after which demonstrations and test
     inputs are what they are after an earlier one, up to their order, are left out, as in the
     reference; the outputs of the test are not looked at.
-
-    Args:
-        task: The task.
-        count: Number of augmentations wanted.
-        seed: Any integer.
 
     Returns:
         The identity, and then up to `count` others; fewer where 5 · `count` attempts found no
@@ -161,9 +143,7 @@ def augmentations(task: ArcTask, count: int, seed: int) -> Augmentations:
     return Augmentations(numbers[rows], colours[rows])
 
 
-def _attempts(
-    name: str, count: int, seed: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _attempts(name: str, count: int, seed: int) -> tuple[Array, Array]:
     """The identity and `count` random symmetries: numbers [1 + count], colours [1 + count, 10]."""
     text = hashlib.sha256(f"{seed}|{name}".encode()).digest()
     # `random_raw` and seeding are the parts of NumPy's generators that never change.
@@ -176,7 +156,7 @@ def _attempts(
     return numbers, colours
 
 
-def _looks(task: ArcTask, number: int) -> list[tuple[npt.NDArray[np.uint8], bytes]]:
+def _looks(task: ArcTask, number: int) -> list[tuple[Array, bytes]]:
     """Cells and shapes of all pairs after a turn, colours as they are."""
     pairs: list[list[Grid]] = [[*pair] for pair in task.train]
     pairs += [[source] for source, _ in task.test]
@@ -190,11 +170,7 @@ def _looks(task: ArcTask, number: int) -> list[tuple[npt.NDArray[np.uint8], byte
 
 
 def canonical(grids: Sequence[Grid]) -> bytes:
-    """Returns a digest that is the same for all grids that one symmetry makes of these.
-
-    Args:
-        grids: Grids that the symmetry acts on together, such as input and output.
-    """
+    """Returns a digest that is the same for all grids that one symmetry makes of these together."""
     forms = []
     for number in range(DIHEDRAL):
         turned = [dihedral(grid, number) for grid in grids]
@@ -224,13 +200,10 @@ def translate(
 
     Args:
         key: Randomness.
-        inputs: Integer tokens [canvas · canvas] of a grid at the origin.
-        labels: The same for its output; pad (0), not −100, where there is no label.
+        inputs, labels: Integer tokens [canvas · canvas] of two grids at the origin; labels are pad
+            (0), not −100, where there is none.
         canvas: Rows and columns; static under `jit`.
         stay: Probability of no offset; otherwise all offsets that fit are equally likely.
-
-    Returns:
-        `inputs` and `labels` moved, same shapes and dtypes.
     """
     grids = jnp.stack([inputs.astype(jnp.int32), labels.astype(jnp.int32)])
     grids = grids.reshape(2, canvas, canvas)

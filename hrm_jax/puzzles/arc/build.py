@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
@@ -17,7 +17,7 @@ from hrm_jax.puzzles.arc.leaks import without_leaks
 from hrm_jax.puzzles.arc.reader import ArcTask, Grid, choose_split, read_tasks
 from hrm_jax.puzzles.arc.synthetic import FAMILIES, generate_tasks
 from hrm_jax.puzzles.arc.tokens import EOS, FIRST_COLOUR, PAD, VOCAB_SIZE, encode
-from hrm_jax.puzzles.base import PuzzleData
+from hrm_jax.puzzles.base import Array, PuzzleData
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,10 @@ class ArcData(PuzzleData):
         families: Kinds of made-up rules, separated by commas, of `synthetic.FAMILIES`; "" for all.
     """
 
+    generated: ClassVar[tuple[str, ...]] = (
+        *(*PuzzleData.generated, "side", "demonstrations", "families"),
+    )
+
     training: str = dataclasses.field(default="", metadata={"many": True})
     evaluation: str = ""
     num_aug: int = 100
@@ -51,6 +55,10 @@ class ArcData(PuzzleData):
     side: int = 6
     demonstrations: int = 3
     families: str = ""
+
+    def files(self) -> str:
+        """As in `PuzzleData`."""
+        return "training" if self.training or self.evaluation else ""
 
     def __post_init__(self) -> None:
         require(
@@ -215,9 +223,7 @@ def _puzzle_set(
     )
 
 
-def _allocate(
-    shape: tuple[int, int], scratch: pathlib.Path | None, name: str
-) -> npt.NDArray[np.uint8]:
+def _allocate(shape: tuple[int, int], scratch: pathlib.Path | None, name: str) -> Array:
     """Zeros, that is pad."""
     if scratch is None:
         return np.zeros(shape, np.uint8)
@@ -226,7 +232,7 @@ def _allocate(
     )
 
 
-def _write(out: npt.NDArray[np.uint8], grid: Grid, symmetries: Augmentations, canvas: int) -> None:
+def _write(out: Array, grid: Grid, symmetries: Augmentations, canvas: int) -> None:
     """Fills `out` [A, S], all pad, with the grid under each symmetry: a lookup for each turn."""
     count = len(symmetries)
     tables = np.empty((VOCAB_SIZE, count), np.uint8)

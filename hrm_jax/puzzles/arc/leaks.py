@@ -23,10 +23,6 @@ def without_leaks(
     training. The evaluation tasks' own demonstrations stay, even where one gives an answer:
     solvers are given them.
 
-    Args:
-        training: Tasks to train on.
-        evaluation: Tasks to evaluate.
-
     Returns:
         The training tasks without those pairs, and what was left out, in words.
 

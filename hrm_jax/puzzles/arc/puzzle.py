@@ -35,7 +35,6 @@ class Arc(Puzzle):
     """
 
     def parse(self, text: str, seq_len: int) -> Array:
-        """As in `Puzzle`."""
         raise DataError(
             "ARC tasks are not given as text: launch/evaluate.py --submission=… writes the answers "
             "to a data set, launch/view.py shows them"
@@ -52,7 +51,6 @@ class Arc(Puzzle):
         return translate(key, inputs, labels, canvas_side(inputs.shape[0]))
 
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
-        """As in `Puzzle`."""
         raise DataError(
             "votes: ARC's evaluation votes over its augmentations by itself (eval/pass_at_1, …)"
         )
@@ -142,7 +140,6 @@ class Arc(Puzzle):
         return train, ArcTest.of(train, read_npy(folder, "test"), names)
 
     def load(self, data: ArcData, cache: pathlib.Path | None = None) -> Splits:
-        """As in `Puzzle`."""
         if not data.path and cache and not (cache / "test" / "dataset.json").exists():
             self.build(cache, data)
         folder = data.path or cache
@@ -166,7 +163,6 @@ class Arc(Puzzle):
     # --- figures ----------------------------------------------------------------------------------
 
     def first(self, test: PuzzleSet, augmentations: int) -> PuzzleSet:
-        """As in `Puzzle`."""
         assert isinstance(test, ArcTest)
         return test.first(augmentations)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.puzzles.arc.augment import Augmentations, parse_names
 from hrm_jax.puzzles.arc.reader import Grid
 from hrm_jax.puzzles.arc.tokens import decode
+from hrm_jax.puzzles.base import Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +21,6 @@ class Question:
     """One test input, as the task has it.
 
     Attributes:
-        task: Name of the task.
         index: Which of the task's test inputs, from 0.
         source: The input, colours 0 to 9, uint8 [H, W].
         answer: The output, uint8 [H', W'], or None where it is not known.
@@ -46,8 +44,8 @@ class Questions:
     """
 
     items: tuple[Question, ...]
-    item: npt.NDArray[np.int32]
-    augmentation: npt.NDArray[np.int32]
+    item: Array
+    augmentation: Array
     symmetry: Augmentations
 
     def __len__(self) -> int:
@@ -59,7 +57,7 @@ class Questions:
         """Whether any answer is known."""
         return any(question.answer is not None for question in self.items)
 
-    def take(self, rows: slice | npt.NDArray[Any]) -> Questions:
+    def take(self, rows: slice | Array) -> Questions:
         """Returns the same of some of the examples; `items` stays as it is."""
         return Questions(
             self.items, self.item[rows], self.augmentation[rows], self.symmetry.take(rows)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.base import Array
 
-Grid = npt.NDArray[np.uint8]
+Grid = Array  # colours, uint8 [H, W]
 Pair = tuple[Grid, Grid]
 
 COLOURS = 10
@@ -81,15 +81,14 @@ def read_tasks(path: str | os.PathLike[str]) -> dict[str, tuple[ArcTask, ...]]:
     """
     root = pathlib.Path(path)
     if root.is_dir():
-        files = _folder_files(root)
-    elif _KAGGLE.fullmatch(root.name):
         files = [
-            (pathlib.PurePosixPath(root.name), str(root), functools.partial(_read_bytes, root))
+            _file(path, root)
+            for path in sorted(root.rglob("*.json"))
+            if path.is_file() and not path.name.startswith(".")
         ]
+    elif _KAGGLE.fullmatch(root.name):
         answers = root.with_name(root.name.replace("_challenges", "_solutions"))
-        if answers.is_file():
-            name = pathlib.PurePosixPath(answers.name)
-            files.append((name, str(answers), functools.partial(_read_bytes, answers)))
+        files = [_file(root, root.parent)] + [_file(answers, root.parent)] * answers.is_file()
     elif root.is_file():
         files = _archive_files(root)
     else:
@@ -119,21 +118,14 @@ def choose_split(
 _File = tuple[pathlib.PurePosixPath, str, Callable[[], bytes]]
 
 
-def _folder_files(root: pathlib.Path) -> list[_File]:
-    """Name below `root`, name for messages and contents of each JSON file."""
-    return [
-        (
-            pathlib.PurePosixPath(file.relative_to(root)),
-            str(file),
-            functools.partial(_read_bytes, file),
-        )
-        for file in sorted(root.rglob("*.json"))
-        if file.is_file() and not file.name.startswith(".")
-    ]
+def _file(path: pathlib.Path, root: pathlib.Path) -> _File:
+    """Name below `root`, name for messages and contents of a file."""
+    name = pathlib.PurePosixPath(path.relative_to(root))
+    return name, str(path), functools.partial(_read_bytes, path)
 
 
 def _archive_files(root: pathlib.Path) -> list[_File]:
-    """The same for an archive; members' names only tell splits and tasks, no path is opened."""
+    """The JSON files of an archive; their names only tell splits and tasks, no path is opened."""
     files: list[_File] = []
     try:
         with tarfile.open(root, "r:*") as archive:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.reader import COLOURS, Grid
+from hrm_jax.puzzles.base import Array
 
 PAD = 0
 EOS = 1
@@ -17,7 +16,7 @@ FIRST_COLOUR = 2
 VOCAB_SIZE = FIRST_COLOUR + COLOURS
 
 
-def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> npt.NDArray[np.uint8]:
+def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> Array:
     """Places a grid on an empty canvas; its end is marked below it and right of it.
 
     The row below the grid holds EOS in the grid's columns, the column right of it in the grid's
@@ -50,13 +49,8 @@ def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> npt.NDArra
     return tokens.reshape(-1)
 
 
-def decode(tokens: npt.NDArray[Any]) -> Grid:
-    """Reads the grid at the origin; any tokens give one, those of `encode` give theirs.
-
-    See `grid_sizes` for which rectangle is taken of a prediction that is no proper grid.
-
-    Args:
-        tokens: Integers [canvas · canvas].
+def decode(tokens: Array) -> Grid:
+    """Reads the grid at the origin; any tokens give one (see `grid_sizes`), [canvas · canvas].
 
     Returns:
         Colours, uint8 [H, W]; 0×0 where the first token is no colour.
@@ -66,15 +60,12 @@ def decode(tokens: npt.NDArray[Any]) -> Grid:
     return (tokens.reshape(canvas, canvas)[:height, :width] - FIRST_COLOUR).astype(np.uint8)
 
 
-def grid_sizes(tokens: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Finds the largest rectangle of colours at the origin of each canvas.
+def grid_sizes(tokens: Array) -> tuple[Array, Array]:
+    """Finds the largest rectangle of colours at the origin of each canvas [N, canvas · canvas].
 
     A row counts up to its first token that is no colour (pad, end, or outside the vocabulary).
     Of all rectangles of the first h rows and w columns that hold colours only, it is the one of
     the largest area; of several, the one with the fewest rows. This is the reference's crop.
-
-    Args:
-        tokens: Integers [N, canvas · canvas].
 
     Returns:
         Heights and widths [N]; both 0 where the first token is no colour.

@@ -25,16 +25,9 @@ _Key = tuple[int, int, bytes]
 
 
 class Ballot:
-    """Votes for the answer of each question; more may be added at any time.
-
-    Adding the predictions of several checkpoints lets all of them vote.
-
-    Attributes:
-        questions: What is voted on.
-    """
+    """Votes for the answer of each of `questions`, of one checkpoint or several."""
 
     def __init__(self, questions: Questions) -> None:
-        """Starts without votes."""
         self.questions = questions
         self._votes: list[dict[_Key, list[float]]] = [{} for _ in questions.items]
 
@@ -90,10 +83,7 @@ class Ballot:
             vote[1] += float(weights[row])
 
     def ranking(self, item: int) -> list[tuple[Grid, int, float]]:
-        """Returns the answers to a question, the likeliest first.
-
-        Args:
-            item: Index into `questions.items`.
+        """Returns the answers to `questions.items[item]`, the likeliest first.
 
         Returns:
             Grid (uint8 [H, W]), votes and mean sigmoid(q_halt) of each; by votes, then by mean,
@@ -148,9 +138,8 @@ def pass_at_k(
 def cell_accuracy(ballot: Ballot) -> float:
     """Returns the share of the right answers' cells that the likeliest answers have right.
 
-    Args:
-        ballot: Votes. Test inputs without a known answer do not count; a cell that an answer lacks
-            is wrong, one that it has too many is not counted.
+    Test inputs without a known answer do not count; a cell that an answer lacks is wrong, one that
+    it has too many is not counted.
 
     Raises:
         DataError: No answer is known at all.
@@ -169,11 +158,7 @@ def cell_accuracy(ballot: Ballot) -> float:
 
 
 def submission(ballot: Ballot, attempts: int = 2) -> dict[str, list[dict[str, list[list[int]]]]]:
-    """Returns what Kaggle's ARC Prize wants as `submission.json`.
-
-    Args:
-        ballot: Votes.
-        attempts: Answers for each test input; Kaggle takes two.
+    """Returns what Kaggle's ARC Prize wants as `submission.json`, which takes two attempts.
 
     Returns:
         For each task a list with one object for each test input, `attempt_1`, `attempt_2`, …; the

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,123 +16,95 @@ from hrm_jax.puzzles.domino.encoding import SEQ_LEN, decode_move, encode
 from hrm_jax.puzzles.domino.game import Game, Move, Position, best_move, legal_moves
 
 
-@runtime_checkable
-class Player(Protocol):
-    """Who lays tiles.
+class Player:
+    """Who lays tiles; subclasses choose for one position, or for many at a time.
 
     Attributes:
         name: Name in the results.
+        illegal: Moves so far for which a model predicted none that is legal.
     """
 
-    name: str
+    illegal = 0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def choose(self, position: Position) -> Move:
         """Returns one of `legal_moves(position)`, of which there is at least one."""
-        ...
-
-
-@runtime_checkable
-class BatchPlayer(Player, Protocol):
-    """A player who is quicker with many positions at a time."""
+        return self.choose_batch([position])[0]
 
     def choose_batch(self, positions: Sequence[Position]) -> list[Move]:
         """Returns a legal move for each position."""
-        ...
+        return [self.choose(position) for position in positions]
 
 
-class RandomPlayer:
+class RandomPlayer(Player):
     """Lays any tile that fits, all moves alike."""
 
     def __init__(self, seed: int = 0, name: str = "random") -> None:
-        self.name = name
+        super().__init__(name)
         self._random = Random(seed)
 
     def choose(self, position: Position) -> Move:
-        """See `Player`."""
         return self._random.choice(legal_moves(position))
 
 
-class GreedyPlayer:
+class GreedyPlayer(Player):
     """Lays the heaviest tile that fits: `game.best_move`."""
 
     def __init__(self, name: str = "greedy") -> None:
-        self.name = name
+        super().__init__(name)
 
     def choose(self, position: Position) -> Move:
-        """See `Player`."""
         return best_move(position)
 
 
-class ModelPlayer:
-    """Plays what a model predicts; where that is not legal, a random move.
-
-    Attributes:
-        name: Name in the results.
-        moves: Moves so far.
-        illegal: Predictions so far that were not legal.
-    """
+class ModelPlayer(Player):
+    """Plays what a model predicts; where that is not legal, a random move."""
 
     def __init__(
-        self,
-        solve: Callable[[Array], npt.ArrayLike],
-        *,
-        batch_size: int | None = None,
-        seed: int = 0,
-        name: str = "model",
+        self, solve: Callable[[Array], npt.ArrayLike], *, batch_size: int = 1, seed: int = 0
     ) -> None:
         """Makes the player.
 
         Args:
-            solve: Turns positions, uint8 tokens [B, 72], into predictions, integers [B, 72] (or
-                just their first three).
-            batch_size: B of every call; the last rows are then fillers. None calls with as many
-                rows as there are, for which a jitted function is compiled again and again.
+            solve: Turns positions, uint8 tokens [batch_size, 72], into predictions, integers of the
+                same shape (or just their first three); the last rows may be fillers.
+            batch_size: Rows of every call, so that a program is compiled once.
             seed: Seed of the random moves.
 
         Raises:
             DataError: `batch_size` below 1.
         """
-        if batch_size is not None and batch_size < 1:
+        if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
-        self.name = name
-        self.moves = 0
-        self.illegal = 0
+        super().__init__("model")
         self._solve = solve
         self._batch_size = batch_size
         self._random = Random(seed)
 
-    def choose(self, position: Position) -> Move:
-        """See `Player`."""
-        return self.choose_batch([position])[0]
-
     def choose_batch(self, positions: Sequence[Position]) -> list[Move]:
-        """See `BatchPlayer`; DataError where `solve` returned another shape."""
-        if not positions:
-            return []
-        tokens = np.stack([encode(position) for position in positions])
         chosen = []
-        for position, prediction in zip(positions, self._predict(tokens), strict=True):
-            move = decode_move(prediction, position)
-            if move is None:
-                self.illegal += 1
-                move = self._random.choice(legal_moves(position))
-            chosen.append(move)
-        self.moves += len(chosen)
+        for start in range(0, len(positions), self._batch_size):
+            part = positions[start : start + self._batch_size]
+            for position, prediction in zip(part, self._predict(part), strict=True):
+                move = decode_move(prediction, position)
+                if move is None:
+                    self.illegal += 1
+                    move = self._random.choice(legal_moves(position))
+                chosen.append(move)
         return chosen
 
-    def _predict(self, tokens: Array) -> Array:
-        size = self._batch_size or len(tokens)
-        fillers = -len(tokens) % size
-        padded = np.concatenate([tokens, np.zeros((fillers, SEQ_LEN), np.uint8)])
-        parts = []
-        for start in range(0, len(padded), size):
-            part = np.asarray(self._solve(padded[start : start + size]))
-            if part.ndim != 2 or len(part) != size or part.shape[1] < 3:
-                raise DataError(
-                    f"player {self.name}: solve returned {part.shape}, expected ({size}, {SEQ_LEN})"
-                )
-            parts.append(part)
-        return np.concatenate(parts)[: len(tokens)]
+    def _predict(self, positions: Sequence[Position]) -> Array:
+        size = self._batch_size
+        tokens = np.zeros((size, SEQ_LEN), np.uint8)
+        tokens[: len(positions)] = [encode(position) for position in positions]
+        found = np.asarray(self._solve(tokens))
+        if found.ndim != 2 or len(found) != size or found.shape[1] < 3:
+            raise DataError(
+                f"player {self.name}: solve returned {found.shape}, expected ({size}, {SEQ_LEN})"
+            )
+        return found[: len(positions)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,13 +112,11 @@ class PlayerResult:
     """How one player did.
 
     Attributes:
-        name: The player's name.
-        wins: Games won.
         win_rate: Share of all games won; the rest are lost or without a winner.
         low, high: 95% Wilson confidence interval of `win_rate`.
         points: Sum of what its wins scored: the pips in the others' hands.
         moves: Tiles laid.
-        illegal: Of these, moves for which a `ModelPlayer` predicted none that is legal.
+        illegal: Of these, those for which a `ModelPlayer` predicted none that is legal.
     """
 
     name: str
@@ -165,7 +134,6 @@ class TournamentResult:
     """How a tournament went.
 
     Attributes:
-        games: Games played.
         blocked: Games that ended in a block.
         ties: Blocked games without a winner.
         players: In the order given.
@@ -195,7 +163,7 @@ def tournament(
         games: Number of games.
         drawing: Whether players draw or pass.
         seed: Seed of the deals.
-        lockstep: Games played at a time; a `BatchPlayer` gets all of its positions in one call.
+        lockstep: Games played at a time; a player gets all of its positions in one call.
 
     Raises:
         DataError: Another number of players, or fewer than one game.
@@ -206,7 +174,7 @@ def tournament(
         raise DataError(f"games is {games}, lockstep {lockstep}; expected at least 1")
     count = len(players)
     wins, points, moves = [0] * count, [0] * count, [0] * count
-    illegal = [-getattr(player, "illegal", 0) for player in players]
+    illegal = [-player.illegal for player in players]
     blocked = ties = 0
     for start in range(0, games, lockstep):
         numbers = range(start, min(games, start + lockstep))
@@ -222,7 +190,7 @@ def tournament(
     results = []
     for p, player in enumerate(players):
         low, high = wilson(wins[p], games)
-        illegal[p] += getattr(player, "illegal", 0)
+        illegal[p] += player.illegal
         results.append(
             PlayerResult(
                 player.name, wins[p], wins[p] / games, low, high, points[p], moves[p], illegal[p]
@@ -252,11 +220,7 @@ def _play_all(players: Sequence[Player], games: dict[int, Game], moves: list[int
         for i, game in running.items():
             turns.setdefault((game.turn - i) % len(players), []).append(game)
         for p, some in turns.items():
-            player, positions = players[p], [game.position() for game in some]
-            if isinstance(player, BatchPlayer):
-                chosen = player.choose_batch(positions)
-            else:
-                chosen = [player.choose(position) for position in positions]
+            chosen = players[p].choose_batch([game.position() for game in some])
             for game, move in zip(some, chosen, strict=True):
                 game.play(move)
             moves[p] += len(some)

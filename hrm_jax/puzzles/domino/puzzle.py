@@ -24,11 +24,9 @@ class Domino(Puzzle):
         return (1, SEQ_LEN) if seq_len == SEQ_LEN else None
 
     def parse(self, text: str, seq_len: int) -> Array:
-        """As in `Puzzle`."""
         return encode(parse(text))
 
     def to_text(self, tokens: Array) -> str:
-        """As in `Puzzle`."""
         return to_text(decode(tokens))
 
     def answer_text(self, tokens: Array) -> str:
@@ -55,14 +53,12 @@ class Domino(Puzzle):
         return {"legal": legal, "optimal": optimal}
 
     def verdict(self, question: Array, answer: Array) -> str:
-        """As in `Puzzle`."""
         legal, optimal = judge(question[None], answer[None])
         if not legal[0]:
             return "The move is not legal."
         return "No tile that fits is heavier." if optimal[0] else "A heavier tile fits."
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
-        """As in `Puzzle`."""
         return check_examples(inputs, labels)
 
     def make(self, data: DominoData) -> tuple[PuzzleSet, PuzzleSet]:

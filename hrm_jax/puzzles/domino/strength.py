@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.domino.players import (
@@ -65,17 +64,14 @@ def strength(
         seed: Seed of deals and of random moves.
 
     Raises:
-        ValueError: An unknown opponent, or numbers out of range.
+        DataError: Numbers out of range.
     """
-    unknown = [name for name in opponents if name not in OPPONENTS]
-    if unknown:
-        raise ValueError(f"opponent {unknown[0]!r}: expected one of {', '.join(OPPONENTS)}")
-    pairs: list[tuple[Any, str]] = [
+    pairs: list[tuple[Player, str]] = [
         (ModelPlayer(solve, batch_size=_BATCH, seed=seed), name) for name in opponents
     ]
     pairs.append((GreedyPlayer(), "random"))
 
-    def match(player: Any, opponent: str, rule: bool) -> Match:
+    def match(player: Player, opponent: str, rule: bool) -> Match:
         others = [OPPONENTS[opponent](seed + place) for place in range(1, players)]
         result = tournament([player, *others], games, drawing=rule, seed=seed)
         return Match(player.name, opponent, rule, result)

@@ -7,7 +7,6 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from random import Random, randrange
-from typing import Any
 
 import numpy as np
 
@@ -111,18 +110,15 @@ class Table:
 
 
 def play_domino(
-    console: Console, others: Sequence[Any], *, drawing: bool = True, seed: int = 0
+    console: Console, others: Sequence[Player], *, drawing: bool = True, seed: int = 0
 ) -> Game:
-    """Plays a game: a person against one to three players.
+    """Plays a game of a person against one to three players, to its end.
 
     Args:
         console: Where the person is.
-        others: The other players, of `hrm_jax.puzzles.domino.players`, in the order of their seats.
+        others: The other players, in the order of their seats.
         drawing: Whether who cannot lay a tile draws, or passes.
         seed: Seed of the deal and of who opens.
-
-    Returns:
-        The game, which is over.
 
     Raises:
         Leave: The person leaves.
@@ -130,10 +126,10 @@ def play_domino(
     """
     random = Random(f"play/{seed}")
     names = ["you"]
-    for player in others:
-        same = sum(name.split()[0] == player.name for name in names)
-        names.append(f"{player.name} {same + 1}" if same else player.name)
-    seats: list[tuple[str, Any]] = list(zip(names, [None, *others], strict=True))
+    for other in others:
+        same = sum(name.split()[0] == other.name for name in names)
+        names.append(f"{other.name} {same + 1}" if same else other.name)
+    seats: list[tuple[str, Player | None]] = list(zip(names, [None, *others], strict=True))
     first = random.randrange(len(seats))
     seats = seats[first:] + seats[:first]
     game = Game(len(seats), random, drawing=drawing)
@@ -146,35 +142,25 @@ def play_domino(
     while not game.over:
         mover, held = game.turn, [len(hand) for hand in game.hands]
         player = seats[mover][1]
-        if player is None:
-            move, remark = _ask_move(console, game, names), ""
-        else:
-            move, remark = _choose(player, game)
+        guesses = player.illegal if player else 0
+        move = player.choose(game.position()) if player else _ask_move(console, game, names)
         game.play(move)
         held[mover] -= 1
-        verb = "lay" if player is None else "lays"
-        console.say(f"{_subject(names[mover])} {verb} {_move_words(move)}.{remark}")
+        said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {_move_words(move)}."
+        if player and player.illegal > guesses:
+            said += " (What it predicted is not legal, so this is a random move.)"
+        console.say(said)
         _tell_passes(console, game, names, mover, held)
     console.say(_score(game, names))
     return game
 
 
-def _choose(player: Any, game: Game) -> tuple[Move, str]:
-    """The move of a player that is no person, and a remark on it."""
-    before = player.illegal if isinstance(player, ModelPlayer) else 0
-    move = player.choose(game.position())
-    guessed = isinstance(player, ModelPlayer) and player.illegal > before
-    return move, " (What it predicted is not legal, so this is a random move.)" if guessed else ""
-
-
 def _tell_passes(
     console: Console, game: Game, names: Sequence[str], mover: int, held: Sequence[int]
 ) -> None:
-    """Says who drew and who passed after a move; the person has to do it by hand.
+    """Says who drew and who passed after `mover` moved; the person has to do it by hand.
 
-    Args:
-        mover: Seat that moved.
-        held: Tiles of each seat after the move, before anybody drew.
+    `held` are the tiles of each seat after the move, before anybody drew.
     """
     if game.over and not game.blocked:
         return
@@ -230,11 +216,7 @@ def _ask_move(console: Console, game: Game, names: Sequence[str]) -> Move:
 
 
 def _parse_move(console: Console, text: str, hand: Sequence[Tile], moves: Sequence[Move]) -> Move:
-    """Reads a move; asks for the end if both would do.
-
-    Raises:
-        DataError: It is none, or not a legal one; says why.
-    """
+    """Reads a move, and asks for the end if both would do; DataError says why it is not legal."""
     number, *sides = text.lower().split() or [""]
     if number in ("draw", "d", "pass", "p"):
         raise DataError("A tile of yours fits (those with a *), so you have to lay one.")

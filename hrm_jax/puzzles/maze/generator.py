@@ -47,10 +47,9 @@ def generate(
         count: Number of mazes.
         min_path: Moves that the shortest path from S to G must exceed. Moves are the `o` cells of
             the answer and one more.
-        seed: Any integer in [0, 2**32).
+        seed, stream: The stream is an independent sequence under the same seed.
         walls: Least and greatest share of walls.
         unique: Whether boards with several shortest paths are drawn anew too.
-        stream: Independent sequence under the same seed, in [0, 2**31).
         accept: Says of mazes, uint8 tokens [n, cells], which ones may be used, bool [n].
 
     Returns:
@@ -138,9 +137,6 @@ def generate_split(
 
     So neither augmentation nor other ends in the same walls can make a test maze of a training
     maze.
-
-    Returns:
-        Train and test mazes, each distinct.
 
     Raises:
         DataError: See `generate`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -47,11 +48,20 @@ class MazeData(BoardData):
         unique: Whether there must be only one shortest path, so that nothing else is right.
     """
 
+    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "min_path", "walls", "unique")
+
     size: int = 10
     width: int = only("build", 0)
     min_path: int = 0
     walls: tuple[float, ...] = (0.3, 0.5)
     unique: bool = False
+
+    def unused(self) -> dict[str, str]:
+        """As in `PuzzleData`; with `width`, `size` gives the rows of CSV files."""
+        found = super().unused()
+        if self.files() and not self.width:
+            found["size"] = f"the puzzles come from data.{self.files()}"
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,12 +83,7 @@ def default_min_path(shape: MazeShape) -> int:
 class Maze(BoardPuzzle):
     """A shortest path from S to G."""
 
-    def board_shape(self, cells: int) -> MazeShape:
-        """As in `BoardPuzzle`."""
-        return MazeShape.for_cells(cells)
-
     def given_shape(self, data: MazeData) -> MazeShape | None:
-        """As in `BoardPuzzle`."""
         return MazeShape(data.size, data.width) if data.width else None
 
     def fits(self, seq_len: int, vocab_size: int | None = None) -> bool:
@@ -126,7 +131,6 @@ class Maze(BoardPuzzle):
         return board
 
     def typing(self, seq_len: int) -> Typing:
-        """As in `Puzzle`."""
         shape = MazeShape.for_cells(seq_len)
         what = f"a {shape} maze (# wall, . or blank free, one S, one G)"
         return Typing(what, {**{c: c for c in "# SG"}, ".": " "})
@@ -144,7 +148,6 @@ class Maze(BoardPuzzle):
         return symmetry.augment(key, inputs, inputs, MazeShape.for_cells(inputs.shape[0]))[0]
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
-        """As in `Puzzle`."""
         return symmetry.undo(key, answer, MazeShape.for_cells(answer.shape[0]))
 
     # --- rules ------------------------------------------------------------------------------------
@@ -163,7 +166,6 @@ class Maze(BoardPuzzle):
         return dict(zip(("valid", "optimal"), optimal(predictions, inputs, shape), strict=True))
 
     def verdict(self, question: Array, answer: Array) -> str:
-        """As in `Puzzle`."""
         shape = MazeShape.for_cells(len(question))
         shortest = int(solve_many(question[None], shape)[1][0])
         moves = int(path_moves(answer[None], question[None], shape)[0])
@@ -174,7 +176,6 @@ class Maze(BoardPuzzle):
         return f"A path of {moves} moves, and none is shorter."
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
-        """As in `Puzzle`."""
         shape = MazeShape(inputs.shape[1] // columns, columns)
         kept = (np.where(labels == PATH, FREE, labels) == inputs).all(1)
         ends = ((inputs == START).sum(1) == 1) & ((inputs == GOAL).sum(1) == 1)
@@ -211,7 +212,6 @@ class Maze(BoardPuzzle):
         )
 
     def characters(self, shape: MazeShape, *, answer: bool) -> tuple[Mapping[str, int], str]:
-        """As in `BoardPuzzle`."""
         legal = CHARACTERS if answer else CHARACTERS[:-1]
         return {c: token for token, c in enumerate(legal, 1)}, f"one of {legal!r}"
 
@@ -259,6 +259,7 @@ MAZE = Maze(
     name="maze",
     about="generated mazes, or CSV files of them",
     data=MazeData,
+    board_shape=MazeShape.for_cells,
     csv_hint="; blanks at both ends are cells",
     painter=PAINTER,
     good="optimal",

@@ -139,14 +139,10 @@ def probe(
 
     Args:
         distance: What is known, int32 [P]; start and goal `OPEN`. Free cells become `PASSED`.
-        rows: Row of each cell, int64 [P].
-        columns: Column of each cell, int64 [P].
-        start: Where to start.
-        goal: Where to go.
+        rows, columns: Row and column of each cell, int64 [P].
         share: Share of walls, in units of 1 / 65536.
         state: Randomness.
-        path: Scratch, int64 [P].
-        tried: Scratch, int64 [P].
+        path, tried: Scratch, int64 [P].
 
     Returns:
         Moves of the path found, an upper bound of the shortest one; -1 if there is none.
@@ -201,16 +197,11 @@ def generate_boards(
     A board that is refused is drawn anew as a whole: share of walls, start, goal and walls.
 
     Args:
-        first: Number of the first maze.
-        height: Rows.
-        width: Columns.
         walls: Least and greatest share of walls, in units of 1 / 65536.
         min_path: Moves that the shortest path must exceed.
         unique: Whether there must be only one shortest path.
         attempts: Boards to try per maze.
-        seed: Seed of the whole sequence.
-        questions: Gets the mazes, uint8 [E, C].
-        answers: Gets the mazes with their paths, uint8 [E, C].
+        questions, answers: Get the mazes, without and with their paths, uint8 [E, C].
         moves: Gets the length of each path, int32 [E].
 
     Returns:

@@ -40,8 +40,7 @@ def generate(
         shape: Shape of the boards.
         count: Number of puzzles.
         givens: Least and greatest number of givens; drawn uniformly for each puzzle.
-        seed: Any integer in [0, 2**32).
-        stream: Independent sequence under the same seed, in [0, 2**31).
+        seed, stream: The stream is an independent sequence under the same seed.
         accept: Says of solution grids, int8 [n, cells], which ones may be used, bool [n].
 
     Returns:
@@ -97,9 +96,6 @@ def generate_split(
     puzzles cannot produce a test grid. 9×9 has 5.5 billion classes: the test just leaves out those
     of the training. Smaller boards have few (4×4 two, 6×6 49): there the seed picks test classes
     with at most 25% of all grids, or the least class where none is that small.
-
-    Returns:
-        Train and test puzzles, each distinct.
 
     Raises:
         DataError: See `generate`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -44,10 +45,17 @@ class SudokuData(BoardData):
         hints: Share of training draws in which some blanks are filled from the answer.
     """
 
+    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "size", "givens")
+
     size: int = 6
     givens: tuple[int, ...] = ()
     check_symmetry: bool = False
     hints: float = only("train", 0.0)
+
+    def unused(self) -> dict[str, str]:
+        """As in `PuzzleData`."""
+        alone = {"check_symmetry": "only CSV files are compared; generated splits share no class"}
+        return {**super().unused(), **({} if self.files() else alone)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,10 +68,6 @@ class SudokuData(BoardData):
 
 class Sudoku(BoardPuzzle):
     """Each digit once in each row, column and box."""
-
-    def board_shape(self, cells: int) -> SudokuShape:
-        """As in `BoardPuzzle`."""
-        return SudokuShape.for_cells(cells)
 
     def units(self, seq_len: int) -> tuple[Array, ...]:
         """Rows, columns and boxes."""
@@ -84,7 +88,6 @@ class Sudoku(BoardPuzzle):
         return self.to_text(tokens).replace(".", "?")
 
     def typing(self, seq_len: int) -> Typing:
-        """As in `Puzzle`."""
         shape = SudokuShape.for_cells(seq_len)
         characters = {c: "." if c == "0" else c for c in digits_of_text(shape)}
         return Typing(
@@ -94,7 +97,6 @@ class Sudoku(BoardPuzzle):
     # --- symmetries -------------------------------------------------------------------------------
 
     def augments(self, data: SudokuData) -> bool:
-        """As in `Puzzle`."""
         return data.augment or data.hints > 0
 
     def augment(
@@ -113,7 +115,6 @@ class Sudoku(BoardPuzzle):
         return symmetry.augment(key, inputs, inputs, SudokuShape.for_cells(inputs.shape[0]))[0]
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
-        """As in `Puzzle`."""
         return symmetry.undo(key, answer, SudokuShape.for_cells(answer.shape[0]))
 
     # --- rules ------------------------------------------------------------------------------------
@@ -125,7 +126,6 @@ class Sudoku(BoardPuzzle):
         return np.asarray(keeps & is_solution(boards, SudokuShape.for_cells(inputs.shape[1])))
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
-        """As in `Puzzle`."""
         shape = SudokuShape.for_cells(inputs.shape[1])
         legal = ((inputs >= 1) & (inputs < shape.vocab_size)).all(1)
         repeats = legal & ~check_rules(inputs - 1, shape)
@@ -147,7 +147,6 @@ class Sudoku(BoardPuzzle):
         return generate_split(shape, data.num_train, data.num_test, (low, high), data.seed)
 
     def characters(self, shape: SudokuShape, *, answer: bool) -> tuple[Mapping[str, int], str]:
-        """As in `BoardPuzzle`."""
         values = {c: digit for c, digit in digits_of_text(shape).items() if digit or not answer}
         return values, f"a digit 1 to {shape.size}" + ("" if answer else ", . or 0")
 
@@ -180,19 +179,13 @@ class Sudoku(BoardPuzzle):
         return [grid.tobytes() for grid in grids], words
 
     def tokens(self, boards: Array) -> Array:
-        """As in `BoardPuzzle`."""
         return to_tokens(boards)
-
-    def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """As `dataset/build_sudoku_dataset.py` of the reference."""
-        return symmetry.augmented(
-            to_tokens(puzzles.questions), to_tokens(puzzles.answers), num_aug, seed, puzzles.shape
-        )
 
 
 SUDOKU = Sudoku(
     name="sudoku",
     about="generated Sudokus, or CSV files of them",
     data=SudokuData,
+    board_shape=SudokuShape.for_cells,
     painter=PAINTER,
 )

@@ -207,14 +207,10 @@ def generate_many(
     random order while the solution stays the only one; a grid that stalls too early is replaced.
 
     Args:
-        first: Number of the first puzzle.
         givens: Least and greatest number of givens.
         attempts: Grids to try per puzzle.
-        seed: Seed of the whole sequence.
-        units: Cells of each unit, [3N, N].
-        unit_of: The three units of each cell, [C, 3].
-        questions: Gets the puzzles, int8 [E, C].
-        answers: Gets the solutions, int8 [E, C].
+        units, unit_of: As in `search`.
+        questions, answers: Get puzzles and solutions, int8 [E, C].
         guesses: Gets the guesses of `search`, [E].
 
     Returns:

@@ -6,7 +6,6 @@ and, where the boxes are square, transposing.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from typing import NamedTuple
 
@@ -41,27 +40,6 @@ def augment(
 def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
     """Turns tokens [cells] that belong to a board that `augment` changed with this key back."""
     return apply(inverse(random_symmetry(key, shape)), tokens, shape)
-
-
-def augmented(
-    inputs: Array, labels: Array, num_aug: int, seed: int, shape: SudokuShape
-) -> tuple[Array, Array]:
-    """Tokens [E, cells] and then `num_aug` augmentations of each, uint8 [E, 1 + num_aug, cells]."""
-    key = jax.random.key(seed)
-    both = np.stack([inputs, labels], axis=1)[:, :, None].repeat(1 + num_aug, axis=2)
-    for row in range(len(inputs)):
-        both[row, :, 1:] = _augmentations(
-            jax.random.fold_in(key, row), inputs[row], labels[row], num_aug, shape
-        )
-    return both[:, 0], both[:, 1]
-
-
-@functools.partial(jax.jit, static_argnames=("number", "shape"))
-def _augmentations(
-    key: jax.Array, inputs: jax.Array, labels: jax.Array, number: int, shape: SudokuShape
-) -> jax.Array:
-    keys = jax.random.split(key, number)
-    return jnp.stack(jax.vmap(lambda k: augment(k, inputs, labels, shape))(keys))
 
 
 class Symmetry(NamedTuple):

@@ -1,19 +1,26 @@
-"""The rules of the data set format, checked as far as each can be: see `inspect`."""
+"""The rules of the reference's data set format: what is read is refused at the first thing that is
+wrong, what is inspected is checked as far as it can be."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.identity import Identity
-from hrm_jax.data.npy_folder import ARRAYS, load_array, read_identifiers, read_npy
-from hrm_jax.data.puzzle_set import Array, in_parts
+
+Array = npt.NDArray[Any]
+
+ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
+_COUNTS = ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups")
+_MAPPED = 1 << 26  # bytes above which a file is mapped
+_PART = 1 << 22  # entries of large arrays that are looked at at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,50 +43,82 @@ class Violation:
 
 
 class Report:
-    """Collects violations up to a limit and counts the others."""
+    """Collects the first violations and counts the others; a strict one raises the first."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int = 1, strict: str = "") -> None:
+        """Begins without any.
+
+        Args:
+            limit: How many to collect.
+            strict: Name of the data, for a strict report.
+        """
         self.violations: list[Violation] = []
         self.total = 0
         self._limit = limit
+        self._strict = strict
 
     def add(self, array: str, what: str, row: int | None = None) -> None:
+        """Adds one.
+
+        Raises:
+            DataError: The report is strict.
+        """
+        violation = Violation(array, row, what)
+        if self._strict:
+            raise DataError(f"{self._strict}: {violation}")
         self.total += 1
         if len(self.violations) < self._limit:
-            self.violations.append(Violation(array, row, what))
+            self.violations.append(violation)
 
     def add_rows(
         self, array: str, bad: Array, what: str | Callable[[int], str], first: int = 0
     ) -> None:
         """Adds one for each True in `bad` [N], which begins at row `first` of the array."""
         rows = np.flatnonzero(bad)
-        room = self._limit - len(self.violations)
-        for row in rows[:room]:
+        for row in rows[: self._limit]:
             text = what if isinstance(what, str) else what(int(row))
-            self.violations.append(Violation(array, first + int(row), text))
-        self.total += len(rows)
+            self.add(array, text, first + int(row))
+        self.total += max(0, len(rows) - self._limit)
+
+
+def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
+    """Yields parts of an array of a few MB each, with their first rows: it may be a mapped file."""
+    rows = max(1, _PART // max(1, math.prod(array.shape[1:])))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]
 
 
 def read_metadata(path: pathlib.Path, report: Report) -> dict[str, Any]:
-    """The fields of `dataset.json` that can be used; reports the others."""
+    """The fields of `dataset.json` that can be used; reports the others.
+
+    Fields it does not know (other programs add some) are left out.
+    """
     try:
-        value = files.read_json(path)
+        return check_metadata(files.read_json(path), report)
     except FileNotFoundError:
         report.add("dataset.json", "there is no such file; was its writing interrupted?")
-        return {}
     except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
         report.add("dataset.json", str(error))
-        return {}
-    counts = ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups")
+    return {}
+
+
+def check_metadata(value: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """The fields of a `dataset.json` or `PuzzleMetadata` that can be used; reports the others."""
     usable: dict[str, Any] = {}
-    for name in (*counts, "pad_id", "blank_identifier_id", "ignore_label_id"):
+    numbers = (*_COUNTS, "pad_id", "blank_identifier_id", "ignore_label_id")
+    for name in (*numbers, "mean_puzzle_examples", "sets"):
         if name not in value:
             report.add("dataset.json", f"the field {name} is missing")
-        elif value[name] is None and name == "ignore_label_id":
+    for name in numbers:
+        if name not in value:
+            continue
+        if value[name] is None and name == "ignore_label_id":
             usable[name] = None
-        elif not isinstance(value[name], int) or isinstance(value[name], bool):
+        elif not isinstance(value[name], int | np.integer) or isinstance(value[name], bool):
             report.add("dataset.json", f"{name} is {value[name]!r}, expected an integer")
-        elif name in counts and value[name] < 1:
+        elif name in _COUNTS and value[name] < 1:
             report.add("dataset.json", f"{name} is {value[name]}, expected at least 1")
         else:
             usable[name] = value[name]
@@ -89,89 +128,73 @@ def read_metadata(path: pathlib.Path, report: Report) -> dict[str, Any]:
     mean = value.get("mean_puzzle_examples")
     if isinstance(mean, int | float) and not isinstance(mean, bool):
         usable["mean_puzzle_examples"] = mean
-    else:
+    elif "mean_puzzle_examples" in value:
         report.add("dataset.json", f"mean_puzzle_examples is {mean!r}, expected a number")
-    names = value.get("sets")
-    plain = isinstance(names, list) and all(
+    names: Any = value.get("sets")
+    plain = isinstance(names, list | tuple) and all(
         isinstance(name, str) and name.isidentifier() for name in names
     )
     if plain and names:
         usable["sets"] = names
-    else:
+    elif "sets" in value:
         report.add("dataset.json", f"sets is {names!r}, expected one or more plain names")
     return usable
 
 
-def load_arrays(path: pathlib.Path, name: str, report: Report) -> dict[str, Array]:
-    """The arrays of one set that have the right kind and number of dimensions."""
-    arrays: dict[str, Array] = {}
-    prefix = "" if name == "all" else f"{name}__"
+def load_arrays(path: pathlib.Path, name: str, report: Report) -> dict[str, Any]:
+    """The arrays of one set of a split that can be read; large ones are mapped, read-only."""
+    arrays: dict[str, Any] = {}
     for field in (*ARRAYS, "ratings"):
-        file = path / f"{name}__{field}.npy"
-        if field == "ratings" and not file.exists():
-            continue
+        file, array = path / f"{name}__{field}.npy", _prefix(name) + field
         try:
-            array = load_array(file)
+            mode: Any = "r" if file.stat().st_size > _MAPPED else None
+            arrays[field] = np.asarray(np.load(file, mmap_mode=mode, allow_pickle=False))
         except FileNotFoundError:
-            report.add(prefix + field, f"there is no file {file.name}")
-            continue
+            if field != "ratings":
+                report.add(array, f"there is no file {file.name}")
         except (OSError, ValueError, EOFError) as error:
-            report.add(prefix + field, f"{file.name} is damaged or cut off: {error}")
-            continue
-        dimensions = 2 if field in ("inputs", "labels") else 1
-        kinds = "iuf" if field == "ratings" else "iu"
-        if array.dtype.kind not in kinds or array.ndim != dimensions:
-            report.add(
-                prefix + field,
-                f"is {array.dtype} {array.shape}, expected "
-                f"{'numbers' if field == 'ratings' else 'integers'} of {dimensions} dimension(s)",
-            )
-            continue
-        arrays[field] = array
+            report.add(array, f"{file.name} is damaged or cut off: {error}")
     return arrays
 
 
-def read_tfds_set(
-    root: pathlib.Path, split: str, info: pathlib.Path, report: Report
-) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
-    """Metadata and arrays of a TFDS folder, as of `read_metadata` and `load_arrays`."""
-    try:
-        names = [part.get("name") for part in files.read_json(info).get("splits", [])]
-    except (OSError, ValueError, AttributeError) as error:
-        report.add(info.name, f"cannot be read: {error}")
-        return {}, {}
-    if split not in names:
-        raise DataError(f"{root}: there is no split {split!r}, only {names}")
-    from hrm_jax.puzzles.tfds_files import read_tfds  # slow import, and optional
-
-    try:
-        part = read_tfds(root, split)
-    except DataError as error:
-        report.add("TFDS files", str(error))
-        return {}, {}
-    arrays = {name: getattr(part, name) for name in (*ARRAYS, "ratings")}
-    found = {name: array for name, array in arrays.items() if array is not None}
-    return dataclasses.asdict(part.metadata), {"all": found}
+def _prefix(name: str) -> str:
+    """What is put in front of the names of arrays."""
+    return "" if name == "all" else f"{name}__"
 
 
-def check_format(
-    prefix: str,
-    arrays: dict[str, Array],
-    metadata: dict[str, Any],
-    vocab: int | None,
+def check_set(
+    name: str,
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, Any],
     report: Report,
-) -> None:
+    vocab_size: int | None = None,
+) -> dict[str, Array]:
     """Checks the arrays of one set against each other and against `dataset.json`.
 
     Args:
-        prefix: Put in front of the names of arrays.
+        name: Name of the set.
         arrays: From `load_arrays`.
         metadata: From `read_metadata`.
-        vocab: Size of the vocabulary, None if it is not known.
         report: Gets what is wrong.
+        vocab_size: Size of the vocabulary where the metadata lack it.
+
+    Returns:
+        Those of the right kind and number of dimensions.
     """
-    inputs, labels = arrays.get("inputs"), arrays.get("labels")
-    length = metadata.get("seq_len")
+    prefix, usable = _prefix(name), {}
+    for field, array in arrays.items():
+        dimensions = 2 if field in ("inputs", "labels") else 1
+        kinds = "iuf" if field == "ratings" else "iu"
+        if array.dtype.kind in kinds and array.ndim == dimensions:
+            usable[field] = array
+        else:
+            wanted = "numbers" if field == "ratings" else "integers"
+            report.add(
+                prefix + field,
+                f"is {array.dtype} {array.shape}, expected {wanted} of {dimensions} dimension(s)",
+            )
+    inputs, labels = usable.get("inputs"), usable.get("labels")
+    length, vocab = metadata.get("seq_len"), metadata.get("vocab_size", vocab_size)
     if inputs is not None:
         if not len(inputs):
             report.add(f"{prefix}inputs", "there are no examples")
@@ -181,28 +204,29 @@ def check_format(
         report.add(f"{prefix}labels", f"shape is {labels.shape}, that of inputs {inputs.shape}")
     _check_range(f"{prefix}inputs", inputs, vocab, None, report)
     _check_range(f"{prefix}labels", labels, vocab, metadata.get("ignore_label_id"), report)
-    identifiers = arrays.get("puzzle_identifiers")
+    identifiers = usable.get("puzzle_identifiers")
     stop = metadata.get("num_puzzle_identifiers")
     _check_range(f"{prefix}puzzle_identifiers", identifiers, stop, None, report)
-    for name, of, what in (
+    for field, of, what in (
         ("puzzle_indices", inputs, "examples"),
         ("group_indices", identifiers, "puzzles"),
     ):
-        if name in arrays:
-            _check_boundaries(prefix + name, arrays[name], of, what, report)
-    puzzles = arrays.get("puzzle_indices")
+        if field in usable:
+            _check_boundaries(prefix + field, usable[field], of, what, report)
+    puzzles = usable.get("puzzle_indices")
     if puzzles is not None and identifiers is not None and len(puzzles) != len(identifiers) + 1:
         report.add(
             f"{prefix}puzzle_indices",
             f"has {len(puzzles)} entries, expected one more than the {len(identifiers)} puzzles",
         )
-    ratings = arrays.get("ratings")
+    ratings = usable.get("ratings")
     if ratings is not None:
         if inputs is not None and len(ratings) != len(inputs):
             report.add(f"{prefix}ratings", f"{len(ratings)} for {len(inputs)} examples")
         report.add_rows(
             f"{prefix}ratings", ~np.isfinite(ratings), lambda row: f"{ratings[row]} is not finite"
         )
+    return usable
 
 
 def _check_range(
@@ -213,6 +237,8 @@ def _check_range(
         return
     for start, part in in_parts(array):
         grid = part.reshape(len(part), -1)
+        if grid.min() >= 0 and grid.max() < stop:
+            continue
         bad = (grid < 0) | (grid >= stop)
         if also is not None:
             bad &= grid != also
@@ -244,41 +270,26 @@ def _check_boundaries(name: str, array: Array, of: Array | None, what: str, repo
     )
 
 
-def check_totals(metadata: dict[str, Any], sizes: dict[str, int], report: Report) -> None:
-    """Checks what `dataset.json` says of all sets together."""
-    groups, mean = metadata.get("total_groups"), metadata.get("mean_puzzle_examples")
-    if groups is not None and groups != sizes["groups"]:
-        report.add("dataset.json", f"total_groups is {groups}, but there are {sizes['groups']}")
-    if mean is not None and sizes["puzzles"]:
-        true = sizes["examples"] / sizes["puzzles"]
-        if not np.isclose(mean, true, rtol=1e-3):
-            report.add(
-                "dataset.json",
-                f"mean_puzzle_examples is {mean}, but {sizes['examples']} examples in "
-                f"{sizes['puzzles']} puzzles make {true:.6g}",
-            )
+def check_totals(
+    metadata: Mapping[str, Any], sets: Mapping[str, Mapping[str, Array]], report: Report
+) -> dict[str, int]:
+    """Checks what `dataset.json` says of all sets together.
 
+    Returns:
+        The numbers of examples, puzzles and groups.
+    """
 
-def check_identity(
-    root: pathlib.Path, split: str, identity: Identity | None, report: Report
-) -> None:
-    """Checks `identifiers.json`, and the digest if nothing else is wrong."""
-    if (root / "identifiers.json").exists():
-        try:
-            read_identifiers(root)
-        except DataError as error:
-            report.add("identifiers.json", str(error))
-    npy = (root / split / "dataset.json").exists()
-    if report.total or not npy:  # TFDS files have their own digest, which `read_tfds` checks
-        return
-    try:
-        digest = read_npy(root, split).digest()
-    except DataError as error:
-        report.add("dataset.json", str(error))
-        return
-    if identity and identity.sha256.get(split, digest) != digest:
+    def total(name: str, more: int = 0) -> int:
+        return sum(max(0, len(arrays[name]) + more) for arrays in sets.values() if name in arrays)
+
+    examples, puzzles, groups = total("inputs"), total("puzzle_identifiers"), total(ARRAYS[-1], -1)
+    said, mean = metadata.get("total_groups"), metadata.get("mean_puzzle_examples")
+    if said is not None and said != groups:
+        report.add("dataset.json", f"total_groups is {said}, but there are {groups}")
+    if mean is not None and puzzles and not np.isclose(mean, examples / puzzles, rtol=1e-3):
         report.add(
-            "identity.json",
-            f"sha256.{split} is {str(identity.sha256[split])[:12]}…, but the examples have "
-            f"{digest[:12]}…: they were changed after the build",
+            "dataset.json",
+            f"mean_puzzle_examples is {mean}, but {examples} examples in {puzzles} puzzles make "
+            f"{examples / puzzles:.6g}",
         )
+    return {"examples": examples, "puzzles": puzzles, "groups": groups}
