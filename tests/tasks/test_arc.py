@@ -89,6 +89,7 @@ def test_presets_are_complete(preset):
 def test_trm_trains_and_evaluates(config):
     made = config(eval_aug=1)
     made["model"] = {"name": "trm", **made["model"]}
+    del made["model"]["H_layers"]
     task = tasks.build(tasks.parse(made))
     assert isinstance(task, Task)
     assert task.config.model.seq_len == 25

@@ -17,7 +17,7 @@ from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "puzzle_emb_ndim": 32}
+SMALL = {"hidden_size": 32, "num_heads": 2, "L_layers": 1, "puzzle_emb_ndim": 32}
 DATA = {
     "sudoku": {"size": 4, "num_train": 16, "num_test": 4, "givens": ()},
     "maze": {"size": 5, "num_train": 16, "num_test": 4, "min_path": 3},
@@ -38,6 +38,8 @@ def _tiny(name, model):
     config = _config(name, model=model)
     config.data.update(DATA[name])
     config.model.update(SMALL)
+    if model == "hrm":
+        config.model.H_layers = 1
     config.update(steps=3, batch_size=4, microbatch_size=0, eval_slots=4, eval_max_steps=3)
     return tasks.parse(config.to_dict())
 
@@ -60,8 +62,7 @@ def test_an_unknown_network_is_named():
         tasks.parse(_config("maze", model="hmr").to_dict())
 
 
-@pytest.mark.parametrize("model", ["hrm", "trm"])
-@pytest.mark.parametrize("name", ["sudoku", "maze", "domino"])
+@pytest.mark.parametrize(("name", "model"), [("sudoku", "hrm"), ("maze", "trm"), ("domino", "trm")])
 def test_trains_and_evaluates(name, model, tmp_path):
     task = tasks.build(_tiny(name, model), tmp_path)
     assert isinstance(task, Task)
@@ -77,27 +78,6 @@ def test_trains_and_evaluates(name, model, tmp_path):
         assert 0 <= figures[f"eval/{verdict}"] <= 1
     again = tasks.build(_tiny(name, model), tmp_path)  # from what was kept
     assert again.identity.sha256 == task.identity.sha256
-
-
-def test_true_answers_get_full_marks():
-    for name in ("maze", "domino"):
-        task = tasks.build(_tiny(name, "hrm"))
-        labels = task.test.labels
-        verdicts = task.puzzle.score(task.test.inputs, labels, labels)
-        assert verdicts
-        assert all(verdict.all() for verdict in verdicts.values())
-        wrong = task.puzzle.score(task.test.inputs, labels, np.zeros_like(labels))
-        assert not any(verdict.any() for verdict in wrong.values())
-
-
-@pytest.mark.parametrize("name", ["maze", "domino"])
-def test_augmented_examples_are_still_right(name):
-    task = tasks.build(_tiny(name, "hrm"))
-    keys = jax.random.split(jax.random.key(3), len(task.train))
-    inputs, labels = jax.vmap(task.augment)(keys, task.train.inputs, task.train.labels)
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
-    assert (inputs != task.train.inputs).any()
-    assert all(v.all() for v in task.puzzle.score(inputs, labels, labels).values())
 
 
 def test_a_maze_is_solved_as_text():
