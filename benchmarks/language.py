@@ -10,9 +10,9 @@ the text has them. The n-gram is counted on the first --count_bytes of --count.
 import argparse
 import sys
 
+from analysis.text_baselines import ByteNGrams, packers
 from report import Table, add_save_flag
 
-from hrm_jax.data.text.baselines import ByteNGrams, packers
 from hrm_jax.data.text.reader import read_documents
 from hrm_jax.trained.evaluate import evaluate
 

@@ -141,16 +141,31 @@ def from_mapping(
     made = cls(
         **{k: _convert(v, hints[k], f"{where}.{k}", inner.get(k)) for k, v in values.items()}
     )
+    refuse_unused(made, where, inner)
+    return made
+
+
+def refuse_unused(made: Any, where: str, preset: Mapping[str, Any] = {}) -> None:
+    """Refuses fields of a dataclass that are set though its method `unused` names them.
+
+    Args:
+        made: The dataclass.
+        where: What it is called in messages.
+        preset: Values that they may have nevertheless.
+
+    Raises:
+        ConfigError: Names the first one.
+    """
+    fields = {f.name: f for f in dataclasses.fields(made)}
     for name, why in made.unused().items() if hasattr(made, "unused") else ():
         first, *rest = name.split(".")
         pair = (getattr(made, first), default(fields[first]))
         given, usual = (functools.reduce(getattr, rest, x) for x in pair)
         for place, value in _set(f"{where}.{name}", given, usual):
             *groups, last = place.removeprefix(f"{where}.").split(".")
-            kept = functools.reduce(lambda group, key: group.get(key) or {}, groups, inner)
+            kept = functools.reduce(lambda group, key: group.get(key) or {}, groups, preset)
             if value != kept.get(last):
                 raise ConfigError(f"{place}: {value!r} has no effect: {why}")
-    return made
 
 
 def _set(where: str, value: Any, usual: Any) -> Iterator[tuple[str, Any]]:

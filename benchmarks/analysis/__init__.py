@@ -1,0 +1,1 @@
+"""What only the benchmarks need: reading compiled programs, and scoring text by counting."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import gzip
@@ -10,8 +9,8 @@ import io
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,11 +149,6 @@ def _is_packed(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).endswith(".gz")
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[TextIO]:
-    if _is_packed(path):
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as file:
-            yield file
-    else:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield file
+def _opened(path: pathlib.Path) -> Any:
+    opened: Callable[..., Any] = gzip.open if _is_packed(path) else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="")

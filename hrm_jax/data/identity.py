@@ -78,11 +78,8 @@ class Identity:
     def differences(self, other: Identity) -> list[str]:
         """Returns one line `field: a != b` per difference; empty where both are the same data."""
         mine, theirs = _flat(self), _flat(other)
-        return [
-            f"{name}: {mine.get(name, 'absent')} != {theirs.get(name, 'absent')}"
-            for name in [*mine, *(name for name in theirs if name not in mine)]
-            if mine.get(name, "absent") != theirs.get(name, "absent")
-        ]
+        both = {x: (mine.get(x, "absent"), theirs.get(x, "absent")) for x in {**mine, **theirs}}
+        return [f"{name}: {one} != {two}" for name, (one, two) in both.items() if one != two]
 
 
 def _flat(identity: Identity) -> dict[str, Any]:

@@ -86,16 +86,9 @@ class PuzzleBatches(Draws):
     group and a random example of that puzzle.
     """
 
-    def __init__(
-        self,
-        puzzles: PuzzleSet,
-        batch_size: int,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
-    ) -> None:
-        groups = len(puzzles.group_indices) - 1
-        super().__init__(groups, batch_size, seed, process_index, process_count)
+    def __init__(self, puzzles: PuzzleSet, *draws: int, **named: int) -> None:
+        """Draws from the groups of `puzzles`; what follows is that of `Draws`."""
+        super().__init__(len(puzzles.group_indices) - 1, *draws, **named)
         self._puzzles = puzzles
 
     def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:

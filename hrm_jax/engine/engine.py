@@ -21,7 +21,7 @@ import dataclasses
 import itertools
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from hrm_jax.engine.batch import Request, RunningBatch
@@ -30,28 +30,20 @@ from hrm_jax.engine.requests import AnswerText, Completion, Event, Handle, Queue
 from hrm_jax.engine.sampling import Sampling
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Stats:
-    """What an engine has done since it was made.
+    """What an engine has done since it was made; seconds are of all requests together."""
 
-    Attributes:
-        running: Requests that are being served.
-        waiting: Requests in the queue.
-        finished: Requests that have ended, by reason: those of `Event`, and "error".
-        compilations: How often each program of its decoder was compiled, by its name and shape.
-        queue_seconds, first_token_seconds, total_seconds: From submission until a request left the
-            queue, had its first token, and ended; of all requests together.
-    """
-
-    running: int
-    waiting: int
-    finished: Mapping[str, int]
-    prompt_tokens: int
-    generated_tokens: int
-    compilations: Mapping[str, int]
-    queue_seconds: float
-    first_token_seconds: float
-    total_seconds: float
+    running: int = 0  # requests that are being served
+    waiting: int = 0  # requests in the queue
+    finished: dict[str, int] = dataclasses.field(default_factory=dict)  # by reason, or "error"
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    # How often each program of its decoder was compiled, by name and shape.
+    compilations: dict[str, int] = dataclasses.field(default_factory=dict)
+    queue_seconds: float = 0.0  # from submission until a request left the queue
+    first_token_seconds: float = 0.0
+    total_seconds: float = 0.0
 
 
 class Engine:
@@ -94,7 +86,7 @@ class Engine:
         self.max_length = max_length or limit
         self._max_queue = max_queue
 
-        # The queue, counts and thread are guarded by `_mutex`; the batch belongs to who holds
+        # The queue, figures and thread are guarded by `_mutex`; the batch belongs to who holds
         # `_stepping`. Nobody waits for `_stepping` while holding `_mutex`.
         self._mutex = threading.Condition()
         self._queue: collections.deque[Request] = collections.deque()
@@ -103,10 +95,7 @@ class Engine:
         self._closing = False
         self._draining = False
         self._woken = False
-        self._running = 0
-        self._finished: collections.Counter[str] = collections.Counter()
-        self._counts: collections.Counter[str] = collections.Counter()
-        self._seconds = {"queue": 0.0, "first": 0.0, "total": 0.0}
+        self._stats = Stats()
 
         self._stepping = threading.RLock()
         self._batch = RunningBatch(decoder.programs, slots, self.max_length, prefill_chunk)
@@ -203,16 +192,11 @@ class Engine:
     def stats(self) -> Stats:
         """What was done until now."""
         with self._mutex:
-            return Stats(
-                running=self._running,
+            return dataclasses.replace(
+                self._stats,
                 waiting=len(self._queue),
-                finished=dict(self._finished),
-                prompt_tokens=self._counts["prompt"],
-                generated_tokens=self._counts["generated"],
+                finished=dict(self._stats.finished),
                 compilations=dict(self.decoder.programs.compiled),
-                queue_seconds=self._seconds["queue"],
-                first_token_seconds=self._seconds["first"],
-                total_seconds=self._seconds["total"],
             )
 
     # The background thread
@@ -290,7 +274,7 @@ class Engine:
             return self._busy()
 
     def _busy(self) -> bool:
-        return self._running > 0 or len(self._queue) > 0
+        return self._stats.running > 0 or len(self._queue) > 0
 
     # Rounds
 
@@ -343,18 +327,18 @@ class Engine:
                 return None
             request = self._queue.popleft()
             request.handle.times.started = now = time.monotonic()
-            self._running += 1
-            self._counts["prompt"] += len(request.tokens)
-            self._seconds["queue"] += now - request.handle.times.submitted
+            self._stats.running += 1
+            self._stats.prompt_tokens += len(request.tokens)
+            self._stats.queue_seconds += now - request.handle.times.submitted
         return request
 
     def _hand_over(self, request: Request, events: list[Event]) -> None:
         times, now = request.handle.times, time.monotonic()
         with self._mutex:
-            self._counts["generated"] += len(events)
+            self._stats.generated_tokens += len(events)
             if times.first is None:
                 times.first = now
-                self._seconds["first"] += now - times.submitted
+                self._stats.first_token_seconds += now - times.submitted
         reason = events[-1].finish_reason
         if reason is None:
             request.handle.publish(events)
@@ -374,10 +358,11 @@ class Engine:
                 self._queue.remove(request)
             else:
                 self._batch.remove(request)
-                self._running -= 1
-            self._finished[reason] += 1
+                self._stats.running -= 1
+            finished = self._stats.finished
+            finished[reason] = finished.get(reason, 0) + 1
             request.handle.times.ended = now = time.monotonic()
-            self._seconds["total"] += now - request.handle.times.submitted
+            self._stats.total_seconds += now - request.handle.times.submitted
         request.handle.publish(events, error)
 
     def _fail(self, error: Exception) -> None:

@@ -8,7 +8,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from hrm_jax.data.text.tokenizers import Tokenizer
 
@@ -66,20 +66,6 @@ class Times:
     ended: float | None = None  # its last event was made
 
 
-@runtime_checkable
-class Driver(Protocol):
-    """The engine, as a handle needs it."""
-
-    @property
-    def running(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def step(self) -> bool: ...
-
-    def wake(self) -> None: ...
-
-
 class Handle:
     """A request that was taken.
 
@@ -88,12 +74,12 @@ class Handle:
     `async for` starts that thread.
     """
 
-    def __init__(self, engine: Driver, id: str, prompt_tokens: int) -> None:
+    def __init__(self, engine: Any, id: str, prompt_tokens: int) -> None:
         self.id = id  # unique in the engine
         self.prompt_tokens = prompt_tokens  # that the model is fed
         self.times = Times()
         self.cancelled = False
-        self._engine = engine
+        self._engine = engine  # the `Engine`, whose module needs this one
         self._changed = threading.Condition()
         self._events: list[Event] = []
         self._error: BaseException | None = None

@@ -351,7 +351,7 @@ def init_cache(config: TransformerConfig, batch: int, length: int, dtype: Any = 
     if config.scan_layers:
         shape = (config.num_layers, *shape)
 
-    def empty() -> LayerCache:
+    def empty() -> Cache:
         return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
     return empty() if config.scan_layers else tuple(empty() for _ in range(config.num_layers))

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import read_npy, write_npy
 from hrm_jax.data.output_folder import output_folder
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.fields import ConfigError
+from hrm_jax.fields import ConfigError, refuse_unused
 
 Array = npt.NDArray[Any]
 
@@ -45,11 +45,26 @@ class PuzzleData:
         augment: Whether each training draw is changed at random where that keeps it right.
     """
 
+    generated: ClassVar[tuple[str, ...]] = ("num_train", "num_test")
+    """Fields that the generator alone takes."""
+
     path: str = only("train", "")
     num_train: int = 1000
     num_test: int = 1000
     seed: int = 0
     augment: bool = only("train", True)
+
+    def files(self) -> str:
+        """The field with the files that take the generator's place; "" where there are none."""
+        return ""
+
+    def unused(self) -> dict[str, str]:
+        """Fields without effect, and why."""
+        if not self.path:
+            why = f"the puzzles come from data.{self.files()}"
+            return dict.fromkeys(self.generated, why) if self.files() else {}
+        made = [f.name for f in dataclasses.fields(self) if f.metadata.get("only") != "train"]
+        return dict.fromkeys(made, "the puzzles come from data.path")
 
 
 class Splits(NamedTuple):
@@ -263,9 +278,11 @@ class Puzzle:
             overwrite: Replace a data set of ours that stands there.
 
         Raises:
+            ConfigError: A field has no effect.
             DataError: As `make`, another format, or a folder in the way.
             OSError: The folder cannot be written.
         """
+        refuse_unused(data, "data")
         if file_format not in self.formats:
             expected = ", ".join(self.formats)
             raise DataError(f"format is {file_format!r}, expected one of {expected}")

@@ -38,6 +38,10 @@ class BoardData(PuzzleData):
     subsample: int = 0
     num_aug: int = 0
 
+    def files(self) -> str:
+        """As in `PuzzleData`."""
+        return "train_csv" if self.train_csv and self.test_csv else ""
+
     def __post_init__(self) -> None:
         require(
             not (self.path and (self.train_csv or self.test_csv)),

@@ -65,7 +65,7 @@ class Service:
         self._max_tokens = min(options.max_tokens or engine.max_length, engine.max_length)
         self._local = local
         self._deadline: float | None = None  # of draining
-        self._open_requests = 0
+        self.open_requests = 0
         self._answers: set[Answers] = set()
         self._metrics = Metrics(engine)
         self._template = ChatTemplate(engine.decoder.chat_template)
@@ -123,7 +123,7 @@ class Service:
             if self._deadline is not None:
                 if time.monotonic() >= self._deadline:
                     self._end_all(draining())
-                if drained and (not self._open_requests or time.monotonic() > self._deadline + 1):
+                if drained and (not self.open_requests or time.monotonic() > self._deadline + 1):
                     drained()
                     drained = None
 
@@ -159,18 +159,10 @@ class Service:
         if path.startswith("/v1/") and self._deadline is not None:
             raise draining()
 
-    @contextlib.contextmanager
-    def counted(self, path: str) -> Any:
-        """Counts a request while it is served, and how it ended: yields a dict for "outcome"."""
-        result = {"outcome": "error"}
-        self._open_requests += 1
-        try:
-            yield result
-        finally:
-            self._open_requests -= 1
-            if path.startswith("/v1/"):
-                endpoint = path if path in self._endpoints else "other"
-                self._metrics.request(endpoint, result["outcome"])
+    def count(self, path: str, outcome: str) -> None:
+        """Counts a request that has ended."""
+        if path.startswith("/v1/"):
+            self._metrics.request(path if path in self._endpoints else "other", outcome)
 
     # Endpoints
 
@@ -255,11 +247,10 @@ class Service:
         if asked.stream:
             return EventStream(self._chunks(request, answers, reply))
         events: list[list[Event]] = [[] for _ in handles]
-        with self._following(answers):
-            async with contextlib.aclosing(answers.batches()) as batches:
-                async for batch in batches:
-                    for index, new in batch.items():
-                        events[index] += new
+        async with self._batches(answers) as batches:
+            async for batch in batches:
+                for index, new in batch.items():
+                    events[index] += new
         return JSONResponse(reply.whole(events))
 
     def _submit(self, jobs: Sequence[tuple[Any, Sampling]], param: str) -> list[Handle]:
@@ -279,11 +270,13 @@ class Service:
             raise
         return handles
 
-    @contextlib.contextmanager
-    def _following(self, answers: Answers) -> Any:
+    @contextlib.asynccontextmanager
+    async def _batches(self, answers: Answers) -> AsyncIterator[Any]:
+        """Events as they come, until `_end_all` or the answers end them."""
         self._answers.add(answers)
         try:
-            yield
+            async with contextlib.aclosing(answers.batches()) as batches:
+                yield batches
         finally:
             self._answers.discard(answers)
 
@@ -294,13 +287,12 @@ class Service:
         try:
             for chunk in reply.opening(answers.count):
                 yield _line(chunk)
-            with self._following(answers):
-                async with contextlib.aclosing(answers.batches()) as batches:
-                    async for batch in batches:
-                        for index, events in batch.items():
-                            said = reply.chunk(index, events)
-                            if said is not None:
-                                yield _line(said)
+            async with self._batches(answers) as batches:
+                async for batch in batches:
+                    for index, events in batch.items():
+                        said = reply.chunk(index, events)
+                        if said is not None:
+                            yield _line(said)
             for chunk in reply.closing():
                 yield _line(chunk)
             yield "data: [DONE]\n\n"
@@ -324,21 +316,24 @@ class _Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        with self._service.counted(scope["path"]) as result:
+        request, outcome = Request(scope), "error"
 
-            async def noting(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    result["outcome"] = _outcome(message["status"])
-                await send(message)
+        async def noting(message: Message) -> None:
+            nonlocal outcome
+            if message["type"] == "http.response.start":
+                outcome = _outcome(message["status"])
+            await send(message)
 
-            try:
-                self._service.admit(request)
-            except ApiError as error:
-                await error_response(error)(scope, receive, noting)
-                return
+        self._service.open_requests += 1
+        try:
+            self._service.admit(request)
             await self._app(scope, receive, noting)
-            result["outcome"] = getattr(request.state, "outcome", result["outcome"])
+            outcome = getattr(request.state, "outcome", outcome)
+        except ApiError as error:
+            await error_response(error)(scope, receive, noting)
+        finally:
+            self._service.open_requests -= 1
+            self._service.count(scope["path"], outcome)
 
 
 def _outcome(status: int) -> str:

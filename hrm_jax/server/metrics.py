@@ -58,19 +58,13 @@ class _EngineFigures(Collector):
         stats = self._engine.stats
         yield GaugeMetricFamily("hrm_jax_running", "Answers being written.", stats.running)
         yield GaugeMetricFamily("hrm_jax_waiting", "Answers in the queue.", stats.waiting)
-        tokens = CounterMetricFamily("hrm_jax_tokens", "Tokens read and made.", labels=["kind"])
-        tokens.add_metric(["prompt"], stats.prompt_tokens)
-        tokens.add_metric(["generated"], stats.generated_tokens)
-        yield tokens
-        answers = CounterMetricFamily(
-            "hrm_jax_answers", "Answers by how they ended.", labels=["reason"]
-        )
-        for reason, count in stats.finished.items():
-            answers.add_metric([reason], count)
-        yield answers
-        compilations = CounterMetricFamily(
-            "hrm_jax_compilations", "Compiled programs, by name and shape.", labels=["program"]
-        )
-        for program, count in stats.compilations.items():
-            compilations.add_metric([str(program)], count)
-        yield compilations
+        tokens = {"prompt": stats.prompt_tokens, "generated": stats.generated_tokens}
+        for name, what, label, counts in (
+            ("tokens", "Tokens read and made.", "kind", tokens),
+            ("answers", "Answers by how they ended.", "reason", stats.finished),
+            ("compilations", "Compilations, by name and shape.", "program", stats.compilations),
+        ):
+            family = CounterMetricFamily(f"hrm_jax_{name}", what, labels=[label])
+            for key, count in counts.items():
+                family.add_metric([key], count)
+            yield family

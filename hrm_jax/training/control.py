@@ -25,13 +25,7 @@ Path = str | os.PathLike[str]
 
 @dataclasses.dataclass(eq=False)
 class TrainingController:
-    """Counts iterations (calls of `update`) and tokens, and says when to stop; it forces nothing::
-
-        controller = create_training_controller(max_tokens=1_000_000)
-        while controller.should_continue():
-            params, opt_state, loss = step(params, opt_state, batch)
-            controller.update(loss, tokens_processed=batch.size)
-        controller.finish(params, opt_state)
+    """Counts iterations (calls of `update`) and tokens, and says when to stop; it forces nothing.
 
     A checkpoint is MessagePack as of `flax.serialization`, then a CRC-32 of it. Reading one runs
     nothing that the file brings along.

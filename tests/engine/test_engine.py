@@ -11,10 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import hrm_jax.engine
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampling
 from hrm_jax.engine.requests import AnswerText
+from hrm_jax.inference import engine as old_name
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 
 LENGTH = 96
@@ -463,3 +465,17 @@ def test_a_failure_reaches_the_callers_and_leaves_the_engine_usable(decoder, eng
     monkeypatch.undo()
     assert failing.generate("again", max_new_tokens=3, **GREEDY) == expected
     assert failing.stats.finished == {"length": 2, "error": 1}
+
+
+def test_the_old_name_is_the_same_engine():
+    assert old_name.Engine is hrm_jax.engine.Engine is Engine
+    assert old_name.Sampling is hrm_jax.engine.Sampling is Sampling
+
+
+def test_engines_of_one_decoder_share_what_is_compiled(decoder, engine):
+    engine.generate("shared", max_new_tokens=2, **GREEDY)
+    before = engine.stats.compilations
+    other = Engine(decoder, slots=3, prefill_chunk=8)
+    assert other.generate("shared", max_new_tokens=2, **GREEDY).tokens
+    assert other.stats.compilations == before
+    assert other.stats.finished == {"length": 1}

@@ -1,6 +1,8 @@
 """The planner–executor: the original's size, no look ahead, a plan that is read."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,8 @@ import numpy as np
 import pytest
 
 from hrm_jax.fields import ConfigError
-from hrm_jax.models.planner_executor import (
-    PlannerExecutor,
-    PlannerExecutorConfig,
-    prompt_of,
-    weave,
-)
+from hrm_jax.models.language import init, network
+from hrm_jax.models.planner_executor import Planner, PlannerExecutorConfig, prompt_of, weave
 
 SMALL = PlannerExecutorConfig(
     hidden_size=32,
@@ -31,18 +29,25 @@ SMALL = PlannerExecutorConfig(
 )
 
 
-def build(config: PlannerExecutorConfig) -> tuple[PlannerExecutor, dict, jax.Array, jax.Array]:
-    tokens = jax.random.randint(jax.random.key(0), (3, 12), 0, 256)
-    split = jnp.array([4, 12, 7])
-    model = PlannerExecutor(config)
-    return model, model.init(jax.random.key(1), tokens, split), tokens, split
+TOKENS = jax.random.randint(jax.random.key(0), (3, 12), 0, 256)
+SPLIT = jnp.array([4, 12, 7])
+
+
+@functools.cache
+def draw(config: PlannerExecutorConfig) -> dict:
+    return jax.jit(functools.partial(init, config))(jax.random.key(1))
+
+
+@functools.cache
+def compiled(config: PlannerExecutorConfig, method: str = "__call__") -> Any:
+    return jax.jit(
+        lambda params, *args: network(config).apply({"params": params}, *args, method=method)
+    )
 
 
 def test_the_original_has_as_many_parameters() -> None:
-    model = PlannerExecutor(PlannerExecutorConfig())
-    shapes = jax.eval_shape(
-        model.init, jax.random.key(0), jnp.zeros((1, 4), int), jnp.ones(1, int)
-    )["params"]
+    config = PlannerExecutorConfig(scan_layers=True)  # one layer to trace
+    shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
 
     def count(tree: object) -> int:
         return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
@@ -64,68 +69,66 @@ def test_the_planner_reads_the_last_tokens_before_the_split() -> None:
 
 @pytest.mark.parametrize("codes", [0, 6])
 def test_nothing_before_a_token_depends_on_it(codes: int) -> None:
-    model, variables, tokens, split = build(dataclasses.replace(SMALL, num_codes=codes))
-    before, _ = model.apply(variables, tokens, split)
+    config = dataclasses.replace(SMALL, num_codes=codes)
+    apply, params = compiled(config), draw(config)
+    before, _ = apply(params, TOKENS, SPLIT)
     for at in (2, 5, 11):
-        after, _ = model.apply(variables, tokens.at[:, at].add(1) % 256, split)
-        for row, place in enumerate(split.tolist()):
+        after, _ = apply(params, TOKENS.at[:, at].add(1) % 256, SPLIT)
+        for row, place in enumerate(SPLIT.tolist()):
             same = at + (2 if at >= place else 0)  # the plan is made of what is before it
             np.testing.assert_array_equal(before[row, :same], after[row, :same])
 
 
 def test_the_plan_changes_what_follows_only() -> None:
-    model, variables, tokens, split = build(SMALL)
-    plan = model.apply(variables, tokens, split, method="plan")
-    one = model.apply(variables, tokens, split, plan.vectors, method="execute")
-    other = model.apply(variables, tokens, split, plan.vectors + 1, method="execute")
-    none = model.apply(variables, tokens, split, plan.vectors, jnp.zeros(3, bool), method="execute")
-    for changed in (other, none):
-        difference = np.abs(one - changed).max(axis=-1)
-        for row, place in enumerate(split.tolist()):
+    execute, params = compiled(SMALL, "execute"), draw(SMALL)
+    vectors = compiled(SMALL, "plan")(params, TOKENS, SPLIT).vectors
+    shown, nobody = jnp.ones(3, bool), jnp.zeros(3, bool)
+    one = execute(params, TOKENS, SPLIT, vectors, shown)
+    for other in (vectors + 1, shown), (vectors, nobody):
+        difference = np.abs(one - execute(params, TOKENS, SPLIT, *other)).max(axis=-1)
+        for row, place in enumerate(SPLIT.tolist()):
             assert (difference[row, :place] == 0).all()
             assert (difference[row, place:] > 0).all()
 
 
 def test_padding_does_not_change_the_plan() -> None:
-    model, variables, tokens, _ = build(SMALL)
-    module = model.bind(variables).planner
-    long = module(tokens[:, :8], jnp.array([5, 8, 3]))
-    for row, length in enumerate((5, 8, 3)):
-        short = module(tokens[row : row + 1, :length], jnp.array([length]))
-        np.testing.assert_allclose(long.logits[row], short.logits[0], atol=1e-4)
+    params = {"params": draw(SMALL)["planner"]}
+    module = jax.jit(lambda *args: Planner(SMALL).apply(params, *args))
+    lengths = jnp.array([5, 8, 5])
+    long = module(TOKENS[:, :8], lengths)
+    other = module(TOKENS[:, :8].at[0, 5:].add(1) % 256, lengths)
+    np.testing.assert_allclose(long.logits, other.logits, atol=1e-4)
+    short = module(TOKENS[:, :5], jnp.full(3, 5))
+    np.testing.assert_allclose(long.logits[::2], short.logits[::2], atol=1e-4)
 
 
 def test_codes_are_chosen_without_noise_unless_asked() -> None:
-    model, variables, tokens, split = build(SMALL)
-    codebook = variables["params"]["planner"]["codebook"]
-    plan = model.apply(variables, tokens, split, method="plan")
-    np.testing.assert_allclose(plan.vectors, codebook[plan.logits.argmax(-1)], atol=1e-5)
-    noisy = [
-        model.apply(variables, tokens, split, jax.random.key(seed), method="plan").vectors
-        for seed in range(8)
-    ]
+    plan, params = compiled(SMALL, "plan"), draw(SMALL)
+    chosen = plan(params, TOKENS, SPLIT)
+    codes = params["planner"]["codebook"][chosen.logits.argmax(-1)]
+    np.testing.assert_allclose(chosen.vectors, codes, atol=1e-5)
+    noisy = [plan(params, TOKENS, SPLIT, jax.random.key(seed)).vectors for seed in range(8)]
     assert np.std(noisy, axis=0).max() > 0.1
 
 
 def test_the_gradient_reaches_the_planner_through_the_choice() -> None:
-    model, variables, tokens, split = build(SMALL)
-
-    def loss(params: dict) -> jax.Array:
-        logits, _ = model.apply({"params": params}, tokens, split, jax.random.key(2), 0.5)
+    @jax.jit
+    @jax.grad
+    def gradient(params: dict) -> jax.Array:
+        variables, args = {"params": params}, (TOKENS, SPLIT, jax.random.key(2), 0.5)
+        logits, _ = network(SMALL).apply(variables, *args)
         return jnp.mean(logits[:, -1] ** 2)
 
-    grads = jax.grad(loss)(variables["params"])["planner"]
+    grads = gradient(draw(SMALL))["planner"]
     for name in ("codebook", "project"):
         assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads[name])) > 0
 
 
 def test_an_executor_that_does_not_see_the_prompt_knows_it_from_the_plan_alone() -> None:
-    model, variables, tokens, split = build(dataclasses.replace(SMALL, executor_sees_prompt=False))
-    plan = model.apply(variables, tokens, split, method="plan")
-    one = model.apply(variables, tokens, split, plan.vectors, method="execute")
-    other = model.apply(
-        variables, tokens.at[:, 1].add(1) % 256, split, plan.vectors, method="execute"
-    )
+    config = dataclasses.replace(SMALL, executor_sees_prompt=False)
+    execute, params, vectors = compiled(config, "execute"), draw(config), jnp.ones((3, 2, 12))
+    one = execute(params, TOKENS, SPLIT, vectors)
+    other = execute(params, TOKENS.at[:, 1].add(1) % 256, SPLIT, vectors)
     np.testing.assert_array_equal(one, other)
 
 

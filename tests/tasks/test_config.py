@@ -23,7 +23,7 @@ from hrm_jax.fields import ConfigError, from_mapping
         ({"data__givens": 3}, r"config\.data\.givens: expected a list, got 3"),
         ({"data__givens": [3, "x"]}, r"config\.data\.givens\[1\]: expected int"),
         ({"data__givens": [3]}, r"data\.givens: expected a least and a greatest"),
-        ({"data__path": "x", "data__train_csv": "y"}, r"data\.path and data\.train_csv"),
+        ({"data": {"path": "x", "train_csv": "y"}}, r"data\.path and data\.train_csv"),
         ({"loss": "hinge"}, r"config\.loss: expected one of 'stablemax', 'softmax', got 'hinge'"),
         ({"steps": 0}, r"config\.steps: expected at least 1"),
         ({"batch_size": 0}, r"config\.batch_size: expected at least 1"),

@@ -41,7 +41,7 @@ CASES = {
     "domino": {"model": HRM, "data": SMALL},
     "arc": {
         "model": HRM,
-        "data": {**SMALL, "num_aug": 1, "side": 4, "families": "recolour, mirror"},
+        "data": {"num_train": 8, "num_test": 8, "num_aug": 1, "side": 5, "families": "recolour"},
     },
     "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
@@ -53,6 +53,9 @@ VALUES = {
     "data.givens": [(7, 8)],
     "data.walls": [(0.2, 0.3)],
     "data.players": [(2,)],
+    "data.drawing": [0.0, 1.0],
+    "data.choice": [0.9],
+    "data.max_grid": [4, 3],
     "data.families": ["mirror"],
     "data.num_train": [10],
     "model.num_heads": [1],

@@ -14,7 +14,7 @@ from hrm_jax.data.text.pairs import encode_pairs
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD
 from hrm_jax.fields import ConfigError
 from hrm_jax.tasks.base import Task
-from hrm_jax.tasks.language.task import code_information
+from hrm_jax.tasks.language.task import PlanConfig, code_information
 
 SIZES = {
     "hidden_size": 32,
@@ -188,7 +188,7 @@ def test_every_knob_of_the_plan_does_something(abc_file):
 
 
 def test_temperature_falls_to_its_last_value():
-    plan = tasks.language.PlanConfig(first_temperature=2.0, last_temperature=0.5, anneal=0.5)
+    plan = PlanConfig(first_temperature=2.0, last_temperature=0.5, anneal=0.5)
     found = [float(plan.temperature(jnp.int32(step), 100)) for step in (0, 25, 50, 100)]
     assert found == pytest.approx([2.0, 1.0, 0.5, 0.5])
 

@@ -17,7 +17,7 @@ from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-SMALL = {"hidden_size": 32, "num_heads": 2, "L_layers": 1, "puzzle_emb_ndim": 32}
+SMALL = {"hidden_size": 32, "num_heads": 2, "H_layers": 1, "L_layers": 1, "puzzle_emb_ndim": 32}
 DATA = {
     "sudoku": {"size": 4, "num_train": 16, "num_test": 4, "givens": ()},
     "maze": {"size": 5, "num_train": 16, "num_test": 4, "min_path": 3},
@@ -37,9 +37,7 @@ def _config(name, preset="laptop", model="hrm"):
 def _tiny(name, model):
     config = _config(name, model=model)
     config.data.update(DATA[name])
-    config.model.update(SMALL)
-    if model == "hrm":
-        config.model.H_layers = 1
+    config.model.update({k: v for k, v in SMALL.items() if model == "hrm" or k != "H_layers"})
     config.update(steps=3, batch_size=4, microbatch_size=0, eval_slots=4, eval_max_steps=3)
     return tasks.parse(config.to_dict())
 

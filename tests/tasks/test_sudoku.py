@@ -37,10 +37,10 @@ def test_the_same_puzzles_from_every_format(file_format, tiny, tmp_path):
     folder = tmp_path / "data"
     SUDOKU.build(folder, SudokuData(size=4, num_train=16, num_test=8), file_format)
     if file_format == "csv":
-        paths = {f"data__{x}_csv": str(folder / f"{x}.csv") for x in ("train", "test")}
+        paths = {f"{x}_csv": str(folder / f"{x}.csv") for x in ("train", "test")}
     else:
-        paths = {"data__path": str(folder)}
-    task = _build(tiny(**paths))
+        paths = {"path": str(folder)}
+    task = _build(tiny(data=paths))
     generated = _build(tiny())
     assert isinstance(task, Task)
     assert task.identity.sha256 == generated.identity.sha256
@@ -68,9 +68,9 @@ def test_sizes_that_contradict_the_data(field, value, tiny):
 
 def test_missing_files(tiny, tmp_path):
     with pytest.raises(DataError, match="belong together"):
-        _build(tiny(data__train_csv="x.csv"))
+        _build(tiny(data={"train_csv": "x.csv"}))
     with pytest.raises(DataError, match="nowhere"):
-        _build(tiny(data__path=str(tmp_path / "nowhere")))
+        _build(tiny(data={"path": str(tmp_path / "nowhere")}))
 
 
 # --- the step -------------------------------------------------------------------------------------

@@ -204,8 +204,8 @@ def test_changed_csv_files_are_refused(tmp_path, tiny, start):
     train, test = generate_split(shape, 16, 8, (6, 10), 0)
     for name, puzzles in (("train", train), ("test", test)):
         SUDOKU.write_csv(tmp_path / f"{name}.csv", puzzles)
-    config = tiny(data__train_csv=str(tmp_path / "train.csv"))
-    config["data"]["test_csv"] = str(tmp_path / "test.csv")
+    config = tiny()
+    config["data"] = {f"{x}_csv": str(tmp_path / f"{x}.csv") for x in ("train", "test")}
     start(config, tmp_path / "run")
 
     moved = pathlib.Path(shutil.copy(tmp_path / "train.csv", tmp_path / "moved.csv"))

@@ -18,17 +18,10 @@ Tokens = npt.NDArray[np.int32]
 def split_documents(
     documents: Documents, held_out: float, seed: int
 ) -> tuple[Documents, Documents]:
-    """Keeps whole documents aside, chosen by a hash of their contents and the seed.
+    """Training and held-out documents, at least one each, in the order given.
 
-    Neither order nor names matter, and equal documents stay together on one side.
-
-    Args:
-        documents: What to divide.
-        held_out: Share of the (different) documents to keep aside, between 0 and 1.
-        seed: Another one chooses others.
-
-    Returns:
-        Training and held-out documents, at least one each, in the order given.
+    A share `held_out` of the (different) documents is kept aside, chosen by a hash of their
+    contents and the seed: order and names do not matter, and equal ones stay on one side.
 
     Raises:
         DataError: All documents are one and the same.
@@ -62,16 +55,9 @@ class TextWindows(Draws):
     """
 
     def __init__(
-        self,
-        documents: Documents,
-        tokenizer: Tokenizer,
-        length: int,
-        batch_size: int,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        self, documents: Documents, tokenizer: Tokenizer, length: int, *draws: int, **named: int
     ) -> None:
-        """Makes tokens of the documents; `length` is S.
+        """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`.
 
         Raises:
             ValueError: `process_count` does not divide `batch_size`, or `length` is below 1.
@@ -88,7 +74,7 @@ class TextWindows(Draws):
         )
         self._length = length
         self.windows = max(1, len(self._stream) // length)  # in an epoch
-        super().__init__(self.windows, batch_size, seed, process_index, process_count)
+        super().__init__(self.windows, *draws, **named)
 
     def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
         numbers, inverse = np.unique(epochs, return_inverse=True)
@@ -121,8 +107,6 @@ def eval_windows(
     `mask` of -log2 p(token | tokens before it in the row), divided by `len(documents.tokens)`.
 
     Args:
-        documents: What to score.
-        tokenizer: What makes tokens of them.
         length: Tokens S of a window.
         stride: New tokens of a window.
 

@@ -144,8 +144,6 @@ def encode_pairs(
     """Makes tokens of pairs.
 
     Args:
-        pairs: Texts.
-        tokenizer: It needs an EOS.
         prompt_length: Tokens P that a prompt has at most.
         target_length: Tokens T that a target has at most, EOS among them.
         too_long: Whether longer pairs are an error, or left out with a warning.
@@ -200,15 +198,13 @@ class PairBatches(Draws):
         tokenizer: Tokenizer,
         prompt_length: int,
         target_length: int,
-        batch_size: int,
-        seed: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        *draws: int,
         too_long: Literal["refuse", "drop"] = "refuse",
+        **named: int,
     ) -> None:
-        """Makes tokens of the pairs; raises as `encode_pairs` and `Draws` do."""
+        """Makes tokens of the pairs as `encode_pairs` does; the rest is that of `Draws`."""
         self.pairs = encode_pairs(pairs, tokenizer, prompt_length, target_length, too_long)
-        super().__init__(len(self.pairs), batch_size, seed, process_index, process_count)
+        super().__init__(len(self.pairs), *draws, **named)
 
     def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
         return self.pairs.batch(items)

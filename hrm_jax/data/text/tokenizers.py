@@ -29,11 +29,9 @@ class IncrementalDecoder(Protocol):
 
     def feed(self, ids: Iterable[int]) -> str:
         """Takes more tokens and returns the text that is certain now; it may be empty."""
-        ...
 
     def finish(self) -> str:
         """Returns what was held back; half a character becomes U+FFFD."""
-        ...
 
 
 @runtime_checkable
@@ -57,15 +55,12 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of `text` without special ones; lone surrogates become U+FFFD."""
-        ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of tokens; special ones are left out, invalid bytes become U+FFFD."""
-        ...
 
     def stream(self) -> IncrementalDecoder:
         """Returns a decoder for tokens that come one after the other."""
-        ...
 
 
 def utf8(text: str) -> bytes:
@@ -127,10 +122,8 @@ class PretrainedTokenizer:
     ) -> None:
         """Reads the files; nothing is fetched from the network.
 
-        Args:
-            path: A `tokenizer.json`, or a folder with one.
-            bos, eos, pad: The special tokens by name; where None, by `tokenizer_config.json` or
-                `special_tokens_map.json` beside the file, and absent if these do not name them.
+        Special tokens that are not named are those of `tokenizer_config.json` or
+        `special_tokens_map.json` beside the `tokenizer.json`, and absent if these name none.
 
         Raises:
             DataError: A file is missing or broken, or a special token is not in the vocabulary.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,6 +40,10 @@ class ArcData(PuzzleData):
         families: Kinds of made-up rules, separated by commas, of `synthetic.FAMILIES`; "" for all.
     """
 
+    generated: ClassVar[tuple[str, ...]] = (
+        *(*PuzzleData.generated, "side", "demonstrations", "families"),
+    )
+
     training: str = dataclasses.field(default="", metadata={"many": True})
     evaluation: str = ""
     num_aug: int = 100
@@ -50,6 +55,10 @@ class ArcData(PuzzleData):
     side: int = 6
     demonstrations: int = 3
     families: str = ""
+
+    def files(self) -> str:
+        """As in `PuzzleData`."""
+        return "training" if self.training or self.evaluation else ""
 
     def __post_init__(self) -> None:
         require(

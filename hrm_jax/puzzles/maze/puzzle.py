@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -47,11 +48,20 @@ class MazeData(BoardData):
         unique: Whether there must be only one shortest path, so that nothing else is right.
     """
 
+    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "min_path", "walls", "unique")
+
     size: int = 10
     width: int = only("build", 0)
     min_path: int = 0
     walls: tuple[float, ...] = (0.3, 0.5)
     unique: bool = False
+
+    def unused(self) -> dict[str, str]:
+        """As in `PuzzleData`; with `width`, `size` gives the rows of CSV files."""
+        found = super().unused()
+        if self.files() and not self.width:
+            found["size"] = f"the puzzles come from data.{self.files()}"
+        return found
 
     def __post_init__(self) -> None:
         super().__post_init__()

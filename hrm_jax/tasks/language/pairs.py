@@ -155,7 +155,7 @@ class PairTask(LanguageTask):
             config.seed,
             jax.process_index(),
             jax.process_count(),
-            config.data.too_long,
+            too_long=config.data.too_long,
         )
         return batch_iterator(source)
 

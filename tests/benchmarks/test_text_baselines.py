@@ -5,8 +5,7 @@ import gzip
 
 import numpy as np
 import pytest
-
-from hrm_jax.data.text.baselines import ByteNGrams, packers
+from analysis.text_baselines import ByteNGrams, packers
 
 
 def test_packers():
