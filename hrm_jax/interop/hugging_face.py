@@ -163,15 +163,11 @@ def save_pretrained(
         tokenizer: What `load_tokenizer` takes: "bytes", or a tokenizer.json or its folder. It is
             put into the folder, for `AutoTokenizer.from_pretrained`.
 
-    Returns:
-        The files.
-
     Raises:
         ConfigError: The model is neither a GPT-2 nor a Llama, or has fewer tokens than the
             tokenizer.
         DataError: The tokenizer cannot be read.
-        FileExistsError: There is something else in the folder.
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or there is something else in it.
     """
     ids: dict[str, int | None] = {}
     if tokenizer is not None:

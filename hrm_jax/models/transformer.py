@@ -290,16 +290,12 @@ class Transformer(nn.Module):
 
         Args:
             tokens: Texts.
-            lengths: Valid positions of each row; later ones are seen by none. None takes all. Not
-                with a cache.
+            lengths: Without a cache: valid positions of each row; later ones are seen by none.
             added: Added to the token embeddings.
             cache: From `init_cache` or an earlier call.
             start: Position of each row's first token; start + S must not exceed the cache.
             window: With a cache: how many of its first positions are looked at; every
                 start + S must be within. None looks at all.
-
-        Returns:
-            Activations after the last norm, and the cache (None without one).
         """
         c = self.config
         length = tokens.shape[1]
