@@ -39,7 +39,6 @@ class BoardData(PuzzleData):
     num_aug: int = 0
 
     def files(self) -> str:
-        """As in `PuzzleData`."""
         return "train_csv" if self.train_csv and self.test_csv else ""
 
     def __post_init__(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import numpy as np
@@ -48,13 +47,11 @@ class MazeData(BoardData):
         unique: Whether there must be only one shortest path, so that nothing else is right.
     """
 
-    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "min_path", "walls", "unique")
-
     size: int = 10
     width: int = only("build", 0)
-    min_path: int = 0
-    walls: tuple[float, ...] = (0.3, 0.5)
-    unique: bool = False
+    min_path: int = only("draw", 0)
+    walls: tuple[float, ...] = only("draw", (0.3, 0.5))
+    unique: bool = only("draw", False)
 
     def unused(self) -> dict[str, str]:
         """As in `PuzzleData`; with `width`, `size` gives the rows of CSV files."""
