@@ -13,6 +13,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import PRNGKeyArray
 
 from hrm_jax.data.csv_files import CsvRows, write_rows
 from hrm_jax.data.errors import DataError
@@ -166,6 +167,12 @@ class BoardPuzzle(Puzzle):
         return inputs, labels
 
     # --- what all have in common ------------------------------------------------------------------
+
+    def augment(
+        self, data: Any, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """As in `Puzzle`: both under the same symmetry."""
+        return self.transform(key, inputs), self.transform(key, labels)
 
     def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
         """Generates or reads train and test puzzles.

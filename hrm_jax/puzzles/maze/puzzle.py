@@ -134,15 +134,9 @@ class Maze(BoardPuzzle):
 
     # --- symmetries -------------------------------------------------------------------------------
 
-    def augment(
-        self, data: MazeData, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """One of the eight symmetries of the square."""
-        return symmetry.augment(key, inputs, labels, MazeShape.for_cells(inputs.shape[0]))
-
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
         """One of the eight symmetries of the square."""
-        return symmetry.augment(key, inputs, inputs, MazeShape.for_cells(inputs.shape[0]))[0]
+        return symmetry.transform(key, inputs, MazeShape.for_cells(inputs.shape[0]))
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
         return symmetry.undo(key, answer, MazeShape.for_cells(answer.shape[0]))

@@ -96,15 +96,14 @@ class Sudoku(BoardPuzzle):
     ) -> tuple[jax.Array, jax.Array]:
         """One random symmetry, and hints."""
         if data.augment:
-            shape = SudokuShape.for_cells(inputs.shape[0])
-            inputs, labels = symmetry.augment(key, inputs, labels, shape)
+            inputs, labels = super().augment(data, key, inputs, labels)
         if data.hints:
             inputs = add_hints(jax.random.fold_in(key, 1), inputs, labels, data.hints)
         return inputs, labels
 
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
         """One random symmetry."""
-        return symmetry.augment(key, inputs, inputs, SudokuShape.for_cells(inputs.shape[0]))[0]
+        return symmetry.transform(key, inputs, SudokuShape.for_cells(inputs.shape[0]))
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
         return symmetry.undo(key, answer, SudokuShape.for_cells(answer.shape[0]))
