@@ -330,6 +330,21 @@ class BoardPuzzle(Puzzle):
             )
 
 
+def apart(
+    generate: Callable[[int, int, Accept], BoardPuzzles],
+    essence: Callable[[BoardPuzzles], list[bytes]],
+    num_train: int,
+    num_test: int,
+) -> tuple[BoardPuzzles, BoardPuzzles]:
+    """Generates training and test puzzles that share no essence.
+
+    `generate` takes count, stream and what is accepted.
+    """
+    train = generate(num_train, 0, None)
+    taken = set(essence(train))
+    return train, generate(num_test, 1, lambda some: [x not in taken for x in essence(some)])
+
+
 def refuse_changed(
     rows: CsvRows, questions: Array, answers: Array, free: Array, shape: BoardShape
 ) -> None:
@@ -351,28 +366,20 @@ def refuse_changed(
     rows.refuse(differs.any(1), describe)
 
 
-def check_draws(what: str, count: int, seed: int, stream: int) -> None:
-    """Refuses numbers that a generator cannot draw from.
-
-    Raises:
-        DataError: Fewer than one, or seed or stream out of range.
-    """
-    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
-        raise DataError(
-            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 {what}, a seed "
-            f"in [0, 2**32) and a stream in [0, 2**31)"
-        )
+Accept = Callable[[BoardPuzzles], npt.ArrayLike] | None
+"""Says which of some puzzles may be used, bool [n]; None: all."""
 
 
 def distinct(
     count: int,
-    draw: Callable[[int, int], BoardPuzzles],
-    accept: Callable[[BoardPuzzles], Array] | None,
+    seed: int,
+    stream: int,
+    draw: Callable[[int, int, np.uint64], BoardPuzzles],
+    accept: Accept,
     *,
-    least: int,
-    most: int,
+    at_a_time: tuple[int, int],
     patience: int,
-    give_up: Callable[[int], str],
+    wanted: str,
 ) -> BoardPuzzles:
     """Draws puzzles until there are `count` with different questions.
 
@@ -380,23 +387,30 @@ def distinct(
 
     Args:
         count: Puzzles wanted.
-        draw: Draws the puzzles numbered from `first` on, so many of them.
-        accept: Says which puzzles may be used, bool [n]; None: all.
-        least, most: Puzzles to draw at a time.
+        seed, stream: The stream is an independent sequence under the same seed.
+        draw: Draws the puzzles numbered from `first` on, so many of them, from a mixed seed.
+        accept: Which may be used.
+        at_a_time: Least and greatest number to draw at a time.
         patience: Puzzles in a row of which none is new before giving up.
-        give_up: The message then, from the number of puzzles found.
+        wanted: What puzzles they are, and what to allow where there are too few.
 
     Raises:
-        DataError: Too few are found.
+        DataError: Too few are found, or a number is out of range.
     """
+    if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
+        raise DataError(
+            f"count is {count}, seed {seed}, stream {stream}; expected at least 1 puzzle, a seed "
+            f"in [0, 2**32) and a stream in [0, 2**31)"
+        )
+    mixed = np.uint64((seed << 31) | stream)
     found: list[BoardPuzzles] = []
     seen: set[bytes] = set()
     number, idle = 0, 0
     while len(seen) < count:
-        batch = max(least, min(most, count - len(seen) + idle))
-        part = draw(number, batch)
+        batch = int(np.clip(count - len(seen) + idle, *at_a_time))
+        part = draw(number, batch, mixed)
         number += batch
-        allowed = np.ones(batch, bool) if accept is None else accept(part)
+        allowed = np.ones(batch, bool) if accept is None else np.asarray(accept(part), bool)
         rows = []
         for row in np.flatnonzero(allowed):
             text = part.questions[row].tobytes()
@@ -405,7 +419,7 @@ def distinct(
                 rows.append(row)
         idle = 0 if rows else idle + batch
         if idle > patience:
-            raise DataError(give_up(len(seen)))
+            raise DataError(f"found only {len(seen)} distinct ones of {count}: {wanted}")
         found.append(part.take(rows))
     return BoardPuzzles(
         np.concatenate([part.questions for part in found]),

@@ -51,10 +51,7 @@ def write_tfds(
 
 
 def read_tfds(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
-    """Reads one split of what `write_tfds` wrote.
-
-    Returns:
-        The validated split, equal to the one written.
+    """Reads one split of what `write_tfds` wrote, validated.
 
     Raises:
         DataError: No such data set or split, or it is damaged.

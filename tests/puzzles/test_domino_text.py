@@ -6,12 +6,12 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.domino.encoding import decode, encode
 from hrm_jax.puzzles.domino.game import Position
-from hrm_jax.puzzles.domino.generator import DominoData, generate
+from hrm_jax.puzzles.domino.generator import DominoData, generate, to_puzzle_set
 from hrm_jax.puzzles.domino.text import move_text, parse, to_text
 
 
 def test_text_and_back():
-    for tokens in generate(DominoData(seed=1), 100).inputs:
+    for tokens in to_puzzle_set(generate(DominoData(seed=1), 100).values()).inputs:
         position = decode(tokens)
         assert parse(to_text(position)) == position
     position = Position(((2, 5), (5, 3)), ((2, 3), (0, 2)))

@@ -12,7 +12,6 @@ from hrm_jax.puzzles.maze.solver import optimal
 from hrm_jax.puzzles.maze.symmetry import (
     apply_dihedral,
     canonical,
-    inverse,
     symmetries,
     transform,
     undo,
@@ -29,11 +28,12 @@ SHAPES = [MazeShape(4, 4), MazeShape(3, 5)]
         for number in symmetries(shape)
     ],
 )
-def test_inverse_undoes(shape, number):
+def test_another_symmetry_undoes_it_and_neither_changes_the_class(shape, number):
     boards = np.random.default_rng(number).integers(0, 6, (2, 3, shape.cells), np.uint8)
     turned = apply_dihedral(number, boards, shape)
     assert turned.dtype == boards.dtype
-    np.testing.assert_array_equal(apply_dihedral(inverse(number), turned, shape), boards)
+    back = {apply_dihedral(other, turned, shape).tobytes() for other in symmetries(shape)}
+    assert boards.tobytes() in back
     np.testing.assert_array_equal(
         canonical(turned.reshape(6, -1), shape), canonical(boards.reshape(6, -1), shape)
     )
@@ -77,8 +77,6 @@ def test_bad_arguments_are_refused():
         apply_dihedral(1, np.zeros(15), MazeShape(3, 5))
     with pytest.raises(DataError, match="boards have 15 cells, expected 16"):
         apply_dihedral(0, np.zeros(15), MazeShape(4, 4))
-    with pytest.raises(DataError, match="symmetry is 8"):
-        inverse(8)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, MazeShape(2, 6)])

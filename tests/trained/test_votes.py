@@ -18,7 +18,7 @@ from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle, PuzzleData
 from hrm_jax.puzzles.domino.encoding import decode, encode_move
 from hrm_jax.puzzles.domino.game import best_move
-from hrm_jax.puzzles.domino.generator import DominoData
+from hrm_jax.puzzles.domino.generator import DominoData, to_puzzle_set
 from hrm_jax.puzzles.domino.generator import generate as generate_positions
 from hrm_jax.puzzles.maze import solver as maze_solver
 from hrm_jax.puzzles.maze.board import MazeShape
@@ -79,7 +79,7 @@ def _puzzles(name):
         rows[:, 3:] = tokens[:, 3:] % 7  # these are no part of the answer
         return rows
 
-    found = generate_positions(DominoData(), 12)
+    found = to_puzzle_set(generate_positions(DominoData(), 12).values())
     return PUZZLES[name], found.inputs, found.labels, moves
 
 

@@ -1,8 +1,11 @@
-"""What needs no learning scores on ARC: copying the input, and filling it with one colour."""
+"""What needs no learning scores on ARC: copying the input, and filling it with one colour.
+
+Figures of answers to all test inputs: `pass_at_1`, the share solved exactly (mean over tasks), and
+`cell_accuracy`, the share of the right answers' cells that are right, missing cells being wrong.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,21 +17,7 @@ from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, canvas_side, encode
 from hrm_jax.puzzles.arc.vote import Ballot, cell_accuracy, pass_at_k
 
 
-@dataclasses.dataclass(frozen=True)
-class Baseline:
-    """Figures of an answer to each test input.
-
-    Attributes:
-        pass_at_1: Share of test inputs solved exactly, the mean over tasks.
-        cell_accuracy: Share of the right answers' cells that are right, over all test inputs; a
-            cell that the answer lacks is wrong.
-    """
-
-    pass_at_1: float
-    cell_accuracy: float
-
-
-def copy_input_baseline(questions: Questions, test: PuzzleSet) -> Baseline:
+def copy_input_baseline(questions: Questions, test: PuzzleSet) -> dict[str, float]:
     """Figures of answering with the input.
 
     Raises:
@@ -39,7 +28,7 @@ def copy_input_baseline(questions: Questions, test: PuzzleSet) -> Baseline:
 
 def most_frequent_colour_baseline(
     questions: Questions, test: PuzzleSet, train: PuzzleSet, identifiers: Sequence[str]
-) -> Baseline:
+) -> dict[str, float]:
     """Figures of a grid of the input's size, all in its task's most frequent output colour.
 
     The colour is taken from the demonstrations' outputs, the lowest where several are as frequent.
@@ -56,11 +45,16 @@ def most_frequent_colour_baseline(
     return _score(questions, test, answer)
 
 
-def _score(questions: Questions, test: PuzzleSet, answer: Callable[[Question], Grid]) -> Baseline:
+def _score(
+    questions: Questions, test: PuzzleSet, answer: Callable[[Question], Grid]
+) -> dict[str, float]:
     canvas = canvas_side(test.metadata.seq_len)
     ballot = Ballot(questions)
     for row in np.flatnonzero(questions.augmentation == 0).tolist():
         question = questions.items[questions.item[row]]
         shown = questions.symmetry.apply(row, answer(question))
         ballot.add(encode(shown, canvas)[None], np.zeros(1), np.array([row]))
-    return Baseline(pass_at_k(ballot, (1,))["pass@1"], cell_accuracy(ballot))
+    return {
+        "pass_at_1": pass_at_k(ballot, (1,))["pass@1"],
+        "cell_accuracy": cell_accuracy(ballot),
+    }

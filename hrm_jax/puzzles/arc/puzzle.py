@@ -177,9 +177,7 @@ class Arc(Puzzle):
         figures: dict[str, Any] = {name.replace("@", "_at_"): x for name, x in passed.items()}
         figures["cell_accuracy"] = cell_accuracy(ballot)
         if len(votes) == 1 and len(ballot.questions) == len(puzzles):
-            for name, baseline in puzzles.baselines.items():
-                figures[f"{name}_pass_at_1"] = baseline.pass_at_1
-                figures[f"{name}_cell_accuracy"] = baseline.cell_accuracy
+            figures |= puzzles.baselines
         return figures
 
     def submission(self, puzzles: PuzzleSet, votes: Votes) -> Any:

@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.puzzles.arc.baselines import (
-    Baseline,
-    copy_input_baseline,
-    most_frequent_colour_baseline,
-)
+from hrm_jax.puzzles.arc.baselines import copy_input_baseline, most_frequent_colour_baseline
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.vote import Ballot
 from hrm_jax.puzzles.base import Array, Votes
@@ -27,12 +23,13 @@ class ArcTest(PuzzleSet):
     Attributes:
         identifiers: Name of each puzzle identifier; 0 is `<blank>`.
         questions: Which test input and symmetry each example is.
-        baselines: What answers without learning score, by name; {} where no answers are known.
+        baselines: Figures of answers without learning, such as `copy_pass_at_1`; {} where no
+            answers are known.
     """
 
     identifiers: Sequence[str]
     questions: Questions
-    baselines: Mapping[str, Baseline]
+    baselines: Mapping[str, float]
 
     @classmethod
     def of(cls, train: PuzzleSet, test: PuzzleSet, identifiers: Sequence[str]) -> ArcTest:
@@ -42,10 +39,12 @@ class ArcTest(PuzzleSet):
             DataError: They do not belong together.
         """
         questions = Questions.of(test, identifiers)
-        baselines = {}
+        baselines: dict[str, float] = {}
         if questions.known:
-            baselines["copy"] = copy_input_baseline(questions, test)
-            baselines["colour"] = most_frequent_colour_baseline(questions, test, train, identifiers)
+            copied = copy_input_baseline(questions, test)
+            filled = most_frequent_colour_baseline(questions, test, train, identifiers)
+            for name, figures in (("copy", copied), ("colour", filled)):
+                baselines |= {f"{name}_{figure}": value for figure, value in figures.items()}
         fields = {f.name: getattr(test, f.name) for f in dataclasses.fields(PuzzleSet)}
         return cls(**fields, identifiers=identifiers, questions=questions, baselines=baselines)
 

@@ -18,12 +18,7 @@ def augment(key: jax.Array, inputs: jax.Array, labels: jax.Array) -> tuple[jax.A
 
     The mirror image of the table has its best move by the rule of `game.best_move` again: left
     goes before right there too, so where the heaviest tile (or two tiles of the same weight) fits
-    both ends, the label is not the mirror image of the old one.
-
-    Args:
-        key: Randomness.
-        inputs: Integer tokens [72] of one position.
-        labels: Integer labels [72]; those after the third stay what they are.
+    both ends, the label is not the mirror image of the old one. Labels after the third stay.
     """
     bits = jax.random.bits(key, (2 * HAND_SIZE + 1,), jnp.uint32)
     tokens = jnp.asarray(inputs).astype(jnp.int32)

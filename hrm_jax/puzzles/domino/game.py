@@ -24,12 +24,9 @@ END_NAMES = {LEFT: "left", RIGHT: "right", FIRST: "first"}
 
 
 class Move(NamedTuple):
-    """A tile and where it is laid.
+    """A tile as it will lie, A left of B, and its end of the table: `LEFT`, `RIGHT` or `FIRST`.
 
-    Attributes:
-        a: Pips of its left half as it will lie.
-        b: Pips of its right half as it will lie.
-        end: `LEFT` or `RIGHT` end of the table, or `FIRST` tile; that one lies with a ≤ b.
+    The first tile lies with A ≤ B.
     """
 
     a: int
@@ -47,7 +44,7 @@ class Position(NamedTuple):
 
     Attributes:
         table: Tiles from left to right, turned as they lie, so that neighbours match.
-        hand: The player's tiles; their order and direction mean nothing.
+        hand: Tiles whose order and direction mean nothing.
     """
 
     table: tuple[Tile, ...]
@@ -99,15 +96,9 @@ class Game:
     """
 
     def __init__(self, players: int, random: Random, *, drawing: bool = True) -> None:
-        """Shuffles and deals.
+        """Shuffles with `random`, the only chance in a game, and deals to two to four players.
 
-        Args:
-            players: 2 to 4.
-            random: Source of the shuffle; nothing else in a game is random.
-            drawing: Whether a player without a move draws; with 4 players nothing is left to draw.
-
-        Raises:
-            DataError: Another number of players.
+        With `drawing` a player without a move draws; with four players nothing is left to draw.
         """
         if not 2 <= players <= 4:
             raise DataError(f"players is {players}, expected 2 to 4")
@@ -149,11 +140,7 @@ class Game:
             self._pass_turn()
 
     def winner(self) -> int | None:
-        """Returns the seat that won, None for a block with a tie.
-
-        Raises:
-            DataError: The game is not over.
-        """
+        """Returns the seat that won, None for a block with a tie; of a game that is over."""
         if not self.over:
             raise DataError("the game is not over")
         pips = self.pips()

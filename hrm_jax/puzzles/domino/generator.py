@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from random import Random
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import require
-from hrm_jax.puzzles.base import Array, PuzzleData, only
-from hrm_jax.puzzles.domino.encoding import encode, encode_move
+from hrm_jax.puzzles.base import PuzzleData, only
+from hrm_jax.puzzles.domino.encoding import VOCAB_SIZE, encode, encode_move
 from hrm_jax.puzzles.domino.game import (
     HAND_SIZE,
     Game,
@@ -57,27 +58,6 @@ class DominoData(PuzzleData):
         require(self.per_game >= 1, f"data.per_game is {self.per_game}, expected at least 1")
 
 
-@dataclasses.dataclass(frozen=True)
-class DominoPositions:
-    """E distinct positions, each with at least one legal move and at most seven tiles in hand.
-
-    Attributes:
-        inputs: Tokens, uint8 [E, 72]; see `encoding`.
-        labels: The best move, uint8 [E, 72].
-        moves: Number of legal moves, int32 [E].
-        keys: `position_key` of each.
-    """
-
-    inputs: Array
-    labels: Array
-    moves: Array
-    keys: tuple[Key, ...]
-
-    def __len__(self) -> int:
-        """Number of positions, E."""
-        return len(self.inputs)
-
-
 def position_key(position: Position) -> Key:
     """Returns what positions share that differ by the hand's order or the mirror image alone."""
     mirrored = tuple((b, a) for a, b in reversed(position.table))
@@ -87,15 +67,14 @@ def position_key(position: Position) -> Key:
 
 def generate(
     data: DominoData, count: int, *, stream: int = 0, exclude: Collection[Key] = frozenset()
-) -> DominoPositions:
-    """Generates positions that differ by more than the hand's order or the mirror image.
+) -> dict[Key, Position]:
+    """Generates positions by `position_key`, with a legal move and at most seven tiles in hand.
 
     Game number i is drawn from (seed, stream, i), so the same arguments give the same positions on
     every machine.
 
     Args:
-        data: Kinds of games, and their seed.
-        count: Number of positions.
+        data, count: Kinds of games with their seed, and how many positions.
         stream: Independent sequence of games under the same seed.
         exclude: Keys of positions that must not occur.
 
@@ -109,21 +88,18 @@ def generate(
         )
     forced_left = count - math.ceil(data.choice * count)
     found: dict[Key, Position] = {}
-    moves: list[int] = []
     number, idle = 0, 0
     while len(found) < count:
         random = Random(f"domino/{seed}/{stream}/{number}")  # of text: by SHA-512, everywhere
         before = len(found)
         for position in _positions(data, random):
-            key, options = position_key(position), len(legal_moves(position))
-            forced = options == 1
+            key, forced = position_key(position), len(legal_moves(position)) == 1
             if len(found) == count or key in found or key in exclude:
                 continue
             if forced and not forced_left:
                 continue
             forced_left -= forced
             found[key] = position
-            moves.append(options)
         idle = 0 if len(found) > before else idle + 1
         if idle == _IDLE_GAMES:
             raise DataError(
@@ -131,26 +107,19 @@ def generate(
                 f"ask for fewer, or lower `choice`"
             )
         number += 1
-    positions = list(found.values())
-    return DominoPositions(
+    return found
+
+
+def to_puzzle_set(positions: Iterable[Position]) -> PuzzleSet:
+    """Positions as tokens with their best moves; the rating is the number of legal moves."""
+    positions = list(positions)
+    return PuzzleSet.simple(
         np.stack([encode(position) for position in positions]),
         np.stack([encode_move(best_move(position)) for position in positions]),
-        np.array(moves, np.int32),
-        tuple(found),
+        VOCAB_SIZE,
+        0,
+        np.array([len(legal_moves(position)) for position in positions], np.int32),
     )
-
-
-def generate_split(data: DominoData) -> tuple[DominoPositions, DominoPositions]:
-    """Generates training and test positions from different games.
-
-    No test position is a training position, not even up to the hand's order or the mirror image.
-
-    Raises:
-        DataError: See `generate`.
-    """
-    train = generate(data, data.num_train)
-    test = generate(data, data.num_test, stream=1, exclude=frozenset(train.keys))
-    return train, test
 
 
 def _positions(data: DominoData, random: Random) -> list[Position]:

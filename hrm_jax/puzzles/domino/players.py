@@ -19,9 +19,7 @@ from hrm_jax.puzzles.domino.game import Game, Move, Position, best_move, legal_m
 class Player:
     """Who lays tiles; subclasses choose for one position, or for many at a time.
 
-    Attributes:
-        name: Name in the results.
-        illegal: Moves so far for which a model predicted none that is legal.
+    `illegal` counts the moves for which a model predicted none that is legal.
     """
 
     illegal = 0
@@ -60,22 +58,16 @@ class GreedyPlayer(Player):
 
 
 class ModelPlayer(Player):
-    """Plays what a model predicts; where that is not legal, a random move."""
+    """Plays what a model predicts; where that is not legal, a random move.
+
+    `solve` turns positions, uint8 tokens [batch_size, 72], of which the last rows may be fillers,
+    into predictions of that shape (or just their first three). All calls have `batch_size` rows, so
+    that a program is compiled once.
+    """
 
     def __init__(
         self, solve: Callable[[Array], npt.ArrayLike], *, batch_size: int = 1, seed: int = 0
     ) -> None:
-        """Makes the player.
-
-        Args:
-            solve: Turns positions, uint8 tokens [batch_size, 72], into predictions, integers of the
-                same shape (or just their first three); the last rows may be fillers.
-            batch_size: Rows of every call, so that a program is compiled once.
-            seed: Seed of the random moves.
-
-        Raises:
-            DataError: `batch_size` below 1.
-        """
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}, expected at least 1")
         super().__init__("model")
@@ -112,8 +104,7 @@ class PlayerResult:
     """How one player did.
 
     Attributes:
-        win_rate: Share of all games won; the rest are lost or without a winner.
-        low, high: 95% Wilson confidence interval of `win_rate`.
+        low, high: 95% Wilson confidence interval of `win_rate`, the share of all games won.
         points: Sum of what its wins scored: the pips in the others' hands.
         moves: Tiles laid.
         illegal: Of these, those for which a `ModelPlayer` predicted none that is legal.
@@ -131,12 +122,9 @@ class PlayerResult:
 
 @dataclasses.dataclass(frozen=True)
 class TournamentResult:
-    """How a tournament went.
+    """How a tournament went, with its players in the order given.
 
-    Attributes:
-        blocked: Games that ended in a block.
-        ties: Blocked games without a winner.
-        players: In the order given.
+    Some games are `blocked` in the end; of these, those without a winner are `ties`.
     """
 
     games: int
@@ -153,20 +141,14 @@ def tournament(
     seed: int = 0,
     lockstep: int = 1024,
 ) -> TournamentResult:
-    """Plays games in which all players sit at the table.
+    """Plays games in which all players, two to four of them, sit at the table.
 
     In game number i player p has seat (p + i) mod P, so that everybody opens equally often, and
-    every game has a deal of its own, drawn from (seed, i).
-
-    Args:
-        players: Two to four; one object may sit only once.
-        games: Number of games.
-        drawing: Whether players draw or pass.
-        seed: Seed of the deals.
-        lockstep: Games played at a time; a player gets all of its positions in one call.
+    every game has a deal of its own, drawn from (seed, i). `lockstep` games are played at a time,
+    and a player gets all of its positions in one call.
 
     Raises:
-        DataError: Another number of players, or fewer than one game.
+        DataError: Another number of players, one who sits twice, or fewer than one game.
     """
     if not 2 <= len(players) <= 4 or len({id(player) for player in players}) < len(players):
         raise DataError(f"{len(players)} players, expected 2 to 4 different ones")
@@ -200,11 +182,7 @@ def tournament(
 
 
 def wilson(wins: int, games: int, z: float = 1.959964) -> tuple[float, float]:
-    """Returns Wilson's confidence interval of a share; `z` is the normal quantile, 95% by default.
-
-    References:
-        Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
+    """Returns Wilson's confidence interval (1927) of a share; `z` is the normal quantile."""
     share = wins / games
     centre = share + z * z / (2 * games)
     spread = z * math.sqrt(share * (1 - share) / games + z * z / (4 * games * games))

@@ -9,8 +9,8 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.puzzles.base import Array, Checks, Puzzle
 from hrm_jax.puzzles.domino.augment import augment, shuffle_hand
 from hrm_jax.puzzles.domino.draw import PAINTER
-from hrm_jax.puzzles.domino.encoding import SEQ_LEN, VOCAB_SIZE, decode, encode
-from hrm_jax.puzzles.domino.generator import DominoData, DominoPositions, generate_split
+from hrm_jax.puzzles.domino.encoding import SEQ_LEN, decode, encode
+from hrm_jax.puzzles.domino.generator import DominoData, generate, to_puzzle_set
 from hrm_jax.puzzles.domino.rules import check_examples, judge
 from hrm_jax.puzzles.domino.table import Table
 from hrm_jax.puzzles.domino.text import move_text, parse, to_text
@@ -62,13 +62,13 @@ class Domino(Puzzle):
         return check_examples(inputs, labels)
 
     def make(self, data: DominoData) -> tuple[PuzzleSet, PuzzleSet]:
-        """Plays games until there are enough positions; the rating is the number of legal moves."""
-        train, test = generate_split(data)
-        return _puzzle_set(train), _puzzle_set(test)
+        """Training and test positions of different games.
 
-
-def _puzzle_set(found: DominoPositions) -> PuzzleSet:
-    return PuzzleSet.simple(found.inputs, found.labels, VOCAB_SIZE, 0, found.moves)
+        None of the test is one of training, even up to the hand's order or the mirror image.
+        """
+        train = generate(data, data.num_train)
+        test = generate(data, data.num_test, stream=1, exclude=train.keys())
+        return to_puzzle_set(train.values()), to_puzzle_set(test.values())
 
 
 DOMINO = Domino(

@@ -25,14 +25,7 @@ OPPONENTS: dict[str, Callable[[int], Player]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Games of one player against others that are all alike.
-
-    Attributes:
-        player: Whose strength is measured; the first of `result.players`.
-        opponent: What the others are.
-        drawing: Whether players without a move draw; else they pass.
-        result: How the games went.
-    """
+    """Games of one player, first in `result`, against others that are all alike."""
 
     player: str
     opponent: str
@@ -58,8 +51,8 @@ def strength(
     Args:
         solve: Turns positions, tokens [B, 72], into predictions [B, 72].
         games: Games of each match.
-        opponents: Of `OPPONENTS`.
-        players: Players at the table, 2 to 4; all but one are opponents.
+        opponents: Of `OPPONENTS`; all players but one are such.
+        players: Players at the table, 2 to 4.
         drawing: Rules to play by.
         seed: Seed of deals and of random moves.
 

@@ -112,17 +112,11 @@ class Table:
 def play_domino(
     console: Console, others: Sequence[Player], *, drawing: bool = True, seed: int = 0
 ) -> Game:
-    """Plays a game of a person against one to three players, to its end.
-
-    Args:
-        console: Where the person is.
-        others: The other players, in the order of their seats.
-        drawing: Whether who cannot lay a tile draws, or passes.
-        seed: Seed of the deal and of who opens.
+    """Plays a game of a person against others, in the order of their seats, to its end.
 
     Raises:
         Leave: The person leaves.
-        DataError: Another number of players.
+        DataError: There are not one to three others.
     """
     random = Random(f"play/{seed}")
     names = ["you"]

@@ -23,11 +23,7 @@ VOCAB_SIZE = 6
 
 @dataclasses.dataclass(frozen=True)
 class MazeShape(BoardShape):
-    """Size of a board.
-
-    Attributes:
-        height, width: Rows and columns.
-    """
+    """Rows and columns of a board."""
 
     height: int
     width: int
@@ -38,11 +34,7 @@ class MazeShape(BoardShape):
 
     @classmethod
     def for_cells(cls, n_cells: int) -> MazeShape:
-        """Returns the square shape with `n_cells` cells.
-
-        Raises:
-            DataError: The number is no square.
-        """
+        """Returns the square shape with so many cells; DataError where the number is no square."""
         side = math.isqrt(max(0, n_cells))
         if side < 2 or side * side != n_cells:
             raise DataError(
@@ -57,14 +49,11 @@ class MazeShape(BoardShape):
 
 
 def parse(text: str, shape: MazeShape | None = None) -> Array:
-    """Reads a board from one line of text.
+    """Reads a board from one line of text: tokens, uint8 [cells].
 
     Args:
         text: One of `# SGo` per cell, row by row. Blanks are cells: do not strip the line.
         shape: None takes the square one with that many cells.
-
-    Returns:
-        Tokens, uint8 [cells].
 
     Raises:
         DataError: Wrong length, or a character that is none of these.
@@ -87,10 +76,7 @@ def to_text(board: Array) -> str:
 
 
 def is_question(boards: Array) -> Array:
-    """Says whether boards hold walls, free cells, one start and one goal and nothing else.
-
-    Args:
-        boards: Tokens [..., cells].
+    """Says whether boards [..., cells] hold walls, free cells, one start and one goal alone.
 
     Returns:
         bool [...]; a path from start to goal need not exist.

@@ -239,7 +239,7 @@ class Maze(BoardPuzzle):
     def essence(self, puzzles: BoardPuzzles, data: MazeData) -> tuple[list[bytes], str]:
         """The walls, up to rotation and reflection."""
         words = "its walls are, up to rotation and reflection, those of"
-        return layouts(puzzles.questions, puzzles.shape), words
+        return layouts(puzzles), words
 
     def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
         """Rotations and reflections."""

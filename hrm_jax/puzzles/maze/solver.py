@@ -11,10 +11,7 @@ from hrm_jax.puzzles.maze.search import follow_paths, solve_boards
 
 
 def solve(board: Array, shape: MazeShape) -> Array:
-    """Marks the shortest path of one maze; see `solve_many`.
-
-    Returns:
-        The tokens with `PATH` between S and G, uint8 [cells].
+    """Marks the shortest path of one maze: uint8 [cells]; see `solve_many`.
 
     Raises:
         DataError: The board is no question, or there is no path.
@@ -64,15 +61,11 @@ def search_any(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
 
 
 def path_moves(predictions: Array, inputs: Array, shape: MazeShape) -> Array:
-    """Counts the moves of the paths that predictions mark.
+    """Counts the moves of the paths that predictions [N, cells] mark on questions of that shape.
 
     The `o` cells with S and G are one path where S and G touch (above, below, left or right) one
     of these cells each, every `o` touches two, and all are connected. So a path that touches
     itself is none: it is not clear which way it goes, and it is never a shortest one.
-
-    Args:
-        predictions: Predicted tokens, integers [N, cells].
-        inputs: Tokens of the questions, integers [N, cells].
 
     Returns:
         int32 [N], -1 where walls, S or G were not kept, or the `o` cells are not one path.

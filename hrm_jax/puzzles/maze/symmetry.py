@@ -16,19 +16,12 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.maze.board import MazeShape
 
-_INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
-
 
 def transform(key: jax.Array, tokens: jax.Array, shape: MazeShape) -> jax.Array:
     """Applies one random symmetry to a puzzle or its solution [cells]; uniform over the group.
 
     A label stays a shortest path, but not always the one of `solver.solve_many`: the order of the
     directions turns with the board. The reference's augmentation does the same.
-
-    Args:
-        key: Randomness; the same key gives the same symmetry for every puzzle.
-        tokens: Anything per cell [cells].
-        shape: Static under `jit`.
     """
     return tokens[_drawn(key, _places(shape))]
 
@@ -48,27 +41,12 @@ def symmetries(shape: MazeShape) -> tuple[int, ...]:
     return tuple(range(8)) if shape.height == shape.width else (0, 2, 4, 6)
 
 
-def inverse(number: int) -> int:
-    """Returns the number of the symmetry that undoes the given one.
-
-    Raises:
-        DataError: The number is outside 0 to 7.
-    """
-    if not 0 <= number < 8:
-        raise DataError(f"symmetry is {number}, expected 0 to 7")
-    return _INVERSES[number]
-
-
 def apply_dihedral(number: int, tokens: Array, shape: MazeShape | None = None) -> Array:
-    """Applies a symmetry to boards; `apply_dihedral(inverse(number), …)` undoes it.
-
-    Args:
-        number: One of `symmetries(shape)`.
-        tokens: Anything per cell [..., cells].
-        shape: None takes the square one with that many cells.
+    """Applies one of `symmetries(shape)` to anything per cell [..., cells].
 
     Raises:
-        DataError: The symmetry does not keep the shape, or the number of cells is another.
+        DataError: The symmetry does not keep the shape, by default the square one; or the number of
+            cells is another.
     """
     tokens = np.asarray(tokens)
     shape = shape or MazeShape.for_cells(tokens.shape[-1])
@@ -84,11 +62,8 @@ def apply_dihedral(number: int, tokens: Array, shape: MazeShape | None = None) -
 def canonical(boards: Array, shape: MazeShape) -> Array:
     """Returns the lexicographically least board that symmetries make of each.
 
-    Args:
-        boards: Values of one byte [E, cells].
-
-    Returns:
-        uint8 [E, cells]; two boards are equivalent exactly when these are equal.
+    Boards are values of one byte [E, cells], and the result is uint8 of that shape; two boards are
+    equivalent exactly when these are equal.
     """
     boards = np.asarray(boards, np.uint8)
     turned = boards[:, _places(shape)]  # [E, symmetries, cells]
@@ -105,7 +80,7 @@ def augmented(
         questions, answers: Tokens, uint8 [E, cells].
         num_aug: Rotations and reflections of each, all different: 7 for all of a square, as in
             the reference; fewer are picked at random.
-        seed: Seed of the choice.
+        seed, shape: Of the choice, and of the boards.
 
     Returns:
         Tokens, uint8 [E, 1 + num_aug, cells] twice, each board as it is first.

@@ -15,13 +15,7 @@ _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
 @dataclasses.dataclass(frozen=True)
 class SudokuShape(BoardShape):
-    """Size of a board and of its boxes.
-
-    Attributes:
-        size: Rows, columns and digits, N.
-        box_rows: Rows of a box, which are the rows of a band.
-        box_cols: Columns of a box, which are the columns of a stack.
-    """
+    """Size of a board, N, and of its boxes, which make bands of rows and stacks of columns."""
 
     size: int
     box_rows: int
@@ -36,22 +30,14 @@ class SudokuShape(BoardShape):
 
     @classmethod
     def of(cls, size: int) -> SudokuShape:
-        """Returns the usual shape: boxes of 2×2 for 4, 2 rows × 3 columns for 6, 3×3 for 9.
-
-        Raises:
-            DataError: Any other size.
-        """
+        """Returns the usual shape: boxes of 2×2 for 4, 2 rows × 3 columns for 6, 3×3 for 9."""
         if size not in _BOXES:
             raise DataError(f"Sudoku size is {size}, expected one of {sorted(_BOXES)}")
         return cls(size, *_BOXES[size])
 
     @classmethod
     def for_cells(cls, n_cells: int) -> SudokuShape:
-        """Returns the usual shape with `n_cells` cells (16, 36 or 81).
-
-        Raises:
-            DataError: Any other number of cells.
-        """
+        """Returns the usual shape with `n_cells` cells: 16, 36 or 81."""
         for size in _BOXES:
             if size * size == n_cells:
                 return cls.of(size)
@@ -76,14 +62,11 @@ class SudokuShape(BoardShape):
 
 
 def parse(text: str, shape: SudokuShape | None = None) -> Array:
-    """Reads a board from one line of text.
+    """Reads a board from one line of text: digits, 0 for a blank, int8 [cells].
 
     Args:
         text: One character per cell, row by row: a digit, or `.` or `0` for a blank.
         shape: None takes the usual one with that many cells.
-
-    Returns:
-        Digits, 0 for a blank, int8 [cells].
 
     Raises:
         DataError: Wrong length, or a character that is none of these.
@@ -126,13 +109,9 @@ def from_tokens(tokens: Array) -> Array:
 
 
 def check_rules(boards: Array, shape: SudokuShape) -> Array:
-    """Says whether no digit repeats in a row, column or box; blanks are allowed.
+    """Says whether no digit repeats in a row, column or box, bool [...]; blanks are allowed.
 
-    Args:
-        boards: Digits, 0 for a blank [..., cells]; with others the rules are not kept.
-
-    Returns:
-        bool [...].
+    Boards are digits, 0 for a blank [..., cells]; with other values the rules are not kept.
     """
     in_units = np.sort(boards[..., shape.units()], axis=-1)
     repeats = (in_units[..., 1:] == in_units[..., :-1]) & (in_units[..., 1:] != 0)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-
 import numpy as np
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.boards import BoardPuzzles, check_draws, distinct
+from hrm_jax.puzzles.boards import Accept, BoardPuzzles, apart, distinct
 from hrm_jax.puzzles.sudoku.board import SudokuShape
 from hrm_jax.puzzles.sudoku.search import generate_many
 from hrm_jax.puzzles.sudoku.solver import tables
@@ -28,7 +25,7 @@ def generate(
     seed: int,
     *,
     stream: int = 0,
-    accept: Callable[[Array], Array] | None = None,
+    accept: Accept = None,
 ) -> BoardPuzzles:
     """Generates distinct puzzles with exactly one solution.
 
@@ -37,11 +34,8 @@ def generate(
     the first ones of more.
 
     Args:
-        shape: Shape of the boards.
-        count: Number of puzzles.
         givens: Least and greatest number of givens; drawn uniformly for each puzzle.
-        seed, stream: The stream is an independent sequence under the same seed.
-        accept: Says of solution grids, int8 [n, cells], which ones may be used, bool [n].
+        shape, count, seed, stream, accept: As in `distinct`.
 
     Returns:
         Digits, 0 for a blank, int8; the ratings are the guesses of `solver.solve_many`.
@@ -53,13 +47,11 @@ def generate(
     if not fewest <= givens[0] <= givens[1] <= shape.cells:
         raise DataError(
             f"givens are {givens[0]} to {givens[1]}, expected a range inside {fewest} to "
-            f"{shape.cells} for {shape.size}×{shape.size}"
+            f"{shape.cells} for {shape}"
         )
-    check_draws("puzzle", count, seed, stream)
     units, unit_of = tables(shape)
-    mixed = np.uint64((seed << 31) | stream)
 
-    def draw(first: int, batch: int) -> BoardPuzzles:
+    def draw(first: int, batch: int, mixed: np.uint64) -> BoardPuzzles:
         questions, answers = np.zeros((2, batch, shape.cells), np.int8)
         part = BoardPuzzles(questions, answers, np.zeros(batch, np.int32), shape=shape)
         made = generate_many(
@@ -68,22 +60,16 @@ def generate(
         )  # fmt: skip
         if made < batch:
             raise DataError(
-                f"found no {shape.size}×{shape.size} puzzle with as few givens as wanted "
+                f"found no {shape} puzzle with as few givens as wanted "
                 f"({givens[0]} to {givens[1]}) in {_ATTEMPTS} grids; allow more givens"
             )
         return part
 
     return distinct(
-        count,
-        draw,
-        None if accept is None else lambda part: accept(part.answers),
-        least=64,
-        most=4096,
+        *(count, seed, stream, draw, accept),
+        at_a_time=(64, 4096),
         patience=50_000,
-        give_up=lambda found: (
-            f"only {found} distinct {shape.size}×{shape.size} puzzles with {givens[0]} to "
-            f"{givens[1]} givens found of the {count} wanted; allow more or other givens"
-        ),
+        wanted=f"{shape} puzzles with {givens[0]} to {givens[1]} givens; allow more or others",
     )
 
 
@@ -92,7 +78,7 @@ def generate_split(
 ) -> tuple[BoardPuzzles, BoardPuzzles]:
     """Generates training and test puzzles whose solution grids share no symmetry class.
 
-    A class holds the grids that `symmetry.augment` makes of each other, so augmenting the training
+    A class holds the grids that `symmetry.transform` makes of each other, so augmenting training
     puzzles cannot produce a test grid. 9×9 has 5.5 billion classes: the test just leaves out those
     of the training. Smaller boards have few (4×4 two, 6×6 49): there the seed picks test classes
     with at most 25% of all grids, or the least class where none is that small.
@@ -100,19 +86,15 @@ def generate_split(
     Raises:
         DataError: See `generate`.
     """
+
+    def some(count: int, stream: int, accept: Accept) -> BoardPuzzles:
+        return generate(shape, count, givens, seed, stream=stream, accept=accept)
+
     if shape.size >= 9:
-        train = generate(shape, num_train, givens, seed)
-        taken = _classes(train.answers, shape)
-        test = generate(
-            shape, num_test, givens, seed, stream=1, accept=lambda x: ~_among(x, taken, shape)
-        )
-        return train, test
+        return apart(some, _classes, num_train, num_test)
     held_out = _test_classes(shape, seed)
-    train = generate(shape, num_train, givens, seed, accept=lambda x: ~_among(x, held_out, shape))
-    test = generate(
-        shape, num_test, givens, seed, stream=1, accept=lambda x: _among(x, held_out, shape)
-    )
-    return train, test
+    train = some(num_train, 0, lambda part: [name not in held_out for name in _classes(part)])
+    return train, some(num_test, 1, lambda part: [name in held_out for name in _classes(part)])
 
 
 def _test_classes(shape: SudokuShape, seed: int) -> set[bytes]:
@@ -129,9 +111,5 @@ def _test_classes(shape: SudokuShape, seed: int) -> set[bytes]:
     return chosen or {names[int(np.argmin(shares))].tobytes()}
 
 
-def _classes(answers: Array, shape: SudokuShape) -> set[bytes]:
-    return {grid.tobytes() for grid in canonical(answers, shape)}
-
-
-def _among(answers: Array, classes: Collection[bytes], shape: SudokuShape) -> Array:
-    return np.array([grid.tobytes() in classes for grid in canonical(answers, shape)], bool)
+def _classes(puzzles: BoardPuzzles) -> list[bytes]:
+    return [grid.tobytes() for grid in canonical(puzzles.answers, puzzles.shape)]

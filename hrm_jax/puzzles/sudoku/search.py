@@ -207,7 +207,6 @@ def generate_many(
     random order while the solution stays the only one; a grid that stalls too early is replaced.
 
     Args:
-        givens: Least and greatest number of givens.
         attempts: Grids to try per puzzle.
         units, unit_of: As in `search`.
         questions, answers: Get puzzles and solutions, int8 [E, C].

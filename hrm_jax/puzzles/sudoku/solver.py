@@ -11,11 +11,7 @@ from hrm_jax.puzzles.sudoku.search import search_many
 
 
 def solve(board: Array, shape: SudokuShape, limit: int = 2) -> tuple[int, Array, int]:
-    """Solves one board [cells]; see `solve_many`.
-
-    Returns:
-        Number of solutions, the first one (int8 [cells], zeros if there is none) and the guesses.
-    """
+    """Number of solutions of one board [cells], the first one and the guesses: see `solve_many`."""
     counts, solutions, guesses = solve_many(np.asarray(board)[None], shape, limit)
     return int(counts[0]), solutions[0], int(guesses[0])
 

@@ -20,13 +20,10 @@ from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
 
 
 def transform(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """Applies one random symmetry to a puzzle or its solution; uniform over the group.
+    """Applies one random symmetry to a puzzle or its solution [cells]; uniform over the group.
 
-    Args:
-        key: Randomness; the same key gives the same symmetry for every puzzle.
-        tokens: Integers [cells]; values that are not tokens of digits (an ignore label like -100,
-            pad) move with their cell and stay what they are.
-        shape: Static under `jit`.
+    The same key gives the same symmetry for every puzzle. Values that are not tokens of digits (an
+    ignore label like -100, pad) move with their cell and stay what they are.
     """
     return apply(random_symmetry(key, shape), tokens, shape)
 
@@ -106,14 +103,8 @@ def canonical(boards: Array, shape: SudokuShape) -> Array:
     the relabelling, and rows and bands sorted by their first digit are least. Most choices lose
     to the best one so far within the second row.
 
-    Args:
-        boards: Full valid grids, digits 1 to N [E, cells].
-
-    Returns:
-        int8 [E, cells].
-
     Raises:
-        DataError: A board is no solution grid; names the row.
+        DataError: A board [cells] of the many is no solution grid, digits 1 to N; names the row.
     """
     boards = np.asarray(boards)
     solved = is_solution(boards, shape)
