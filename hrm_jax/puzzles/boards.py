@@ -21,7 +21,7 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import write_npy
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import require
-from hrm_jax.puzzles.base import Array, Puzzle, PuzzleData, Splits
+from hrm_jax.puzzles.base import Array, Puzzle, PuzzleData, Splits, Typing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +167,12 @@ class BoardPuzzle(Puzzle):
         return inputs, labels
 
     # --- what all have in common ------------------------------------------------------------------
+
+    def typing(self, seq_len: int) -> Typing | None:
+        """As in `Puzzle`; where nothing else is said, with the characters of CSV files."""
+        shape = self.board_shape(seq_len)
+        values, _ = self.characters(shape, answer=False)
+        return Typing(f"a {shape} {self.painter.name}", {c: c for c in values})
 
     def augment(
         self, data: Any, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array

@@ -21,19 +21,24 @@ def puzzle(request):
 
 
 @pytest.fixture(scope="module")
-def made(puzzle):
-    """A small data set."""
-    return puzzle.load(puzzle.data(**SMALL.get(puzzle.name, {"num_train": 12, "num_test": 6})))
+def small(puzzle):
+    """Which puzzles a small data set has."""
+    return puzzle.data(**SMALL.get(puzzle.name, {"num_train": 12, "num_test": 6}))
 
 
-def test_its_data_have_its_sizes(puzzle, made):
+@pytest.fixture(scope="module")
+def made(puzzle, small):
+    return puzzle.load(small)
+
+
+def test_its_data_have_its_sizes(puzzle, small, made):
     meta = made.train.metadata
     assert puzzle.fits(meta.seq_len, meta.vocab_size)
     assert not puzzle.fits(meta.seq_len, meta.vocab_size + 1)
     assert puzzle.vocab_size(meta.seq_len) == meta.vocab_size
     assert np.prod(puzzle.shape(meta.seq_len)) == meta.seq_len
     assert made.identity.builder == puzzle.name
-    assert made.identity == puzzle.load(puzzle.data(**SMALL[puzzle.name])).identity
+    assert made.identity == puzzle.load(small).identity
 
 
 def test_its_units_are_groups_of_cells(puzzle, made):

@@ -122,7 +122,9 @@ def test_an_empty_page_knows_all_puzzles():
     assert {look["kind"] for look in looks} == set(KINDS)
     sizes = [(look["kind"], look.get("seq_len", 0), look.get("vocab_size")) for look in looks]
     own = [("sudoku", 16, 6), ("sudoku", 36, 8), ("sudoku", 81, 11), ("domino", 72, 8)]
-    assert sizes == [*own, ("maze", None, 6), ("arc", None, 12), ("tokens", 0, None)]
+    of_any_length = [("maze", None, 6), ("arc", None, 12), ("tokens", 0, None)]
+    assert [size for size in sizes if size in own + of_any_length] == own + of_any_length
+    assert [size for size in sizes if size[1] is None] == of_any_length[:2]
     assert looks[1]["boxes"] == [2, 3]
 
 

@@ -42,7 +42,8 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
     question, shown = _show(task, state, folder)
     if shown:
         lines.append(shown)
-        commands.insert(0, f"  python launch/play.py --workdir={folder}")
+        if task.puzzle.game or task.puzzle.typing(task.config.model.seq_len):
+            commands.insert(0, f"  python launch/play.py --workdir={folder}")
         if len(question) < _LONGEST:
             commands.insert(0, f'  python launch/solve.py --workdir={folder} --trace "{question}"')
     lines += [
