@@ -284,9 +284,7 @@ class Puzzle:
             overwrite: Replace a data set of ours that stands there.
 
         Raises:
-            ConfigError: A field has no effect.
-            DataError: As `make`, another format, or a folder in the way.
-            OSError: The folder cannot be written.
+            ConfigError, DataError: A field has no effect, as `make`, or a folder is in the way.
         """
         refuse_unused(data, "data")
         if file_format not in self.formats:
@@ -312,11 +310,7 @@ class Puzzle:
         return read_tfds(folder, split)
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """Train and test sets of a run.
-
-        Args:
-            data: Which puzzles.
-            cache: Folder in which generated ones are kept for the next time.
+        """Train and test sets of a run; `cache` keeps generated ones for the next time.
 
         Raises:
             ConfigError: A field of `data` is for `build_dataset.py` alone.

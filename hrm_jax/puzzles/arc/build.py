@@ -70,8 +70,8 @@ def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     """Reads or makes up training and evaluation tasks.
 
     Returns:
-        Training tasks, evaluation tasks, and which training pairs were left out because they give
-        an answer; see `leaks.without_leaks`.
+        Both, and which training pairs were left out because they give an answer; see
+        `leaks.without_leaks`.
 
     Raises:
         DataError: Bad arguments or files, or evaluation tasks among the training tasks.
