@@ -26,9 +26,7 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
     """Loads the models of the `last` newest checkpoints, the newest first.
 
     Raises:
-        WorkdirError: There is no run in `workdir`.
-        CheckpointError: There are not so many checkpoints, or one is damaged.
-        ValueError: `last` is less than 1.
+        WorkdirError, CheckpointError, ValueError: There are not so many, or one is damaged.
     """
     if last < 1:
         raise ValueError(f"last: expected at least 1, got {last}")

@@ -122,6 +122,7 @@ def test_an_empty_page_knows_all_puzzles():
     assert {look["kind"] for look in looks} == set(KINDS)
     sizes = [(look["kind"], look.get("seq_len", 0), look.get("vocab_size")) for look in looks]
     own = [("sudoku", 16, 6), ("sudoku", 36, 8), ("sudoku", 81, 11), ("domino", 72, 8)]
+    own += [("latin", size * size, size + 2) for size in range(4, 10)]
     assert sizes == [*own, ("maze", None, 6), ("arc", None, 12), ("tokens", 0, None)]
     assert looks[1]["boxes"] == [2, 3]
 

@@ -9,9 +9,9 @@ import numpy as np
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.boards import BoardPuzzles, check_draws, distinct
+from hrm_jax.puzzles.digits.search import generate_many
+from hrm_jax.puzzles.digits.solver import tables
 from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.search import generate_many
-from hrm_jax.puzzles.sudoku.solver import tables
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 
 # Fewest givens of a puzzle with one solution: 4×4 (Taalman 2007), 6×6 with boxes of 2×3 (8) and

@@ -61,10 +61,8 @@ def solve_puzzles(
     """Solves any number of puzzles; compiles once for each size up to 4096, rounded up to 2ⁿ.
 
     Args:
-        config: Sizes.
-        variables: Weights.
-        inputs: Tokens [N, S].
-        identifiers: Puzzle identifiers [N].
+        config, variables: The model.
+        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
         slots: Rows that think at a time; fewer are used for fewer puzzles.
         halting, max_steps, trace: As in `act.solve`.
 
