@@ -79,6 +79,7 @@ setup(
             "beartype>=0.20",
             "hypothesis>=6.100",
             "import-linter>=2.1",
+            "keras>=3.10",  # with the JAX backend judges the files that we export
             "mypy>=1.15",
             "openai>=1.60",  # a client, to test the server
             "playwright>=1.50",  # drives a Chromium that is installed already

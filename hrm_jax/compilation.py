@@ -24,16 +24,10 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Any:
 def hoist_constants(
     function: Callable[..., Any], *args: Any
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """Turns the arrays that a function closes over into its first argument.
+    """A function g and the arrays that `function` closes over: `g(arrays, *args)` is the same.
 
-    `jax.jit` would write them into the program, and given weights can be gigabytes.
-
-    Args:
-        function: A function of arrays.
-        *args: What it will be called with, or arrays' shapes.
-
-    Returns:
-        A function g and arrays such that `g(arrays, *args)` is `function(*args)`.
+    `jax.jit` would write them into the program, and given weights can be gigabytes. Of `args`, only
+    shapes and dtypes matter.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
 

@@ -63,11 +63,6 @@ def train(
 
     Args:
         config: Nested mapping, for instance what a file in `configs/` returns.
-        workdir: Folder for everything the run leaves.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        How the run ended.
 
     Raises:
         ConfigError, DataError, WorkdirError, CheckpointError, NonFiniteError: See
@@ -97,10 +92,6 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     """What to tell the user at the end of a run: figures, examples, what to do next.
 
     All processes of a run call it; those that are not the first have nothing to tell.
-
-    Args:
-        result: From `train`.
-        workdir: The run's folder.
     """
     state = for_evaluation(result.state)
     if not is_first():

@@ -7,7 +7,7 @@ import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -203,3 +203,12 @@ def require(condition: bool, message: str) -> None:
     """Raises `ConfigError(message)` unless `condition` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_fields(
+    config: Any, where: str, expected: str, holds: Callable[[Any], bool], *names: str
+) -> None:
+    """Raises `ConfigError` where the value of one of these fields is not as expected."""
+    for name in names:
+        value = getattr(config, name)
+        require(holds(value), f"{where}.{name}: expected {expected}, got {value}")

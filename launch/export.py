@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 
 import hrm_jax
-from hrm_jax.engine.language import LanguageModel
-from hrm_jax.interop.export import export
-from hrm_jax.interop.language import LANGUAGE_FORMATS, export_language_model
+from hrm_jax.interop.language import LANGUAGE_FORMATS
+from hrm_jax.interop.weights import write_weights
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -32,19 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         model = hrm_jax.load(args.workdir, checkpoint=args.checkpoint)
-        if isinstance(model, LanguageModel):
-            paths = export_language_model(
-                model.config,
-                model.variables["params"],
-                args.output,
-                args.format,
-                model.tokenizer_name,
-            )
-        elif args.format == "hugging_face":
-            raise ValueError("--format=hugging_face is for language models")
-        else:
-            paths = export(model.config, model.variables, args.output, args.format)
-        print(*paths, sep="\n")
+        print(*write_weights(model, args.output, args.format), sep="\n")
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,7 @@
 import argparse
 import sys
 
-import hrm_jax
-from hrm_jax.engine.language import LanguageModel
+from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -27,9 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     options = {name: getattr(args, name) for name in (*names, "seed")}
     try:
-        model = hrm_jax.load(args.workdir, args.checkpoint)
-        if not isinstance(model, LanguageModel):
-            raise ValueError(f"{args.workdir}: a run of puzzles; launch/solve.py answers those")
+        model = load_language(args.workdir, args.checkpoint)
         prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
         for event in model.stream(prompt, **options):
             print(event.text, end="", flush=True)

@@ -15,7 +15,6 @@ import hrm_jax
 from hrm_jax.flags import add_fields, from_flags
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.console import Console, converse
-from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.trained.watch import held_out_puzzle, watch_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
@@ -24,16 +23,8 @@ from hrm_jax.training.workdir import checkpoint
 
 def _play(model: PuzzleModel, game: type, args: argparse.Namespace, console: Console) -> None:
     def solve(tokens: np.ndarray) -> np.ndarray:
-        identifiers = np.zeros(len(tokens), np.int32)
-        solved = solve_puzzles(
-            model.config,
-            model.variables,
-            tokens,
-            identifiers,
-            max_steps=model.max_steps,
-            halting=args.halting,
-        )
-        return np.asarray(solved.predictions)
+        answers = model.answers(tokens, max_steps=model.max_steps, halting=args.halting)
+        return np.asarray(answers.predictions)
 
     from_flags(game, args).play(console, solve, args.seed)
 

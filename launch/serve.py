@@ -7,9 +7,8 @@ import os
 import pathlib
 import sys
 
-import hrm_jax
-from hrm_jax.engine.language import LanguageModel
 from hrm_jax.server.options import Options
+from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -48,10 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
-            model = hrm_jax.load(args.workdir, args.checkpoint)
-            if not isinstance(model, LanguageModel):
-                raise ValueError(f"{args.workdir}: a run of puzzles; this serves language models")
-            decoder = model.decoder
+            decoder = load_language(args.workdir, args.checkpoint).decoder
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)

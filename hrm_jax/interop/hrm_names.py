@@ -55,35 +55,24 @@ def bare_names(state_dict: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_reference(variables: Variables) -> Tensors:
-    """Gives variables the names and layouts of the reference.
-
-    Args:
-        variables: `params`, `constants` and, with a puzzle embedding, `tables`.
-
-    Returns:
-        Contiguous float32 arrays by name, with the prefix `model.inner.`.
-    """
+    """Variables under the reference's names, with the prefix `model.inner.`, in its layouts."""
     return to_torch_names(_inner(variables), _LEAVES)
 
 
 def from_reference(
     state_dict: Mapping[str, Any], config: RecurrentConfig, *, reset_puzzle_table: bool = False
 ) -> dict[str, Any]:
-    """Reads variables from a state dict of the reference; `to_reference` inverted.
+    """Reads variables, float32, from a state dict of the reference; `to_reference` inverted.
 
     Args:
-        state_dict: Torch tensors or arrays of any floating dtype (bfloat16 is widened) by name,
-            with or without the prefixes that `bare_names` takes off.
+        state_dict: As for `matching`, with or without the prefixes that `bare_names` takes off.
         config: Sizes that the tensors must fit.
         reset_puzzle_table: What to do with a puzzle table whose number of rows is not
             `config.num_puzzle_identifiers`, because the data set is another one: False refuses
             it; True gives every identifier the mean row of the table, as the reference does.
 
-    Returns:
-        `params`, `constants` and, with a puzzle embedding, `tables`; float32.
-
     Raises:
-        ConfigError: As by `matching`, with the prefix `model.inner.`.
+        ConfigError: As by `matching`.
     """
     template = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     tensors = {_PREFIX + bare: state_dict[name] for bare, name in bare_names(state_dict).items()}

@@ -22,7 +22,7 @@ from hrm_jax.files import atomic_folder, atomic_path, read_json, write_json
 from hrm_jax.interop.files import Tensors, read_state_dict
 from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings
 from hrm_jax.interop.hugging_face_tokenizers import TOKENIZER_FILES, write_tokenizer
-from hrm_jax.interop.torch_names import from_torch_names, matching, with_torch_names
+from hrm_jax.interop.torch_names import matching, with_torch_names
 from hrm_jax.models.language import init
 from hrm_jax.models.transformer import TransformerConfig
 
@@ -119,9 +119,7 @@ def from_hugging_face(
     Raises:
         ConfigError: The model is of another type, has something that is not supported (the message
             names the field), or the tensors do not fit the configuration (it lists all of them).
-        ValueError: A file is damaged.
-        ImportError: PyTorch is needed to read pytorch_model.bin, and missing.
-        OSError: A file cannot be read.
+        ValueError, ImportError, OSError: As by `read_state_dict`.
     """
     given, where = folder_or_state_dict, "config"
     if not isinstance(given, Mapping):
@@ -133,15 +131,19 @@ def from_hugging_face(
     tensors = given if isinstance(given, Mapping) else _read_weights(pathlib.Path(given))
     tensors = _known_names(kind, tensors)
     template = jax.eval_shape(lambda: init(ours, jax.random.key(0)))
-    named = jax.eval_shape(with_torch_names, template)
-    theirs = jax.eval_shape(lambda tensors: _their_tensors(kind, tensors), named)
-    expected = {name: x.shape for name, x in theirs.items()}
+
+    def to_theirs(params: Mapping[str, Any]) -> dict[str, Any]:
+        return _their_tensors(kind, with_torch_names(params))
+
+    expected = {name: x.shape for name, x in jax.eval_shape(to_theirs, template).items()}
     absent = {name for name in expected if _has_no_bias(kind, name, config)}
     if ours.tie_head:
         tensors = _without_tied_head(kind, tensors, where)
     arrays = matching(tensors, {k: v for k, v in expected.items() if k not in absent})
     arrays.update({name: np.zeros(expected[name], np.float32) for name in absent})
-    return ours, from_torch_names(_our_tensors(kind, arrays, list(named)), template)
+    # Numbers only change their places, so that the transpose of the map is its inverse.
+    [params] = jax.linear_transpose(to_theirs, template)(jax.tree.map(jnp.asarray, arrays))
+    return ours, params
 
 
 def save_pretrained(
@@ -161,15 +163,11 @@ def save_pretrained(
         tokenizer: What `load_tokenizer` takes: "bytes", or a tokenizer.json or its folder. It is
             put into the folder, for `AutoTokenizer.from_pretrained`.
 
-    Returns:
-        The files.
-
     Raises:
         ConfigError: The model is neither a GPT-2 nor a Llama, or has fewer tokens than the
             tokenizer.
         DataError: The tokenizer cannot be read.
-        FileExistsError: There is something else in the folder.
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or there is something else in it.
     """
     ids: dict[str, int | None] = {}
     if tokenizer is not None:
@@ -222,20 +220,6 @@ def _their_tensors(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Any]:
             tensor = tensor.T
         if kind != "gpt2" or not re.search(r"\.[kv]_proj\.", name):
             found[_their_name(kind, name)] = tensor
-    return found
-
-
-def _our_tensors(kind: Kind, tensors: Tensors, names: list[str]) -> Tensors:
-    """From their names to the PyTorch names given."""
-    found = {}
-    for name in names:
-        array = tensors[_their_name(kind, name)]
-        if kind == "gpt2" and name.endswith("_proj.weight"):
-            array = array.T
-        part = re.search(r"\.([qkv])_proj\.", name)
-        if kind == "gpt2" and part:
-            array = np.split(array, 3)["qkv".index(part[1])]
-        found[name] = array
     return found
 
 

@@ -71,16 +71,10 @@ _UNDERSTOOD: Mapping[Kind, Mapping[str, tuple[Any, ...]]] = {
 
 
 def to_settings(config: TransformerConfig) -> dict[str, Any]:
-    """Writes a configuration as transformers does.
-
-    Args:
-        config: Of a GPT-2 or a Llama. A Llama's `dropout` is left out: transformers' has none.
-
-    Returns:
-        The content of config.json, without special tokens.
+    """The content of config.json, without special tokens, and without a Llama's dropout.
 
     Raises:
-        ConfigError: The model is neither a GPT-2 nor a Llama; the message names the field.
+        ConfigError: As by `kind_of`.
     """
     kind = kind_of(config)
     settings = {theirs: getattr(config, ours) for ours, theirs, _ in _FIELDS[kind]}
@@ -96,15 +90,9 @@ def to_settings(config: TransformerConfig) -> dict[str, Any]:
 
 
 def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, TransformerConfig]:
-    """Reads a configuration of transformers; `to_settings` inverted.
+    """What the content of config.json describes, which is called `where` in messages.
 
-    Args:
-        settings: The content of config.json. Sizes must be there; what else is left out has the
-            defaults of transformers.
-        where: What it is called in messages.
-
-    Returns:
-        What it is, and our configuration.
+    Sizes must be there; what else is left out has the defaults of transformers.
 
     Raises:
         ConfigError: The model is of another type, or has something that is not supported; the

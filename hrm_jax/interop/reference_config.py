@@ -98,10 +98,7 @@ def from_reference_config(
             with learned positions or an MLP over them, `seq_len` are taken from their shapes
             where `source` has none.
         seq_len: Grid tokens; goes before what `source` says.
-        kind: `HRMConfig` or `TRMConfig`.
-
-    Returns:
-        The configuration, a `kind`. Fields that the reference does not write have its defaults.
+        kind: `HRMConfig` or `TRMConfig`. Fields that are not written have its defaults.
 
     Raises:
         ConfigError: A field is missing, misspelt or has a value that the network does not know;

@@ -44,19 +44,11 @@ def from_torch_names(
     leaves: Leaves = LEAVES,
     hints: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Reads parameters from a state dict; `to_torch_names` inverted.
+    """Reads parameters, float32, from a state dict; `to_torch_names` inverted.
 
     Args:
-        tensors: As for `matching`.
+        tensors, hints: As for `matching`, as are errors.
         template: Nested parameters of the same shapes, or `jax.ShapeDtypeStruct`s in their place.
-        leaves: As for `to_torch_names`.
-        hints: As for `matching`.
-
-    Returns:
-        Parameters like `template`, float32; scanned layers where it has such.
-
-    Raises:
-        ConfigError: As by `matching`.
     """
     named = jax.eval_shape(lambda params: with_torch_names(params, leaves), template)
     arrays = matching(tensors, {name: x.shape for name, x in named.items()}, hints)

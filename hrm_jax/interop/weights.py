@@ -1,12 +1,14 @@
-"""Weights of other programs that a run can start from."""
+"""Weights in and out, of whatever network."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.interop.language import import_language_model
+from hrm_jax.interop.export import export
+from hrm_jax.interop.language import export_language_model, import_language_model
 from hrm_jax.interop.torch import load_hrm, load_trm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
@@ -43,3 +45,18 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
         reset_puzzle_table=config.reset_puzzle_table,
     )
     return model.config, model.variables
+
+
+def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> list[pathlib.Path]:
+    """Writes the weights of what `hrm_jax.load` returns, and their configuration beside them.
+
+    Raises:
+        ValueError: The format is unknown, not one of such models, or does not go with `output`.
+        ImportError, OSError: As `export` and `export_language_model`.
+    """
+    if type(model.config) in _REFERENCES:
+        if format == "hugging_face":
+            raise ValueError("--format=hugging_face is for language models")
+        return export(model.config, model.variables, output, format)
+    params, tokenizer = model.variables["params"], model.tokenizer_name
+    return export_language_model(model.config, params, output, format, tokenizer)

@@ -55,9 +55,6 @@ def attention(
             "auto" takes what was measured to be fastest on this device at these sizes, see
             `MEASURED`, and XLA where nothing was.
 
-    Returns:
-        Attended values in the dtype of `q`. Gradients are those of q, k and v.
-
     Raises:
         ValueError: The shapes do not fit, or the engine cannot take them; the message says why.
 

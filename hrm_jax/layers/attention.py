@@ -26,7 +26,6 @@ class Attention(nn.Module):
         head_dim: Size C of a head; 0 takes D / H.
         fused: Whether q, k and v are one product, `qkv_proj`, for attention of all positions to
             all; else three.
-        bias: Whether the layers have biases.
         causal: Whether a position sees only those up to itself.
         kernel_init, out_init: Initialisers of q, k, v and of the output layer.
         dtype: Computation dtype; parameters are float32.
@@ -65,12 +64,9 @@ class Attention(nn.Module):
         rotary: Rotary | None = None,
         lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B S D"]:
-        """Attends to the positions given.
+        """Attends to the positions given, of which the first `lengths` of a row are valid.
 
-        Args:
-            x: Activations.
-            rotary: Turns q and k by the angles of their positions; None does not.
-            lengths: Valid positions of each row; None takes all.
+        `rotary` turns q and k by the angles of their positions.
         """
         if self.fused:
             assert lengths is None
@@ -90,18 +86,14 @@ class Attention(nn.Module):
         start: Int[Array, " B"],
         mask: Bool[Array, "B S T"],
     ) -> tuple[Float[Array, "B S D"], LayerCache]:
-        """Attends to the positions given and to those in the cache.
+        """Attends to the positions given and to those in the cache, into which they are put.
 
         Args:
-            x: Activations.
-            rotary: As in `__call__`.
+            x, rotary: As in `__call__`.
             cache: Keys and values.
             start: Place in the cache of each row's first position; no row may run over its end.
             mask: Which positions of the cache a query sees; T is how many of them, from the first
                 on, are to be looked at.
-
-        Returns:
-            Activations, and the cache with this call's keys and values in it.
         """
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in self._heads(x, rotary))
         cache = (_write(cache[0], k, start), _write(cache[1], v, start))

@@ -21,7 +21,6 @@ class PostNormBlock(nn.Module):
         width: Inner width F of the feed-forward layer.
         axis: Of x, along which the mixer works and the norm behind it: it is the last for them.
         eps: Added to the mean square in both norms.
-        dtype: Computation dtype; parameters are float32.
     """
 
     mixer: Callable[[Array], Array]

@@ -27,8 +27,7 @@ def greedy(
 
     Args:
         config, params: The Transformer.
-        tokens: Texts, padded at their ends.
-        lengths: Their tokens, at least one each.
+        tokens, lengths: Texts, padded at their ends, and their tokens, at least one each.
         count: Tokens to add, T.
         end: Token after which there are only more of it.
         added: Added to the embeddings of `tokens`.

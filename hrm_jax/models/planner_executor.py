@@ -17,6 +17,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -25,7 +26,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require_fields
 from hrm_jax.models.transformer import LanguageModelConfig, Transformer, TransformerConfig
 
 
@@ -69,23 +70,11 @@ class PlannerExecutorConfig(LanguageModelConfig):
         return {} if self.num_codes else {"code_temperature": "num_codes is 0"}
 
     def __post_init__(self) -> None:
-        for name in ("plan_size", "num_plans"):
-            value = getattr(self, name)
-            require(value >= 1, f"model.{name}: expected at least 1, got {value}")
-        require(
-            self.num_codes == 0 or self.num_codes >= 2,
-            f"model.num_codes: expected 0 or at least 2, got {self.num_codes}",
-        )
-        require(
-            self.code_temperature > 0,
-            f"model.code_temperature: expected more than 0, got {self.code_temperature}",
-        )
-        for name in ("plan_id", "pad_id"):
-            value = getattr(self, name)
-            require(
-                0 <= value < self.vocab_size,
-                f"model.{name}: {value} is no token of a vocabulary of {self.vocab_size}",
-            )
+        check, size = functools.partial(require_fields, self, "model"), self.vocab_size
+        check("at least 1", lambda x: x >= 1, "plan_size", "num_plans")
+        check("0 or at least 2", lambda x: x == 0 or x >= 2, "num_codes")
+        check("more than 0", lambda x: x > 0, "code_temperature")
+        check(f"a token of {size}", lambda x: 0 <= x < size, "plan_id", "pad_id")
         _ = self.planner, self.executor  # which check their own sizes
 
     def _transformer(self, layers: int, length: int, causal: bool) -> TransformerConfig:

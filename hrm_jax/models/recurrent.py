@@ -19,7 +19,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require, require_fields
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.attention import Attention
@@ -89,18 +89,15 @@ class RecurrentConfig:
         return {name: why for name, (holds, why) in conditions.items() if holds}
 
     def __post_init__(self) -> None:
-        for name in (
+        sizes = (
             *("num_puzzle_identifiers", "hidden_size", "num_heads"),
             *("L_layers", "H_cycles", "L_cycles", "halt_max_steps", "width_multiple"),
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"model.{name}: expected at least 1, got {value}")
-        require(self.puzzle_emb_ndim >= 0, "model.puzzle_emb_ndim: expected 0 or more")
-        require(self.expansion > 0, "model.expansion: expected more than 0")
-        require(
-            0 <= self.halt_exploration_prob <= 1,
-            f"model.halt_exploration_prob: expected 0..1, got {self.halt_exploration_prob}",
         )
+        check = functools.partial(require_fields, self, "model")
+        check("at least 1", lambda x: x >= 1, *sizes)
+        check("0 or more", lambda x: x >= 0, "puzzle_emb_ndim")
+        check("more than 0", lambda x: x > 0, "expansion")
+        check("0..1", lambda x: 0 <= x <= 1, "halt_exploration_prob")
         if self.mixer == "attention":
             require(
                 self.hidden_size % self.num_heads == 0,
@@ -258,9 +255,8 @@ def init(config: RecurrentConfig, key: PRNGKeyArray) -> dict[str, Any]:
     Raises:
         ConfigError: The config does not say how long puzzles are or how many tokens there are.
     """
-    for name in ("seq_len", "vocab_size"):
-        size = getattr(config, name)
-        require(size >= 1, f"model.{name}: expected at least 1 to make a model")
+    known = "at least 1 to make a model"
+    require_fields(config, "model", known, lambda x: x >= 1, "seq_len", "vocab_size")
     inputs = jnp.zeros((1, config.seq_len), jnp.int32)
     rows = jnp.zeros((1, config.puzzle_emb_ndim)) if config.puzzle_emb_ndim else None
     return dict(RecurrentNetwork(config).init(key, inputs, rows, method="touch"))

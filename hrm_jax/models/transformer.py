@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require, require_fields
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import Rotary, rotary_tables
 from hrm_jax.layers.attention import Attention, LayerCache
@@ -105,12 +105,14 @@ class TransformerConfig(LanguageModelConfig):
         return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
 
     def __post_init__(self) -> None:
-        for name in (
+        sizes = (
             *("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_length"),
             *("key_heads", "head_size"),
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"model.{name}: expected at least 1, got {value}")
+        )
+        check = functools.partial(require_fields, self, "model")
+        check("at least 1", lambda x: x >= 1, *sizes)
+        check("0 <= x < 1", lambda x: 0 <= x < 1, "dropout")
+        check("more than 0", lambda x: x > 0, "init_std")
         require(
             self.head_dim > 0 or self.hidden_size % self.num_heads == 0,
             f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
@@ -124,8 +126,6 @@ class TransformerConfig(LanguageModelConfig):
             self.positions == "learned" or even % 2 == 0,
             f"model.positions: {self.positions} positions need an even size, got {even}",
         )
-        require(0 <= self.dropout < 1, f"model.dropout: expected 0 <= x < 1, got {self.dropout}")
-        require(self.init_std > 0, f"model.init_std: expected more than 0, got {self.init_std}")
 
     @property
     def key_heads(self) -> int:
@@ -290,16 +290,12 @@ class Transformer(nn.Module):
 
         Args:
             tokens: Texts.
-            lengths: Valid positions of each row; later ones are seen by none. None takes all. Not
-                with a cache.
+            lengths: Without a cache: valid positions of each row; later ones are seen by none.
             added: Added to the token embeddings.
             cache: From `init_cache` or an earlier call.
             start: Position of each row's first token; start + S must not exceed the cache.
             window: With a cache: how many of its first positions are looked at; every
                 start + S must be within. None looks at all.
-
-        Returns:
-            Activations after the last norm, and the cache (None without one).
         """
         c = self.config
         length = tokens.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require_fields
 from hrm_jax.optim.adam_atan2 import Form, adam_atan2
 
 
@@ -43,15 +44,11 @@ class OptimizerConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate
-        require(rate > 0, f"optimizer.learning_rate: expected more than 0, got {rate}")
-        for name in ("weight_decay", "warmup_steps", "clip_norm"):
-            value = getattr(self, name)
-            require(value >= 0, f"optimizer.{name}: expected 0 or more, got {value}")
-        for name in ("b1", "b2", "ema"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name}: expected 0 <= x < 1, got {value}")
-        require(0 <= self.lr_min_ratio <= 1, "optimizer.lr_min_ratio: expected 0..1")
+        check = functools.partial(require_fields, self, "optimizer")
+        check("more than 0", lambda x: x > 0, "learning_rate")
+        check("0 or more", lambda x: x >= 0, "weight_decay", "warmup_steps", "clip_norm")
+        check("0 <= x < 1", lambda x: 0 <= x < 1, "b1", "b2", "ema")
+        check("0..1", lambda x: 0 <= x <= 1, "lr_min_ratio")
 
 
 def warmup_cosine(

@@ -19,11 +19,7 @@ def sparse_sign_sgd(
     Gradients of rows with the same identifier are summed first. The dense gradient is never made:
     the cost is O(B²E), whatever N.
 
-    Args:
-        table: The embedding table.
-        identifiers: Row of the table that each row of the batch used.
-        row_gradients: Gradient with respect to what each row of the batch read.
-        learning_rate, weight_decay: lr and wd.
+    `identifiers` are the rows that the batch used, with the gradients of what each of them read.
     """
     same = identifiers[:, None] == identifiers[None, :]
     summed = jnp.matmul(

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy.typing as npt
@@ -29,7 +29,13 @@ Votes = Sequence[tuple[Array, Array]]
 
 
 def only(use: str, default: Any) -> Any:
-    """A field of `PuzzleData` that only training ("train") or the builder ("build") takes."""
+    """A field of `PuzzleData` that has an effect in one use alone.
+
+    Args:
+        use: "train" in training, "build" in `build_dataset.py`; "draw" where puzzles are generated,
+            "files" where they are read.
+        default: Its default.
+    """
     return dataclasses.field(default=default, metadata={"only": use})
 
 
@@ -45,12 +51,9 @@ class PuzzleData:
         augment: Whether each training draw is changed at random where that keeps it right.
     """
 
-    generated: ClassVar[tuple[str, ...]] = ("num_train", "num_test")
-    """Fields that the generator alone takes."""
-
     path: str = only("train", "")
-    num_train: int = 1000
-    num_test: int = 1000
+    num_train: int = only("draw", 1000)
+    num_test: int = only("draw", 1000)
     seed: int = 0
     augment: bool = only("train", True)
 
@@ -60,11 +63,14 @@ class PuzzleData:
 
     def unused(self) -> dict[str, str]:
         """Fields without effect, and why."""
-        if not self.path:
-            why = f"the puzzles come from data.{self.files()}"
-            return dict.fromkeys(self.generated, why) if self.files() else {}
-        made = [f.name for f in dataclasses.fields(self) if f.metadata.get("only") != "train"]
-        return dict.fromkeys(made, "the puzzles come from data.path")
+        uses = {field.name: field.metadata.get("only") for field in dataclasses.fields(self)}
+        if self.path:
+            without = [name for name, use in uses.items() if use != "train"]
+            return dict.fromkeys(without, "the puzzles come from data.path")
+        files = self.files()
+        without = [name for name, use in uses.items() if use == ("draw" if files else "files")]
+        why = f"the puzzles come from data.{files}" if files else "the puzzles are generated"
+        return dict.fromkeys(without, why)
 
 
 class Splits(NamedTuple):
@@ -278,9 +284,7 @@ class Puzzle:
             overwrite: Replace a data set of ours that stands there.
 
         Raises:
-            ConfigError: A field has no effect.
-            DataError: As `make`, another format, or a folder in the way.
-            OSError: The folder cannot be written.
+            ConfigError, DataError: A field has no effect, as `make`, or a folder is in the way.
         """
         refuse_unused(data, "data")
         if file_format not in self.formats:
@@ -306,11 +310,7 @@ class Puzzle:
         return read_tfds(folder, split)
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """Train and test sets of a run.
-
-        Args:
-            data: Which puzzles.
-            cache: Folder in which generated ones are kept for the next time.
+        """Train and test sets of a run; `cache` keeps generated ones for the next time.
 
         Raises:
             ConfigError: A field of `data` is for `build_dataset.py` alone.

@@ -13,6 +13,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import PRNGKeyArray
 
 from hrm_jax.data.csv_files import CsvRows, write_rows
 from hrm_jax.data.errors import DataError
@@ -39,7 +40,6 @@ class BoardData(PuzzleData):
     num_aug: int = 0
 
     def files(self) -> str:
-        """As in `PuzzleData`."""
         return "train_csv" if self.train_csv and self.test_csv else ""
 
     def __post_init__(self) -> None:
@@ -167,6 +167,12 @@ class BoardPuzzle(Puzzle):
         return inputs, labels
 
     # --- what all have in common ------------------------------------------------------------------
+
+    def augment(
+        self, data: Any, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """As in `Puzzle`: both under the same symmetry."""
+        return self.transform(key, inputs), self.transform(key, labels)
 
     def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
         """Generates or reads train and test puzzles.

@@ -151,17 +151,12 @@ def apply_gradients(
     total_steps: int,
     updates_per_step: int = 1,
 ) -> tuple[State, Metrics]:
-    """Updates the parameters and their average.
+    """Updates the parameters and their average; returns the new state and what to report.
 
     Args:
-        state: Where the run stands.
         grads: Gradient with respect to `state.params`.
-        rule: How parameters are updated.
         total_steps: Length of the run, in steps of the loop.
         updates_per_step: Updates in each of them, by which the schedule is stretched.
-
-    Returns:
-        The new state, and what to report of the update.
     """
     optimizer = build_optimizer(rule, total_steps, updates_per_step)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -63,10 +63,8 @@ def trace_puzzles(
     """Runs every puzzle for `max_steps` ACT steps, past the step where the model would stop.
 
     Args:
-        config: Sizes of the model, for `act.act_step`.
-        variables: Weights.
-        inputs: Tokens [N, S].
-        identifiers: Puzzle identifiers [N].
+        config, variables: The model.
+        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
         max_steps: ACT steps T; may exceed those of training.
         halting: "q" sets `stops` where the model wants to stop, "fixed" to `max_steps`.
         loss: Token loss of training, which says what probabilities the logits mean.

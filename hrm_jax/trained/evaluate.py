@@ -17,9 +17,10 @@ from hrm_jax.models.act import Halting
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.language.task import LanguageConfig
-from hrm_jax.tasks.puzzles.evaluation import figures_of, solve_puzzles
+from hrm_jax.tasks.puzzles.evaluation import figures_of
+from hrm_jax.tasks.puzzles.votes import cast_all
 from hrm_jax.trained.load import load
-from hrm_jax.trained.votes import cast_all, load_last, voted_figures
+from hrm_jax.trained.votes import load_last, voted_figures
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
@@ -116,21 +117,23 @@ def evaluate(
         puzzle.submission(puzzles, [])
         if pathlib.Path(submission).is_dir():
             raise DataError(f"submission: {submission} is a folder, expected the name of a file")
+    inputs, identifiers = puzzles.inputs[:limit], puzzles.example_identifiers()[:limit]
     options: dict[str, Any] = {
         "slots": slots,
         "halting": halting,
         "max_steps": max_steps or model.max_steps,
     }
-    plain = solve_puzzles(
-        model.config,
-        model.variables,
-        puzzles.inputs[:limit],
-        puzzles.example_identifiers()[:limit],
-        trace=True,
+    plain = model.answers(inputs, identifiers, trace=True, **options)
+    figures = figures_of(puzzles, plain, puzzle)
+    ballots = cast_all(
+        models,
+        inputs,
+        identifiers,
+        votes=votes,
+        seed=seed,
+        plain=plain.replace(trace=None),
         **options,
     )
-    figures = figures_of(puzzles, plain, puzzle)
-    ballots = cast_all(models, puzzles, plain, votes=votes, seed=seed, **options)
     if submission is not None:
         answers = puzzle.submission(puzzles, [(x.predictions, x.q_halt) for x in ballots])
         write_text(submission, json.dumps(answers) + "\n")

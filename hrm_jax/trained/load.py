@@ -7,8 +7,9 @@ import pathlib
 from typing import Any
 
 from hrm_jax import tasks
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.training.checkpoints import load_weights
-from hrm_jax.training.workdir import read_config
+from hrm_jax.training.workdir import WorkdirError, read_config
 
 
 def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any:
@@ -30,3 +31,15 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     config = tasks.parse(read_config(workdir))
     weights, _ = load_weights(workdir, checkpoint)
     return tasks.kind(config).model(config, weights, pathlib.Path(workdir).resolve().name)
+
+
+def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> LanguageModel:
+    """As `load`, of a language model.
+
+    Raises:
+        WorkdirError: The run is of something else.
+    """
+    model = load(workdir, checkpoint)
+    if not isinstance(model, LanguageModel):
+        raise WorkdirError(f"{workdir}: not the run of a language model, which this takes")
+    return model

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 import numpy.typing as npt
 
@@ -27,9 +26,7 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
     """Loads the models of the `last` newest checkpoints, the newest first.
 
     Raises:
-        WorkdirError: There is no run in `workdir`.
-        CheckpointError: There are not so many checkpoints, or one is damaged.
-        ValueError: `last` is less than 1.
+        WorkdirError, CheckpointError, ValueError: There are not so many, or one is damaged.
     """
     if last < 1:
         raise ValueError(f"last: expected at least 1, got {last}")
@@ -45,43 +42,6 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
     return [load(workdir, step) for step in steps[:last]]
 
 
-def cast_all(
-    models: Sequence[PuzzleModel],
-    puzzles: PuzzleSet,
-    plain: Solved,
-    *,
-    votes: int = 1,
-    seed: int = 0,
-    **options: Any,
-) -> list[Solved]:
-    """Lets models answer each puzzle several times.
-
-    Args:
-        models: All vote; the first one has given `plain`.
-        puzzles: Questions.
-        plain: Answers of the first model to the first N puzzles as they are.
-        votes: Answers of each model to each puzzle, all but one under random symmetries.
-        seed: Seed of the symmetries.
-        **options: As in `hrm_jax.tasks.puzzles.evaluation.solve_puzzles`.
-
-    Raises:
-        DataError: There are no symmetries of such puzzles.
-    """
-    count = len(plain.steps)
-    inputs, identifiers = puzzles.inputs[:count], puzzles.example_identifiers()[:count]
-    ballots: list[Solved] = []
-    for number, model in enumerate(models):
-        ballots += model.ballots(
-            inputs,
-            identifiers,
-            votes=votes,
-            key=jax.random.fold_in(jax.random.key(seed), number),
-            plain=None if number else plain.replace(trace=None),
-            **options,
-        )
-    return ballots
-
-
 def voted_figures(
     puzzle: Puzzle, puzzles: PuzzleSet, ballots: Sequence[Solved], *, verify: bool = False
 ) -> Figures:
@@ -90,7 +50,7 @@ def voted_figures(
     Args:
         puzzle: What they are.
         puzzles: Questions and answers.
-        ballots: Answers to the first N of them, from `cast_all`.
+        ballots: Answers to the first N of them, from `tasks.puzzles.votes.cast_all`.
         verify: Whether to count only the votes that obey the rules too.
 
     Returns:

@@ -32,15 +32,12 @@ def held_out_puzzle(workdir: str | os.PathLike[str], model: PuzzleModel, random:
 
 
 def read_board(console: Console, model: PuzzleModel, example: Callable[[], str]) -> str:
-    """Reads one board, row by row or all at once, until it is a puzzle.
+    """Reads one board, row by row or all at once, until it is a puzzle; returns it as one line.
 
     Args:
         console: Where the person is.
         model: Trained on such boards.
         example: Gives a puzzle for the command `example`.
-
-    Returns:
-        The board as text, row by row.
 
     Raises:
         Leave: The person leaves.
@@ -82,12 +79,9 @@ def read_board(console: Console, model: PuzzleModel, example: Callable[[], str])
 
 
 def watch(console: Console, frames: Sequence[str], *, delay: float = 0.0) -> None:
-    """Shows boards one after the other, on a terminal each in the place of the one before.
+    """Shows boards of as many lines one after the other, `delay` seconds apart.
 
-    Args:
-        console: Where to show them.
-        frames: Lines of text, of the same number for all.
-        delay: Seconds between them.
+    On a terminal each takes the place of the one before.
     """
     for number, frame in enumerate(frames):
         if number:
@@ -109,16 +103,7 @@ def watch_puzzles(
 ) -> None:
     """Asks for puzzles and shows how they are solved, until the person leaves.
 
-    Args:
-        console: Where the person is.
-        model: Trained on puzzles that are typed row by row.
-        example: Gives a puzzle for the command `example`.
-        delay: Seconds between boards.
-        **options: For `PuzzleModel.solve`.
-
-    Raises:
-        Leave: The person leaves.
-        ValueError: A model of other puzzles, or bad options.
+    `options` are those of `PuzzleModel.solve`, the others as in `read_board` and `watch`.
     """
     puzzle, length = model.known(), model.config.seq_len
     if typing := puzzle.typing(length):

@@ -105,12 +105,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int, weights: Weights) -> None:
-        """Opens the folders.
-
-        Args:
-            workdir: The run's folder.
-            keep: How many of the last checkpoints to keep.
-            weights: What is kept as best, and stands apart in the others.
+        """Opens the folders, of which the last `keep` checkpoints stay.
 
         Raises:
             CheckpointError: The folder cannot be written.
@@ -148,7 +143,6 @@ class Checkpoints:
         """Starts writing the full state; returns once it may be donated.
 
         Args:
-            state: What to save.
             iterator: Grain iterator whose position is saved with it.
             progress: Small JSON values of the loop.
 

@@ -50,19 +50,14 @@ class RunResult:
     Attributes:
         reason: "finished"; stopped by "early_stopping", "max_iterations" or the "token_limit" (its
             tokens or its iterations, see `ControlConfig`); or "interrupted" by a signal.
-        step: Steps done.
-        figures: The last evaluation, {} if there was none.
-        state: The last state.
-        task: What was trained.
-        signal: Number of the signal, or 0.
     """
 
     reason: Reason
     step: int
-    figures: Figures
+    figures: Figures  # the last evaluation, {} if there was none
     state: State
     task: Task
-    signal: int = 0
+    signal: int = 0  # its number, or 0
 
 
 class _Profile:
@@ -276,13 +271,7 @@ class _Run:
 def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -> RunResult:
     """Trains `task` in `workdir`, going on where an earlier run there stopped.
 
-    Args:
-        task: What to train; `task.config` is its configuration.
-        workdir: Folder for everything the run leaves.
-        progress: Whether to show a progress bar on stderr.
-
-    Returns:
-        How it ended. After SIGINT or SIGTERM the state is saved first.
+    After SIGINT or SIGTERM the state is saved first. `progress` shows a bar on stderr.
 
     Raises:
         WorkdirError: The folder holds another run.

@@ -89,14 +89,8 @@ class MetricWriter:
     def __init__(
         self, workdir: str | os.PathLike[str], step: int, *, tensorboard: bool, wandb: str
     ) -> None:
-        """Opens the files.
-
-        Args:
-            workdir: The run's folder.
-            step: The step the run goes on from; lines of later steps are dropped, since that part
-                of the run is done again.
-            tensorboard: Whether to write event files into `tensorboard/`.
-            wandb: Weights & Biases project, or "".
+        """Opens the files; lines of steps after `step`, from which the run goes on, are dropped,
+        since that part of it is done again.
 
         Raises:
             ImportError: W&B is asked for and not installed.

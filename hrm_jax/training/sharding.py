@@ -28,12 +28,9 @@ _ROWS = PartitionSpec(("data", "fsdp"))
 def make_mesh(
     config: MeshConfig | None = None, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """The mesh `data` × `fsdp` that a config asks for.
+    """The mesh `data` × `fsdp` that a config asks for, by default of all devices along `data`.
 
-    Args:
-        config: Its sizes; by default all devices are along `data`.
-        devices: Devices to use; by default all of all processes, those of a process side by side,
-            so that its rows of a batch are on its own devices.
+    Those of a process are side by side, so that its rows of a batch are on its own devices.
 
     Raises:
         ConfigError: The sizes do not fit the devices, or processes have unequal numbers of them.
@@ -77,11 +74,8 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int]:
 def parameter_spec(shape: Sequence[int], fsdp: int, smallest: int) -> PartitionSpec:
     """How an array shaped like a parameter is divided: its longest axis that `fsdp` divides.
 
-    Args:
-        shape: Its shape; of axes of one length the first is taken.
-        fsdp: Size of the axis of the mesh.
-        smallest: Arrays of fewer elements stay whole, for a collective of its own costs more than
-            the memory is worth.
+    Of fewer elements than `smallest` it stays whole, for a collective of its own costs more than
+    the memory is worth.
     """
     axes = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if fsdp == 1 or not axes or math.prod(shape) < smallest:
@@ -106,10 +100,8 @@ def state_shardings(
 
     Args:
         state: A `State`, or one of `jax.ShapeDtypeStruct`s.
-        mesh: From `make_mesh`.
-        shard_tables: Whether to divide the tables.
         smallest: As in `parameter_spec`.
-        carry_spec: As of `Task.carry_spec`.
+        carry_spec: Of `Task.carry_spec`.
 
     Returns:
         A tree of shardings like `state`.
@@ -174,9 +166,7 @@ def divided_step(
 
     Args:
         step: Of (state, batch): the new state and metrics.
-        mesh: As `make_mesh` makes it.
         shardings: Of the state, as `state_shardings` says; without what is frozen.
-        jit: What jits.
 
     Returns:
         A function of the state without what is frozen, which it takes over, a batch, and what is
@@ -237,12 +227,7 @@ def place_frozen(array: Any, mesh: Mesh, smallest: int) -> jax.Array:
 
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
-    """Turns this process' rows of a batch into arrays over the whole mesh.
-
-    Args:
-        batch: Arrays by name.
-        mesh: From `make_mesh`.
-        axis: Along which their rows lie.
+    """Turns this process' rows of a batch, which lie along `axis`, into arrays over the mesh.
 
     Raises:
         ConfigError: The devices do not divide the rows.

@@ -57,11 +57,6 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
 
     All processes of a run call it, and the first one writes.
 
-    Args:
-        workdir: The run's folder.
-        config: The configuration.
-        identity: What identifies its data.
-
     Raises:
         WorkdirError: The folder holds a run of another configuration or of other data; the
             message names the fields that differ.

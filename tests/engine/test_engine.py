@@ -15,7 +15,6 @@ import hrm_jax.engine
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampling
-from hrm_jax.engine.requests import AnswerText
 from hrm_jax.inference import engine as old_name
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 
@@ -265,51 +264,6 @@ def _counting(decoder):
     params["embed_tokens"]["embedding"] = table
     params["lm_head"]["kernel"] = np.roll(table, 1, axis=0).T
     return dataclasses.replace(decoder, params=params)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_text_in_pieces_is_the_text_up_to_the_stop(size):
-    whole = "año 漢字 🙂 stop here, STOP!"
-    stops = ("stop!", "STOP", "here!", "字 🙃")
-
-    def split(data, stop):
-        parts = [data[i : i + size] for i in range(0, len(data), size)]
-        text, pieces = AnswerText(_Parts(parts), stop), []
-        for token in range(len(parts)):
-            piece, stopped = text.feed(token)
-            pieces.append(piece)
-            if stopped:
-                return pieces, True
-        piece, stopped = text.finish()
-        return [*pieces, piece], stopped
-
-    pieces, stopped = split(whole.encode(), stops)
-    assert stopped
-    assert "".join(pieces) == whole.partition("STOP")[0]
-    assert not any("\ufffd" in piece for piece in pieces)
-    pieces, stopped = split(whole.encode(), stops[:1])
-    assert (not stopped, "".join(pieces)) == (True, whole)
-    pieces, _ = split("🙂".encode()[:3], ())
-    assert "".join(pieces) == "\ufffd"
-
-
-class _Parts(ByteTokenizer):
-    """Its tokens are the numbers of given parts of a text."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def stream(self):
-        inner = ByteTokenizer().stream()
-
-        class Stream:
-            def feed(_, ids):
-                return inner.feed(b"".join(self.parts[i] for i in ids))
-
-            def finish(_):
-                return inner.finish()
-
-        return Stream()
 
 
 def test_characters_come_whole(engine):

@@ -4,7 +4,6 @@ import importlib.util
 import pathlib
 import types
 
-import numpy as np
 import pytest
 import yaml
 
@@ -75,75 +74,6 @@ class TestExport:
         with pytest.raises(ConfigError, match="seq_len"):
             export(small_config, variables, tmp_path / "m.npz", "numpy", {"seq_len": 3})
         assert not list(tmp_path.iterdir())
-
-
-def test_keras_loads_it(small_config, make_variables, tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
-    Dense, Embedding, Layer = keras.layers.Dense, keras.layers.Embedding, keras.layers.Layer
-    variables = make_variables(small_config)
-    params = variables["params"]
-
-    def dense(kernel, **kwargs):
-        layer = Dense(kernel.shape[1], **kwargs)
-        layer.build((None, kernel.shape[0]))
-        return layer
-
-    def embedding(table):
-        layer = Embedding(*table.shape)
-        layer.build()
-        return layer
-
-    def group(tree, layer):
-        for name, leaf in tree.items():
-            setattr(layer, name, dense(leaf["kernel"], use_bias=False))
-        return layer
-
-    class Block(Layer):
-        def __init__(self, tree):
-            super().__init__()
-            self.self_attn = group(tree["self_attn"], Layer())
-            self.mlp = group(tree["mlp"], Layer())
-
-    class Level(Layer):
-        def __init__(self, tree):
-            super().__init__()
-            self.layers = [Block(tree[f"layers_{i}"]) for i in range(len(tree))]
-
-    class HRM(Layer):
-        def __init__(self):
-            super().__init__()
-            for name in ("H_init", "L_init"):
-                setattr(self, name, self.add_weight(shape=(8,), trainable=False, name=name))
-            self.embed_tokens = embedding(params["embed_tokens"]["embedding"])
-            self.embed_pos = embedding(params["embed_pos"]["embedding"])
-            self.puzzle_emb = embedding(variables["tables"]["puzzle_emb"])
-            self.lm_head = dense(params["lm_head"]["kernel"], use_bias=False)
-            self.q_head = dense(params["q_head"]["kernel"])
-            self.H_level, self.L_level = Level(params["H_level"]), Level(params["L_level"])
-
-    class Model(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.hrm = HRM()
-            self.built = True
-
-    export(small_config, variables, tmp_path / "m.weights.h5", "keras")
-    model = Model()
-    model.load_weights(tmp_path / "m.weights.h5")
-    hrm = model.hrm
-    second, theirs = hrm.L_level.layers[1], params["L_level"]["layers_1"]
-    for ours, expected in (
-        (hrm.H_init, variables["constants"]["H_init"]),
-        (hrm.L_init, variables["constants"]["L_init"]),
-        (hrm.embed_tokens.embeddings, params["embed_tokens"]["embedding"]),
-        (hrm.puzzle_emb.embeddings, variables["tables"]["puzzle_emb"]),
-        (hrm.q_head.kernel, params["q_head"]["kernel"]),
-        (hrm.q_head.bias, params["q_head"]["bias"]),
-        (second.self_attn.qkv_proj.kernel, theirs["self_attn"]["qkv_proj"]["kernel"]),
-        (second.mlp.down_proj.kernel, theirs["mlp"]["down_proj"]["kernel"]),
-    ):
-        np.testing.assert_array_equal(np.asarray(ours), expected)
 
 
 class TestLaunch:

@@ -5,7 +5,6 @@ import dataclasses
 import ml_dtypes
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hrm_names import from_reference, to_reference
@@ -143,14 +142,3 @@ class TestPuzzleTable:
         tensors["model.inner.puzzle_emb.weights"] = np.zeros((5, 4), np.float32)
         with pytest.raises(ConfigError, match=r"expected \[3, 12\], found \[5, 4\]"):
             from_reference(tensors, small_config, reset_puzzle_table=True)
-
-
-def test_variables_can_be_used_by_the_model(plain_config, make_variables):
-    from hrm_jax.models import act
-
-    variables = from_reference(to_reference(make_variables(plain_config)), plain_config)
-    batch = {"inputs": np.ones((2, 5), np.int32), "puzzle_identifiers": np.zeros(2, np.int32)}
-    carry = act.initial_carry(plain_config, batch)
-    _, out = act.act_step(plain_config, variables, carry, batch)
-    assert np.isfinite(out.logits).all()
-    assert len(traverse_util.flatten_dict(variables)) == 4 + 2 + 3 * 4

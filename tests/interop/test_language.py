@@ -5,7 +5,6 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,7 +18,7 @@ from hrm_jax.interop.language import (
     parameter_shapes,
 )
 from hrm_jax.models.planner_executor import PlannerExecutorConfig
-from hrm_jax.models.transformer import Transformer, TransformerConfig, sinusoidal_positions
+from hrm_jax.models.transformer import TransformerConfig
 
 _PACKAGES = {"torch": "torch", "keras": "h5py"}
 
@@ -70,101 +69,6 @@ def test_the_configuration_lies_beside(name, tmp_path):
     _, beside = export_language_model(RLM, _draw(RLM), tmp_path / name, format)
     assert beside == tmp_path / "model.config.json"
     assert import_language_model(tmp_path / name)[0] == RLM
-
-
-def test_keras_groups_are_layers(tmp_path):
-    h5py = pytest.importorskip("h5py")
-    params = _draw(RLM)
-    export_language_model(RLM, params, tmp_path / "m.weights.h5", "keras")
-    second = params["layers_1"]
-    with h5py.File(tmp_path / "m.weights.h5") as file:
-        for place, expected in {  # as Keras' Embedding, LayerNormalization and Dense have it
-            "transformer/embed_tokens/vars/0": params["embed_tokens"]["embedding"],
-            "transformer/layers/block_1/attention_norm/vars/0": second["attention_norm"]["scale"],
-            "transformer/layers/block_1/attention_norm/vars/1": second["attention_norm"]["bias"],
-            "transformer/layers/block_1/attention/q_proj/vars/0": second["attention"]["q_proj"][
-                "kernel"
-            ],
-            "transformer/layers/block_1/attention/q_proj/vars/1": second["attention"]["q_proj"][
-                "bias"
-            ],
-            "transformer/layers/block/ffn/up_proj/vars/0": params["layers_0"]["ffn"]["up_proj"][
-                "kernel"
-            ],
-            "transformer/lm_head/vars/0": params["lm_head"]["kernel"],
-        }.items():
-            np.testing.assert_array_equal(file[place], expected)
-
-
-def test_keras_computes_the_same(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
-    ops = keras.ops
-    size, heads = RLM.hidden_size, RLM.num_heads
-
-    def dense(inputs, outputs, **kwargs):
-        layer = keras.layers.Dense(outputs, **kwargs)
-        layer.build((None, inputs))
-        return layer
-
-    def norm():
-        layer = keras.layers.LayerNormalization(epsilon=RLM.norm_eps)
-        layer.build((None, None, size))
-        return layer
-
-    def group(**layers):
-        layer = keras.layers.Layer()
-        for name, value in layers.items():
-            setattr(layer, name, value)
-        layer.built = True
-        return layer
-
-    class Block(keras.layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.attention = group(**{f"{n}_proj": dense(size, size) for n in "qkvo"})
-            self.ffn = group(up_proj=dense(size, RLM.ffn_size), down_proj=dense(RLM.ffn_size, size))
-            self.attention_norm, self.ffn_norm = norm(), norm()
-            self.built = True
-
-        def call(self, x):
-            y, a = self.attention_norm(x), self.attention
-            split = (*y.shape[:2], heads, -1)
-            q, k, v = (ops.reshape(f(y), split) for f in (a.q_proj, a.k_proj, a.v_proj))
-            scores = ops.einsum("bqhc,bkhc->bhqk", q, k) / (size // heads) ** 0.5
-            seen = np.tril(np.ones((y.shape[1],) * 2, bool))
-            weights = ops.softmax(ops.where(seen, scores, -1e9))
-            mixed = ops.reshape(ops.einsum("bhqk,bkhc->bqhc", weights, v), y.shape)
-            x = x + a.o_proj(mixed)
-            return x + self.ffn.down_proj(ops.relu(self.ffn.up_proj(self.ffn_norm(x))))
-
-    class RLMInKeras(keras.Model):
-        def __init__(self):
-            super().__init__()
-            embedding = keras.layers.Embedding(RLM.vocab_size, size)
-            embedding.build()
-            self.transformer = group(
-                embed_tokens=embedding,
-                layers=[Block() for _ in range(RLM.num_layers)],
-                final_norm=norm(),
-                lm_head=dense(size, RLM.vocab_size, use_bias=False),
-            )
-            self.built = True
-
-        def call(self, tokens):
-            t = self.transformer
-            x = t.embed_tokens(tokens) + sinusoidal_positions(tokens.shape[1], size)
-            for layer in t.layers:
-                x = layer(x)
-            return t.lm_head(t.final_norm(x))
-
-    params = jax.tree.map(lambda x: np.where(np.isfinite(x), x, 0), _draw(RLM))
-    export_language_model(RLM, params, tmp_path / "m.weights.h5", "keras")
-    model = RLMInKeras()
-    model.load_weights(tmp_path / "m.weights.h5")
-    tokens = np.random.default_rng(1).integers(0, RLM.vocab_size, (2, 6)).astype(np.int32)
-    ours = Transformer(RLM).apply({"params": params}, jnp.asarray(tokens))
-    np.testing.assert_allclose(np.asarray(model.call(tokens)), ours, atol=1e-4)
 
 
 def test_hugging_face_is_a_folder(assert_same, tmp_path):

@@ -158,11 +158,9 @@ def test_names_and_shapes_are_the_public_codes(trm_folder, make_variables):
     assert {name: array.shape for name, array in ours.items()} == theirs
 
 
-@pytest.mark.parametrize("name", ["state_dict.npz", "state_dict.pt"])
-def test_act_steps_are_the_public_codes(name, trm_folder):
-    if name.endswith(".pt"):
-        pytest.importorskip("torch")
-    model = load_trm(trm_folder / name, trm_folder / "config.json")
+def test_act_steps_are_the_public_codes(trm_folder):
+    pytest.importorskip("torch")
+    model = load_trm(trm_folder / "state_dict.pt", trm_folder / "config.json")
     with np.load(trm_folder / "batches.npz") as file:
         batch = {k.removeprefix("b0/"): file[k] for k in file if k.startswith("b0/")}
     carry, out = model.act_step(model.initial_carry(batch), batch)

@@ -77,11 +77,12 @@ def compare(operands, *, lengths=None, causal=False, tolerance, **kernel):
 def test_definition(impl, lengths, causal):
     q, k, v, _ = draw(7, heads=4)
     given_lengths = None if lengths is None else jnp.array(lengths)
-    out = attention(q, k, v, causal=causal, lengths=given_lengths, impl=impl)
+    engine = functools.partial(attention, causal=causal, lengths=given_lengths, impl=impl)
+    out = jax.jit(engine)(q, k, v)
     np.testing.assert_allclose(out, by_hand(q, k, v, lengths, causal), atol=1e-6)
 
 
-@pytest.mark.parametrize("length", [1, 7, 81, 82, 97, 128])
+@pytest.mark.parametrize("length", [1, 7, 82, 128])
 def test_short(length):
     compare(draw(length), tolerance=1e-5, short=True)
 
@@ -92,7 +93,7 @@ def test_short_grouped_heads_lengths_causal(size):
     compare(operands, lengths=[82, 33], causal=True, tolerance=1e-5, short=True)
 
 
-@pytest.mark.parametrize("length", [1, 7, 82, 97, 128])
+@pytest.mark.parametrize("length", [1, 82, 128])
 def test_tiled(length):
     compare(draw(length), tolerance=1e-5, short=False, tiles=SMALL)
 
@@ -164,14 +165,15 @@ def test_kernel_of_self_attention(length, size, dtype, kernel):
     rotary = rotary_tables(length, size, 100.0)
     engine = functools.partial(self_attention, rotary=rotary, impl="pallas")
     assert set(re.findall(r"attention_\w+", str(jax.make_jaxpr(engine)(qkv)))) >= {kernel}
-    found, expected = engine(qkv), self_attention(qkv, rotary, impl="xla")
+    xla = functools.partial(self_attention, rotary=rotary, impl="xla")
+    found, expected = jax.jit(engine)(qkv), jax.jit(xla)(qkv)
     np.testing.assert_allclose(
         np.asarray(found, np.float64), np.asarray(expected, np.float64),
         atol=2e-2 if dtype == jnp.bfloat16 else 1e-5,
     )  # fmt: skip
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     queries=st.integers(1, 40),
     keys=st.integers(1, 40),
@@ -198,8 +200,8 @@ def test_large_scores_stay_finite():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("size", [32, 64, 128])
-@pytest.mark.parametrize("length", [1, 82, 97, 901])
+@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize("length", [1, 97, 901])
 def test_lowered_for_cuda(length, size, dtype):
     def gradients(q, k, v, do, lengths):
         out, back = jax.vjp(
@@ -250,7 +252,7 @@ def test_self_attention_on_many_devices():
     mesh = jax.make_mesh((2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     qkv = jax.random.normal(jax.random.key(0), (8, 9, 3, 2, 32))
     rotary = rotary_tables(9, 32, 100.0)
-    expected = self_attention(qkv, rotary, impl="xla")
+    expected = jax.jit(functools.partial(self_attention, impl="xla"))(qkv, rotary)
     with jax.set_mesh(mesh):
         engine = jax.jit(lambda x: self_attention(x, rotary, impl="pallas"))
         np.testing.assert_allclose(engine(qkv), expected, atol=1e-5)

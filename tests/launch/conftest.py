@@ -1,9 +1,12 @@
-"""The scripts of launch/ as modules."""
+"""The scripts of launch/ as modules, and runs that several of them are tried on."""
 
+import functools
 import importlib.util
 import pathlib
 
 import pytest
+
+from hrm_jax import experiment
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 
@@ -19,3 +22,24 @@ def script():
         return module
 
     return load
+
+
+DATA = {
+    "sudoku": {"size": 4},
+    "maze": {"size": 5, "min_path": 3},
+    "domino": {},
+}
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, tmp_path_factory):
+    """Trains two steps on a puzzle, once: (workdir, what the report says). Tests only read it."""
+
+    @functools.cache
+    def train(task):
+        workdir = tmp_path_factory.mktemp(task) / "run"
+        config = tiny(task=task, steps=2, data={"num_train": 16, "num_test": 8, **DATA[task]})
+        result = experiment.train(config, workdir, progress=False)
+        return workdir, experiment.report(result, workdir)
+
+    return train

@@ -80,8 +80,11 @@ def test_checkpoints_vote_together(run, arc_run, tmp_path, monkeypatch):
     }
     # The older one is made to know the answers, and to be sure of them.
     test = ARC.read_both(arc_run / "data")[1]
+    real = model.solve_puzzles
 
     def solve_puzzles(config, variables, inputs, identifiers, **options):
+        if options.get("trace"):  # the newer one, whose answers are evaluated alone too
+            return real(config, variables, inputs, identifiers, **options)
         np.testing.assert_array_equal(identifiers, test.example_identifiers())
         count = len(inputs)
         return Solved(test.labels, np.ones(count, int), np.full(count, 99.0), None, count)

@@ -52,7 +52,8 @@ def _config(text, model=PLANNED, **more):
         "tensorboard": False,
         "data": {"train": text, "test": text, "length": 24, "eval_stride": 12},
         "model": model,
-        "plan": {"last_temperature": 1.0},  # else it depends on the length of the run
+        # Otherwise it would depend on the length of the run.
+        "plan": {"last_temperature": 1.0} if model is PLANNED else {},
         "optimizer": {"name": "adamw", "learning_rate": 0.01, "warmup_steps": 1, "ema": 0.5},
         **more,
     }

@@ -8,32 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from hrm_jax import experiment
-
 pytestmark = pytest.mark.slow  # trains a run of each kind
-
-SIZES = {"sudoku": {}, "maze": {"size": 5, "min_path": 3}, "domino": {}}
-
-
-@pytest.fixture(scope="module")
-def finished(tiny, tmp_path_factory):
-    """Trains two steps: (workdir, what the report says)."""
-    done = {}
-
-    def train(task):
-        if task not in done:
-            workdir = tmp_path_factory.mktemp(task) / "run"
-            data = {"num_train": 16, "num_test": 8, **SIZES[task]}
-            config = tiny(task=task, steps=2, data=data)
-            if task == "sudoku":
-                config["data"]["size"] = 4
-            done[task] = (
-                workdir,
-                experiment.report(experiment.train(config, workdir, progress=False), workdir),
-            )
-        return done[task]
-
-    return train
 
 
 @pytest.fixture

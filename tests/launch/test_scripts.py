@@ -137,28 +137,9 @@ def test_solve_by_vote(run, trained):
     assert out.count("ACT step") == int(found[1])
 
 
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory):
-    """Makes the workdir of a run of one step, of any puzzle."""
-    from hrm_jax import tasks
-    from hrm_jax.training.loop import run
-
-    model = {"hidden_size": 32, "num_heads": 1, "H_layers": 1, "L_layers": 1, "halt_max_steps": 2}
-    common = {"steps": 1, "batch_size": 4, "eval_every": 9, "tensorboard": False}
-    common["model"] = {**model, "expansion": 1.0, "forward_dtype": "float32", "q_target": "none"}
-
-    def make(task, **data):
-        folder = tmp_path_factory.mktemp(task)
-        values = {**common, "task": task, "data": {"num_train": 4, "num_test": 4, **data}}
-        run(tasks.build(tasks.parse(values), folder / "data"), folder, progress=False)
-        return folder
-
-    return make
-
-
 @pytest.mark.slow
-def test_solve_and_evaluate_mazes(run, untrained, tmp_path):
-    workdir = untrained("maze", size=5, min_path=3)
+def test_solve_and_evaluate_mazes(run, finished, tmp_path):
+    workdir, _ = finished("maze")
     maze = "    S" + "#### " + "     " + " ####" + "    G"
     (tmp_path / "mazes.txt").write_text(f"{maze}\n{maze}\n")
     flags = ["--workdir", workdir, "--max_steps=2", "--halting=fixed"]
@@ -185,8 +166,8 @@ def test_solve_and_evaluate_mazes(run, untrained, tmp_path):
 
 
 @pytest.mark.slow
-def test_solve_and_evaluate_dominoes(run, untrained, tmp_path):
-    workdir = untrained("domino")
+def test_solve_and_evaluate_dominoes(run, finished, tmp_path):
+    workdir, _ = finished("domino")
     flags = ["--workdir", workdir, "--max_steps=2", "--halting=fixed"]
     code, out, _ = run("solve", *flags, "table 2|5 5|3; hand 2|3 0|2", "--trace", "--votes=3")
     line = r"[0-6?]\|[0-6?] (first|at the \S+ end)  steps=2  votes=[1-3]/3  passes=6  (sat|BREAKS)"

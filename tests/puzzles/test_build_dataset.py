@@ -120,13 +120,19 @@ def test_leaks_are_refused(tmp_path, capsys):
         (["--num_aug=-1"], "num_aug is -1"),
         (["--format=csv", "--num_aug=2"], "num_aug: CSV"),
         (["--train_csv=a.csv"], "train_csv and test_csv belong together"),
-        (["--train_csv=a.csv", "--test_csv=b.csv"], "a.csv: there is no such file"),
+        (["--train_csv=a.csv", "--test_csv=b.csv"], "has no effect: the puzzles come from data.tr"),
+        (["--check_symmetry"], "has no effect: the puzzles are generated"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, message):
     assert build(f"--output={tmp_path / 'data'}", *SMALL, *arguments) == 2
     assert message in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_are_named(tmp_path, capsys):
+    assert build(f"--output={tmp_path / 'data'}", "--train_csv=a.csv", "--test_csv=b.csv") == 2
+    assert "a.csv: there is no such file" in one_line_error(capsys)
 
 
 @pytest.mark.parametrize("argument", ["--givens=few", "--format=json", "--sise=4"])

@@ -10,19 +10,19 @@ import pytest
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
-from hrm_jax.puzzles.sudoku.symmetry import augment, canonical, undo
+from hrm_jax.puzzles.sudoku.symmetry import canonical, transform, undo
 
 
 def many(shape, count, inputs, labels=None, seed=0):
-    """`count` augmentations of one puzzle."""
+    """A puzzle and its labels under `count` symmetries."""
     keys = jax.random.split(jax.random.key(seed), count)
     labels = inputs if labels is None else labels
-    return tuple(np.asarray(x) for x in augment_many(keys, inputs, labels, shape))
+    return tuple(np.asarray(transform_many(keys, tokens, shape)) for tokens in (inputs, labels))
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def augment_many(keys, inputs, labels, shape):
-    return jax.vmap(lambda key: augment(key, inputs, labels, shape))(keys)
+def transform_many(keys, tokens, shape):
+    return jax.vmap(lambda key: transform(key, tokens, shape))(keys)
 
 
 def line_orders(size, per_block):
@@ -117,10 +117,10 @@ def test_same_key_same_symmetry_with_and_without_jit():
     shape = SudokuShape.of(4)
     tokens = np.asarray(to_tokens(generate(shape, 1, (16, 16), 0).answers[0]))
     key = jax.random.key(3)
-    plain, _ = augment(key, tokens, tokens, shape)
-    jitted, _ = jax.jit(augment, static_argnums=3)(key, tokens, tokens, shape)
-    np.testing.assert_array_equal(plain, jitted)
-    assert (np.asarray(augment(jax.random.key(4), tokens, tokens, shape)[0]) != plain).any()
+    jitted = jax.jit(transform, static_argnums=2)
+    plain = transform(key, tokens, shape)
+    np.testing.assert_array_equal(plain, jitted(key, tokens, shape))
+    assert (np.asarray(jitted(jax.random.key(4), tokens, shape)) != plain).any()
 
 
 @pytest.mark.parametrize("size", [4, 6])
@@ -178,7 +178,7 @@ def test_canonical_refuses_what_is_no_grid():
 
 
 @pytest.mark.parametrize("size", [4, 6])
-def test_undo_is_the_inverse_of_augment_with_the_same_key(size):
+def test_undo_is_the_inverse_with_the_same_key(size):
     shape = SudokuShape.of(size)
     random = np.random.default_rng(size)
     boards = random.integers(0, shape.vocab_size, (500, shape.cells), np.uint8)  # as models answer
@@ -186,7 +186,7 @@ def test_undo_is_the_inverse_of_augment_with_the_same_key(size):
 
     @jax.jit
     def there_and_back(keys, boards):
-        there = jax.vmap(lambda key, x: augment(key, x, x, shape)[1])(keys, boards)
+        there = jax.vmap(lambda key, x: transform(key, x, shape))(keys, boards)
         undo_all = jax.vmap(lambda key, x: undo(key, x, shape))
         return there, undo_all(keys, there), undo_all(keys[::-1], there)
 

@@ -169,7 +169,7 @@ def test_a_port_that_is_taken(run_script):
     assert f"port: 127.0.0.1:{port} cannot be bound: Address already in use" in error
 
 
-def test_a_run_of_puzzles(run_script, monkeypatch):
-    monkeypatch.setattr(hrm_jax, "load", lambda *_: object())
-    code, _, error = run_script("--workdir=any", "--port=0")
-    assert (code, error) == (2, "error: any: a run of puzzles; this serves language models\n")
+def test_a_run_of_puzzles(run_script, trained):
+    code, _, error = run_script(f"--workdir={trained}", "--port=0")
+    assert code == 2
+    assert error == f"error: {trained}: not the run of a language model, which this takes\n"

@@ -56,7 +56,6 @@ VALUES = {
     "data.players": [(2,)],
     "data.drawing": [0.0, 1.0],
     "data.choice": [0.9],
-    "data.max_grid": [4, 3],
     "data.families": ["mirror"],
     "data.num_train": [10],
     "model.num_heads": [1],
@@ -81,6 +80,7 @@ REFUSED = (
 )
 # Fields that are not seen in data and programs, and the test that asserts what they do.
 PROVED = {
+    "data.max_grid": "test_large_tasks_are_left_out",
     "data.path": "test_the_same_puzzles_from_every_format",
     "data.train_csv": "test_changed_csv_files_are_refused",
     "data.test_csv": "test_changed_csv_files_are_refused",

@@ -61,8 +61,10 @@ def test_an_unknown_network_is_named():
         tasks.parse(_config("maze", model="hmr").to_dict())
 
 
-@pytest.mark.parametrize("model", ["hrm", "trm"])
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("sudoku", "hrm"), ("latin", "hrm"), ("maze", "trm"), ("domino", "trm")],
+)
 def test_trains_and_evaluates(name, model, tmp_path):
     task = tasks.build(_tiny(name, model), tmp_path)
     assert isinstance(task, Task)
@@ -78,27 +80,6 @@ def test_trains_and_evaluates(name, model, tmp_path):
         assert 0 <= figures[f"eval/{verdict}"] <= 1
     again = tasks.build(_tiny(name, model), tmp_path)  # from what was kept
     assert again.identity.sha256 == task.identity.sha256
-
-
-def test_true_answers_get_full_marks():
-    for name in ("maze", "domino"):
-        task = tasks.build(_tiny(name, "hrm"))
-        labels = task.test.labels
-        verdicts = task.puzzle.score(task.test.inputs, labels, labels)
-        assert verdicts
-        assert all(verdict.all() for verdict in verdicts.values())
-        wrong = task.puzzle.score(task.test.inputs, labels, np.zeros_like(labels))
-        assert not any(verdict.any() for verdict in wrong.values())
-
-
-@pytest.mark.parametrize("name", ["maze", "domino"])
-def test_augmented_examples_are_still_right(name):
-    task = tasks.build(_tiny(name, "hrm"))
-    keys = jax.random.split(jax.random.key(3), len(task.train))
-    inputs, labels = jax.vmap(task.augment)(keys, task.train.inputs, task.train.labels)
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
-    assert (inputs != task.train.inputs).any()
-    assert all(v.all() for v in task.puzzle.score(inputs, labels, labels).values())
 
 
 def test_a_maze_is_solved_as_text():

@@ -26,11 +26,11 @@ from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.generator import generate as generate_mazes
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate as generate_sudokus
-from hrm_jax.tasks.puzzles.evaluation import answers_compared, solve_puzzles
+from hrm_jax.tasks.puzzles.evaluation import answers_compared
 from hrm_jax.tasks.puzzles.model import PuzzleModel
-from hrm_jax.tasks.puzzles.votes import cast, elect, obeying
+from hrm_jax.tasks.puzzles.votes import cast, cast_all, elect, obeying
 from hrm_jax.trained.evaluate import evaluate
-from hrm_jax.trained.votes import cast_all, load_last, voted_figures
+from hrm_jax.trained.votes import load_last, voted_figures
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 
@@ -244,8 +244,9 @@ def _four_puzzles():
 def _voted(models, puzzles, *, votes=1, verify=False, limit=None):
     """Figures of a vote, and the answers to the puzzles as they are."""
     model, identifiers = models[0], puzzles.example_identifiers()[:limit]
-    plain = solve_puzzles(model.config, model.variables, puzzles.inputs[:limit], identifiers)
-    ballots = cast_all(models, puzzles, plain, votes=votes, max_steps=3)
+    inputs = puzzles.inputs[:limit]
+    plain = model.answers(inputs, identifiers)
+    ballots = cast_all(models, inputs, identifiers, votes=votes, plain=plain, max_steps=3)
     return voted_figures(model.puzzle, puzzles, ballots, verify=verify), plain
 
 

@@ -34,7 +34,7 @@ HRM = {
     **{"H_cycles": 1, "L_cycles": 1, "puzzle_emb_ndim": 16, "halt_max_steps": 2},
     "forward_dtype": "float32",
 }
-TRM = {**HRM, "name": "trm"}
+TRM = {**{k: v for k, v in HRM.items() if k != "H_layers"}, "name": "trm"}
 SIZES = {
     **{"hidden_size": 16, "num_heads": 2, "ffn_size": 32, "feed_forward": "swiglu"},
     **{"positions": "rotary", "dropout": 0.0, "max_length": 64},

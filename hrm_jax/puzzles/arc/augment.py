@@ -78,14 +78,10 @@ class Augmentations:
 
 
 def parse_names(names: Sequence[str]) -> tuple[list[str], Augmentations]:
-    """Splits identifiers into the tasks' names and the symmetries.
+    """Splits identifiers [A] into the tasks' names and the symmetries.
 
-    Args:
-        names: What `Augmentations.names` or the PyTorch code of TRM wrote [A]; a name without a
-            symmetry is a task's own.
-
-    Returns:
-        Task of each [A], and the symmetries [A].
+    A name without a symmetry is a task's own; the others are as of `Augmentations.names` or of the
+    PyTorch code of TRM.
 
     Raises:
         DataError: A symmetry's colours are no permutation that leaves 0.

@@ -43,9 +43,6 @@ def most_frequent_colour_baseline(
     """Figures of a grid of the input's size, all in its task's most frequent output colour.
 
     The colour is taken from the demonstrations' outputs, the lowest where several are as frequent.
-
-    Raises:
-        DataError: No answers are known.
     """
     puzzle_of = {name: row for row, name in enumerate(identifiers)}
     places = {identifier: row for row, identifier in enumerate(train.puzzle_identifiers.tolist())}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from hrm_jax.puzzles.arc.leaks import without_leaks
 from hrm_jax.puzzles.arc.reader import ArcTask, Grid, choose_split, read_tasks
 from hrm_jax.puzzles.arc.synthetic import FAMILIES, generate_tasks
 from hrm_jax.puzzles.arc.tokens import EOS, FIRST_COLOUR, PAD, VOCAB_SIZE, encode
-from hrm_jax.puzzles.base import Array, PuzzleData
+from hrm_jax.puzzles.base import Array, PuzzleData, only
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,24 +39,19 @@ class ArcData(PuzzleData):
         families: Kinds of made-up rules, separated by commas, of `synthetic.FAMILIES`; "" for all.
     """
 
-    generated: ClassVar[tuple[str, ...]] = (
-        *(*PuzzleData.generated, "side", "demonstrations", "families"),
-    )
-
     training: str = dataclasses.field(default="", metadata={"many": True})
     evaluation: str = ""
     num_aug: int = 100
     test_aug: int = -1
     canvas: int = 0
     max_grid: int = 0
-    num_train: int = 480
-    num_test: int = 48
-    side: int = 6
-    demonstrations: int = 3
-    families: str = ""
+    num_train: int = only("draw", 480)
+    num_test: int = only("draw", 48)
+    side: int = only("draw", 6)
+    demonstrations: int = only("draw", 3)
+    families: str = only("draw", "")
 
     def files(self) -> str:
-        """As in `PuzzleData`."""
         return "training" if self.training or self.evaluation else ""
 
     def __post_init__(self) -> None:
@@ -76,8 +70,8 @@ def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     """Reads or makes up training and evaluation tasks.
 
     Returns:
-        Training tasks, evaluation tasks, and which training pairs were left out because they give
-        an answer; see `leaks.without_leaks`.
+        Both, and which training pairs were left out because they give an answer; see
+        `leaks.without_leaks`.
 
     Raises:
         DataError: Bad arguments or files, or evaluation tasks among the training tasks.

@@ -67,10 +67,8 @@ class Questions:
     def of(cls, test: PuzzleSet, identifiers: Sequence[str]) -> Questions:
         """Works them out from a test split: a group is a task, a puzzle one of its symmetries.
 
-        Args:
-            test: Split whose grids are at the origin; every puzzle of a group has the same test
-                inputs in the same order.
-            identifiers: Name of each identifier; see `augment.parse_names`.
+        Grids are at the origin, and every puzzle of a group has the same test inputs in the same
+        order.
 
         Raises:
             DataError: Identifiers and split do not belong together, or a group is none.

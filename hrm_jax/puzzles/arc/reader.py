@@ -38,7 +38,7 @@ class ArcTask:
     """One task; its grids are colours 0 to 9, uint8 [1 to 30, 1 to 30].
 
     Attributes:
-        name: Name of the task, the file's without `.json`.
+        name: That of the file, without `.json`.
         train: Demonstrations: input and output of each.
         test: Questions: input, and output or None where it is not known.
     """

@@ -211,21 +211,18 @@ def generate_tasks(
     demonstrations: int = 3,
     families: Sequence[str] = tuple(FAMILIES),
 ) -> list[ArcTask]:
-    """Makes up tasks, each with demonstrations and one test input.
+    """Makes up tasks `<family>-<number>`, each with demonstrations and one test input.
 
-    The families take turns. No output equals its input, and no two examples of all tasks are the
-    same up to turning, mirroring and recolouring, so that no answer stands among the training
-    examples of another task. Fewer tasks are the first ones of more.
+    The families, of `FAMILIES`, take turns. No output equals its input, and no two examples of all
+    tasks are the same up to turning, mirroring and recolouring, so that no answer stands among the
+    training examples of another task. Fewer tasks are the first ones of more.
 
     Args:
         count: Number of tasks.
         seed: Any integer from 0.
         side: Longest side of a grid, 4 to 30; the shortest is 1.
         demonstrations: Demonstrations of each task.
-        families: Which rules, of `FAMILIES`.
-
-    Returns:
-        Tasks named `<family>-<number>`.
+        families: Which rules.
 
     Raises:
         DataError: Numbers out of range, an unknown family, or too many tasks for such grids.

@@ -17,15 +17,10 @@ VOCAB_SIZE = FIRST_COLOUR + COLOURS
 
 
 def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> Array:
-    """Places a grid on an empty canvas; its end is marked below it and right of it.
+    """Places a grid [H, W] with its first cell at (row, column) of an empty canvas.
 
-    The row below the grid holds EOS in the grid's columns, the column right of it in the grid's
-    rows, each where it is still on the canvas, as in the reference.
-
-    Args:
-        grid: Colours 0 to 9 [H, W].
-        canvas: Rows and columns of the canvas.
-        row, column: Where the grid's first cell goes.
+    Its end is marked: the row below it holds EOS in the grid's columns, the column right of it in
+    the grid's rows, each where it is still on the canvas, as in the reference.
 
     Returns:
         Tokens, uint8 [canvas · canvas].

@@ -11,7 +11,7 @@ import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.fields import require
-from hrm_jax.puzzles.base import Array, PuzzleData
+from hrm_jax.puzzles.base import Array, PuzzleData, only
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import (
     HAND_SIZE,
@@ -39,7 +39,7 @@ class DominoData(PuzzleData):
         per_game: Most positions of one game, chosen at random, whoever's turn it is.
     """
 
-    num_train: int = 10_000
+    num_train: int = only("draw", 10_000)
     players: tuple[int, ...] = (2, 3, 4)
     drawing: float = 0.5
     greedy: float = 0.5

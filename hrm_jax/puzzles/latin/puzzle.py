@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 from jaxtyping import PRNGKeyArray
 
 from hrm_jax.fields import require
+from hrm_jax.puzzles.base import only
 from hrm_jax.puzzles.boards import BoardData, BoardPuzzles
 from hrm_jax.puzzles.digits.puzzle import DigitPuzzle
 from hrm_jax.puzzles.digits.symmetry import apply, inverse
@@ -29,10 +29,8 @@ class LatinData(BoardData):
         givens: Least and greatest number of givens of generated puzzles; () for the usual ones.
     """
 
-    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "size", "givens")
-
-    size: int = 5
-    givens: tuple[int, ...] = ()
+    size: int = only("draw", 5)
+    givens: tuple[int, ...] = only("draw", ())
 
     def __post_init__(self) -> None:
         super().__post_init__()

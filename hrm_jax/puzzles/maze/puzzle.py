@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import ClassVar
 
 import jax
 import numpy as np
@@ -48,13 +47,11 @@ class MazeData(BoardData):
         unique: Whether there must be only one shortest path, so that nothing else is right.
     """
 
-    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "min_path", "walls", "unique")
-
     size: int = 10
     width: int = only("build", 0)
-    min_path: int = 0
-    walls: tuple[float, ...] = (0.3, 0.5)
-    unique: bool = False
+    min_path: int = only("draw", 0)
+    walls: tuple[float, ...] = only("draw", (0.3, 0.5))
+    unique: bool = only("draw", False)
 
     def unused(self) -> dict[str, str]:
         """As in `PuzzleData`; with `width`, `size` gives the rows of CSV files."""
@@ -137,15 +134,9 @@ class Maze(BoardPuzzle):
 
     # --- symmetries -------------------------------------------------------------------------------
 
-    def augment(
-        self, data: MazeData, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """One of the eight symmetries of the square."""
-        return symmetry.augment(key, inputs, labels, MazeShape.for_cells(inputs.shape[0]))
-
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
         """One of the eight symmetries of the square."""
-        return symmetry.augment(key, inputs, inputs, MazeShape.for_cells(inputs.shape[0]))[0]
+        return symmetry.transform(key, inputs, MazeShape.for_cells(inputs.shape[0]))
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
         return symmetry.undo(key, answer, MazeShape.for_cells(answer.shape[0]))

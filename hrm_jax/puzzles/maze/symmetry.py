@@ -19,25 +19,22 @@ from hrm_jax.puzzles.maze.board import MazeShape
 _INVERSES = (0, 3, 2, 1, 4, 5, 6, 7)
 
 
-def augment(
-    key: jax.Array, inputs: jax.Array, labels: jax.Array, shape: MazeShape
-) -> tuple[jax.Array, jax.Array]:
-    """Applies one random symmetry to a puzzle and its solution [cells]; uniform over the group.
+def transform(key: jax.Array, tokens: jax.Array, shape: MazeShape) -> jax.Array:
+    """Applies one random symmetry to a puzzle or its solution [cells]; uniform over the group.
 
     A label stays a shortest path, but not always the one of `solver.solve_many`: the order of the
     directions turns with the board. The reference's augmentation does the same.
 
     Args:
         key: Randomness; the same key gives the same symmetry for every puzzle.
-        inputs, labels: Tokens [cells].
+        tokens: Anything per cell [cells].
         shape: Static under `jit`.
     """
-    cells = _drawn(key, _places(shape))
-    return inputs[cells], labels[cells]
+    return tokens[_drawn(key, _places(shape))]
 
 
 def undo(key: jax.Array, tokens: jax.Array, shape: MazeShape) -> jax.Array:
-    """Turns anything per cell [cells] of a board that `augment` changed with this key back."""
+    """The inverse of `transform` with this key."""
     return tokens[_drawn(key, np.argsort(_places(shape), axis=1))]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -33,17 +32,10 @@ class SudokuData(BoardData):
         hints: Share of training draws in which some blanks are filled from the answer.
     """
 
-    generated: ClassVar[tuple[str, ...]] = (*BoardData.generated, "size", "givens")
-
-    size: int = 6
-    givens: tuple[int, ...] = ()
-    check_symmetry: bool = False
+    size: int = only("draw", 6)
+    givens: tuple[int, ...] = only("draw", ())
+    check_symmetry: bool = only("files", False)
     hints: float = only("train", 0.0)
-
-    def unused(self) -> dict[str, str]:
-        """As in `PuzzleData`."""
-        alone = {"check_symmetry": "only CSV files are compared; generated splits share no class"}
-        return {**super().unused(), **({} if self.files() else alone)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,15 +59,14 @@ class Sudoku(DigitPuzzle):
     ) -> tuple[jax.Array, jax.Array]:
         """One random symmetry, and hints."""
         if data.augment:
-            shape = SudokuShape.for_cells(inputs.shape[0])
-            inputs, labels = symmetry.augment(key, inputs, labels, shape)
+            inputs, labels = super().augment(data, key, inputs, labels)
         if data.hints:
             inputs = add_hints(jax.random.fold_in(key, 1), inputs, labels, data.hints)
         return inputs, labels
 
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
         """One random symmetry."""
-        return symmetry.augment(key, inputs, inputs, SudokuShape.for_cells(inputs.shape[0]))[0]
+        return symmetry.transform(key, inputs, SudokuShape.for_cells(inputs.shape[0]))
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
         return symmetry.undo(key, answer, SudokuShape.for_cells(answer.shape[0]))

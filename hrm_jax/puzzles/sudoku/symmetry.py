@@ -19,26 +19,20 @@ from hrm_jax.puzzles.digits.symmetry import Symmetry, apply, inverse, random_ord
 from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
 
 
-def augment(
-    key: jax.Array, inputs: jax.Array, labels: jax.Array, shape: SudokuShape
-) -> tuple[jax.Array, jax.Array]:
-    """Applies one random symmetry to a puzzle and its solution; uniform over the group.
+def transform(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
+    """Applies one random symmetry to a puzzle or its solution; uniform over the group.
 
     Args:
         key: Randomness; the same key gives the same symmetry for every puzzle.
-        inputs, labels: Integer tokens [cells]; values that are not tokens of digits (an ignore
-            label like -100, pad) move with their cell and stay what they are.
+        tokens: Integers [cells]; values that are not tokens of digits (an ignore label like -100,
+            pad) move with their cell and stay what they are.
         shape: Static under `jit`.
-
-    Returns:
-        Both after the same symmetry, same shapes and dtypes.
     """
-    symmetry = random_symmetry(key, shape)
-    return apply(symmetry, inputs, shape), apply(symmetry, labels, shape)
+    return apply(random_symmetry(key, shape), tokens, shape)
 
 
 def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """Turns tokens [cells] that belong to a board that `augment` changed with this key back."""
+    """The inverse of `transform` with this key."""
     return apply(inverse(random_symmetry(key, shape)), tokens, shape)
 
 

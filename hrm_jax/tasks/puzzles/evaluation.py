@@ -61,10 +61,8 @@ def solve_puzzles(
     """Solves any number of puzzles; compiles once for each size up to 4096, rounded up to 2ⁿ.
 
     Args:
-        config: Sizes.
-        variables: Weights.
-        inputs: Tokens [N, S].
-        identifiers: Puzzle identifiers [N].
+        config, variables: The model.
+        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
         slots: Rows that think at a time; fewer are used for fewer puzzles.
         halting, max_steps, trace: As in `act.solve`.
 
@@ -76,64 +74,38 @@ def solve_puzzles(
     count = len(inputs)
     size = min(_CHUNK, 1 << (count - 1).bit_length())
     slots = min(slots, size)
-    solver = _solver(
-        config,
-        slots=slots,
-        halting=halting,
-        max_steps=max_steps,
-        trace=trace,
-        sharding=row_sharding(variables, slots),
-    )
-    filled = np.resize(np.arange(count), size)
-    jax.block_until_ready(  # compiles; with no puzzles to solve it ends at once
-        solver(variables, inputs[filled].astype(np.int32), identifiers[filled].astype(np.int32), 0)
-    )
-    begin = time.perf_counter()
-    parts = []
-    for start in range(0, count, size):
-        rows = np.arange(start, min(start + size, count))
+    options = {"slots": slots, "halting": halting, "max_steps": max_steps, "trace": trace}
+    solver = _solver(config, **options, sharding=row_sharding(variables, slots))
+
+    def solve(rows: npt.NDArray[Any], number: int) -> Solved:
         filled = np.resize(rows, size)
-        out = solver(
-            variables,
-            inputs[filled].astype(np.int32),
-            identifiers[filled].astype(np.int32),
-            len(rows),
-        )
-        out = jax.device_get(out)
-        parts.append(
-            Solved(
-                predictions=out.predictions[: len(rows)],
-                steps=out.steps[: len(rows)],
-                q_halt=out.q_halt[: len(rows)],
-                trace=out.trace[: len(rows)] if trace else None,
-                iterations=out.iterations,
-            )
-        )
-    return Solved(
-        predictions=np.concatenate([p.predictions for p in parts]),
-        steps=np.concatenate([p.steps for p in parts]),
-        q_halt=np.concatenate([p.q_halt for p in parts]),
-        trace=np.concatenate([p.trace for p in parts]) if trace else None,
-        iterations=sum(p.iterations for p in parts),
-        seconds=time.perf_counter() - begin,
-    )
+        tokens, names = (x[filled].astype(np.int32) for x in (inputs, identifiers))
+        return jax.device_get(solver(variables, tokens, names, number))
+
+    solve(np.arange(count), 0)  # compiles; with no puzzles to solve it ends at once
+    begin = time.perf_counter()
+    parts, iterations = [], 0
+    for start in range(0, count, size):
+        number = min(size, count - start)
+        out = solve(np.arange(start, start + number), number)
+        iterations += out.iterations
+        rows = (out.predictions, out.steps, out.q_halt, out.trace)
+        parts.append(jax.tree.map(lambda x, number=number: x[:number], rows))
+    seconds = time.perf_counter() - begin
+    predictions, steps, q_halt, traces = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return Solved(predictions, steps, q_halt, traces, iterations, seconds)
 
 
 def answers_compared(
     puzzles: PuzzleSet, predictions: npt.NDArray[Any], puzzle: Puzzle | None = None
 ) -> Figures:
-    """Compares answers with labels.
-
-    Args:
-        puzzles: Questions and answers.
-        predictions: Answers to the first N of them [N, S].
-        puzzle: Gives further verdicts.
+    """Compares answers to the first N puzzles, tokens [N, S], with labels.
 
     Returns:
         `exact_accuracy` (all labelled tokens right), `accuracy` (share of labelled tokens that are
         right, averaged over puzzles), `blank_accuracy` (the same over tokens that the question does
-        not give), and the shares of the further verdicts. Puzzles without any label have no part
-        in the accuracies, which are left out if all are so.
+        not give), and the shares of the verdicts of `Puzzle.score`. Puzzles without any label have
+        no part in the accuracies, which are left out if all are so.
     """
     inputs = puzzles.inputs[: len(predictions)]
     labels, counted = _labels(puzzles, len(predictions))
@@ -162,12 +134,7 @@ def _labels(puzzles: PuzzleSet, count: int) -> tuple[npt.NDArray[Any], npt.NDArr
 
 
 def figures_of(puzzles: PuzzleSet, solved: Solved, puzzle: Puzzle | None = None) -> Figures:
-    """Figures of the answers to the first N puzzles, with their traces.
-
-    Args:
-        puzzles: Questions and answers.
-        solved: From `solve_puzzles(…, trace=True)`.
-        puzzle: Gives further figures.
+    """Figures of the answers to the first N puzzles, from `solve_puzzles(…, trace=True)`.
 
     Returns:
         The figures of `answers_compared` as `eval/…`, `eval/q_halt_accuracy` (whether q_halt ≥ 0

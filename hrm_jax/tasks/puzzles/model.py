@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import PRNGKeyArray
 
 from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
@@ -21,7 +20,7 @@ from hrm_jax.models.recurrent import RecurrentConfig, Thought
 from hrm_jax.puzzles import guess
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
-from hrm_jax.tasks.puzzles.votes import cast, elect, obeying
+from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,25 +70,14 @@ class PuzzleModel:
         puzzle: Puzzle | None = None,
         max_steps: int | None = None,
     ) -> None:
-        """Makes a model.
-
-        Args:
-            config: Sizes.
-            variables: Weights.
-            puzzle: What the tokens mean; None guesses from length and vocabulary.
-            max_steps: Most ACT steps that `solve` takes by default; None for those of training.
-        """
+        """Makes a model; None guesses the puzzle from its sizes, and takes training's steps."""
         self.config = config
         self.variables = jax.device_put(dict(variables))
         self.puzzle = puzzle or guess(config.seq_len, config.vocab_size)
         self.max_steps = max_steps or config.halt_max_steps
 
     def initial_carry(self, batch: PuzzleBatch) -> ACTCarry:
-        """A carry in which every row has halted, for batches shaped like `batch`.
-
-        Args:
-            batch: `inputs` int [B, S] and `puzzle_identifiers` int [B].
-        """
+        """A carry in which every row has halted, for batches shaped like that of `act_step`."""
         return act.initial_carry(self.config, {k: jnp.asarray(v) for k, v in batch.items()})
 
     @functools.cached_property
@@ -156,20 +144,17 @@ class PuzzleModel:
         for name, value in (("max_steps", max_steps), ("votes", votes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        identifiers = np.zeros(len(tokens), np.int32)
-        if puzzle_identifiers is not None:
-            identifiers = np.asarray(puzzle_identifiers, np.int32)
-        options: dict[str, Any] = {
-            "votes": votes,
-            "max_steps": max_steps or self.max_steps,
-            "halting": halting,
-            "trace": trace,
-            "slots": slots,
-        }
-        ballots = []
-        for number, model in enumerate((self, *others)):
-            key = jax.random.fold_in(jax.random.key(seed), number)
-            ballots += model.ballots(tokens, identifiers, key=key, **options)
+        ballots = cast_all(
+            (self, *others),
+            tokens,
+            None if puzzle_identifiers is None else np.asarray(puzzle_identifiers, np.int32),
+            votes=votes,
+            seed=seed,
+            max_steps=max_steps or self.max_steps,
+            halting=halting,
+            trace=trace,
+            slots=slots,
+        )
         obeys = obeying(self.known(), tokens, ballots) if verify else None
         elected = elect(ballots, obeys, self.puzzle.answer_length if self.puzzle else None)
         return [
@@ -181,31 +166,13 @@ class PuzzleModel:
             for row in range(len(tokens))
         ]
 
-    def ballots(
-        self,
-        inputs: npt.NDArray[Any],
-        puzzle_identifiers: npt.NDArray[Any],
-        *,
-        votes: int,
-        key: PRNGKeyArray,
-        plain: act.Solved | None = None,
-        **options: Any,
-    ) -> list[act.Solved]:
-        """Finds several answers to each puzzle, for `hrm_jax.tasks.puzzles.votes.elect`.
-
-        Args:
-            inputs: Tokens [N, S].
-            puzzle_identifiers: Integers [N].
-            votes, key, plain: As in `hrm_jax.tasks.puzzles.votes.cast`.
-            **options: As in `hrm_jax.tasks.puzzles.evaluation.solve_puzzles`.
-        """
-
-        def solve(tokens: npt.NDArray[Any]) -> act.Solved:
-            return solve_puzzles(self.config, self.variables, tokens, puzzle_identifiers, **options)
-
-        if votes == 1:  # of unknown puzzles too
-            return [solve(inputs) if plain is None else plain]
-        return cast(self.known(), solve, inputs, votes, key, plain)
+    def answers(
+        self, inputs: npt.NDArray[Any], identifiers: npt.NDArray[Any] | None = None, **options: Any
+    ) -> act.Solved:
+        """Answers to tokens [N, S], as `hrm_jax.tasks.puzzles.evaluation.solve_puzzles` gives."""
+        if identifiers is None:
+            identifiers = np.zeros(len(inputs), np.int32)
+        return solve_puzzles(self.config, self.variables, inputs, identifiers, **options)
 
     def known(self) -> Puzzle:
         """The puzzle.

@@ -19,11 +19,7 @@ _LONGEST = 200  # characters of a puzzle on a command line
 def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> str:
     """Figures, an example, and what to do next; draws `contact_sheet.png` and `reasoning.gif`.
 
-    Args:
-        task: What was trained.
-        state: Where the run ended, whole on this device.
-        figures: Those of the last evaluation.
-        folder: The workdir.
+    `state` is whole on this device, and `figures` are those of the last evaluation.
     """
     lines = []
     if "eval/exact_accuracy" in figures:

@@ -37,7 +37,7 @@ class Elected:
 
 
 def cast(
-    puzzle: Puzzle,
+    puzzle: Any,
     solve: Callable[[npt.NDArray[Any]], Solved],
     inputs: npt.NDArray[Any],
     votes: int,
@@ -49,7 +49,7 @@ def cast(
     A puzzle's symmetries depend on its place and the key, not on how many others there are.
 
     Args:
-        puzzle: Knows the symmetries.
+        puzzle: The `Puzzle`, which knows the symmetries; only needed for more than one vote.
         solve: Answers to tokens [N, S].
         inputs: The puzzles [N, S].
         votes: How many answers.
@@ -68,6 +68,37 @@ def cast(
         keys = jax.vmap(of_vote)(jnp.arange(len(inputs)))
         solved = solve(np.asarray(_each(puzzle.transform)(keys, inputs)))
         ballots.append(_restored(puzzle, keys, solved))
+    return ballots
+
+
+def cast_all(
+    models: Sequence[Any],
+    inputs: npt.NDArray[Any],
+    identifiers: npt.NDArray[Any] | None,
+    *,
+    votes: int = 1,
+    seed: int = 0,
+    plain: Solved | None = None,
+    **options: Any,
+) -> list[Solved]:
+    """Lets several `PuzzleModel`s answer each puzzle, each as often: see `cast`.
+
+    Args:
+        models: They all vote; of the first one `plain` may be known.
+        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
+        votes, plain: As in `cast`.
+        seed: Seed of the symmetries.
+        **options: As in `hrm_jax.tasks.puzzles.evaluation.solve_puzzles`.
+    """
+    ballots = []
+    for number, model in enumerate(models):
+
+        def solve(tokens: npt.NDArray[Any], model: Any = model) -> Solved:
+            return model.answers(tokens, identifiers, **options)
+
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        puzzle = model.known() if votes > 1 else model.puzzle
+        ballots += cast(puzzle, solve, inputs, votes, key, None if number else plain)
     return ballots
 
 
