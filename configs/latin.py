@@ -4,9 +4,12 @@ r"""HRM on Latin squares to be completed: each digit once in each row and column
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
-`laptop`  5×5 boards.
-`small`   9×9 boards, 1,000 generated puzzles, 2.7M parameters: not measured.
-`paper`   9×9 boards, 27.3M parameters, the paper's recipe for Sudoku: not measured.
+`laptop`  5×5 boards with 10 to 18 givens, 1,000 generated puzzles, 0.26M parameters: 99.3% of 1,000
+          held-out puzzles (seed 0), whose squares no symmetry turns into squares of the training,
+          with up to 8 ACT steps (trained with 4). About 6 minutes, 8 steps a second, measured on
+          two busy CPU cores.
+`small`   9×9 boards, 1,000 generated puzzles, 2.7M parameters; not measured.
+`paper`   9×9 boards, 27.3M parameters, the paper's recipe for Sudoku; not measured.
 """
 
 import jax
@@ -17,7 +20,7 @@ from hrm_jax.tasks import preset_config
 CPU = jax.default_backend() == "cpu"
 PRESETS = {
     "laptop": {
-        "expect": "2 to 3 minutes on two CPU cores, at least 97% of held-out puzzles solved.",
+        "expect": "a few minutes on two CPU cores, at least 95% of held-out puzzles solved.",
         "data": {"size": 5, "givens": (10, 18)},
         "steps": 2500,
         "microbatch_size": 16,
@@ -48,7 +51,7 @@ PRESETS = {
         },
     },
     "small": {
-        "expect": "a night on a CPU (10 h by arithmetic, not measured); less on a consumer GPU.",
+        "expect": "a night on a CPU (not measured); less on a consumer GPU.",
         "data": {"size": 9},
         "steps": 40_000,
         "batch_size": 128,
@@ -79,7 +82,7 @@ PRESETS = {
         },
     },
     "paper": {
-        "expect": "about an hour on one H200 (figure of the PyTorch reference, not measured here); "
+        "expect": "about an hour on one H200 (not measured); "
         "on a smaller GPU set --config.microbatch_size=96.",
         "data": {"size": 9},
         "steps": 52_083,  # 20,000 epochs of 1,000 puzzles

@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_puzzles():
         assert (one.answers != other.answers).any(1).all()
 
 
-@pytest.mark.parametrize("size", [4, 5, 6, 7])
+@pytest.mark.parametrize("size", [5, 6, 7])
 def test_training_and_test_share_no_class(size):
     shape = LatinShape(size)
     givens = (shape.cells // 2, shape.cells // 2 + 3)
@@ -104,11 +104,9 @@ def test_training_and_test_share_no_class(size):
     assert (len(train), len(test)) == (60, 30)
     classes = [set(invariants(x.answers, shape)) for x in (train, test)]
     assert not classes[0] & classes[1]
-    moved = [
-        np.asarray(LATIN.transform(jax.random.key(row), board + 1)) - 1
-        for row, board in enumerate(train.answers[:20])
-    ]
-    assert set(invariants(np.stack(moved), shape)) <= classes[0]
+    keys = jax.random.split(jax.random.key(0), 60)
+    moved = np.asarray(jax.jit(jax.vmap(LATIN.transform))(keys, train.answers + 1)) - 1
+    assert set(invariants(moved, shape)) <= classes[0]
 
 
 @pytest.mark.parametrize(

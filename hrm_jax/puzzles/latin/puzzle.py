@@ -43,13 +43,8 @@ class LatinData(BoardData):
 class Latin(DigitPuzzle):
     """Each digit once in each row and column."""
 
-    def augment(
-        self, data: LatinData, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """Rows, columns and digits in another order, and transposed or not."""
-        return self.transform(key, inputs), self.transform(key, labels)
-
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        """Rows, columns and digits in another order, and transposed or not."""
         shape = LatinShape.for_cells(inputs.shape[0])
         return apply(random_symmetry(key, shape), inputs, shape)
 
