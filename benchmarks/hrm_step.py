@@ -49,7 +49,7 @@ COLUMNS = ("", "value", "unit")
 
 def products(config: HRMConfig, rows: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Shapes of the products of one block: (left, right); batched ones have rank 3."""
-    length = config.puzzle_emb_len + config.seq_len
+    length = config.prefix_len + config.seq_len
     tokens, hidden, heads = rows * length, config.hidden_size, config.num_heads
     width, head = swiglu_width(hidden, config.expansion, config.width_multiple), hidden // heads
     return [

@@ -103,7 +103,7 @@ class TorchHRM(nn.Module):
         c = self.config = config
         self.embed_tokens = _Table("embedding_weight", c.vocab_size, c.hidden_size)
         if c.pos_encodings == "learned":
-            places = c.puzzle_emb_len + c.seq_len
+            places = c.prefix_len + c.seq_len
             self.embed_pos = _Table("embedding_weight", places, c.hidden_size)
         if c.puzzle_emb_ndim:
             rows = c.num_puzzle_identifiers
@@ -117,7 +117,7 @@ class TorchHRM(nn.Module):
         if c.pos_encodings == "rope":
             size = c.hidden_size // c.num_heads
             frequencies = 1.0 / c.rope_theta ** (torch.arange(0, size, 2).float() / size)
-            angles = torch.outer(torch.arange(c.puzzle_emb_len + c.seq_len).float(), frequencies)
+            angles = torch.outer(torch.arange(c.prefix_len + c.seq_len).float(), frequencies)
             angles = torch.cat([angles, angles], dim=-1)
             self.register_buffer("cos", angles.cos(), persistent=False)
             self.register_buffer("sin", angles.sin(), persistent=False)
@@ -126,9 +126,9 @@ class TorchHRM(nn.Module):
         c = self.config
         x = F.embedding(inputs, self.embed_tokens.embedding_weight)
         if puzzle_rows is not None:
-            width = c.puzzle_emb_len * c.hidden_size
+            width = c.prefix_len * c.hidden_size
             prefix = F.pad(puzzle_rows, (0, width - c.puzzle_emb_ndim))
-            x = torch.cat([prefix.view(-1, c.puzzle_emb_len, c.hidden_size), x], dim=1)
+            x = torch.cat([prefix.view(-1, c.prefix_len, c.hidden_size), x], dim=1)
         if c.pos_encodings == "learned":
             x = math.sqrt(0.5) * (x + self.embed_pos.embedding_weight)
         return x * math.sqrt(c.hidden_size)
@@ -150,7 +150,7 @@ class TorchHRM(nn.Module):
         z_L = self.L_level(z_L, z_H + x, rotary)
         z_H = self.H_level(z_H, z_L, rotary)
         q = self.q_head(z_H[:, 0])
-        logits = self.lm_head(z_H[:, c.puzzle_emb_len :])
+        logits = self.lm_head(z_H[:, c.prefix_len :])
         return z_H.detach(), z_L.detach(), logits, q[:, 0], q[:, 1]
 
 
@@ -169,7 +169,7 @@ class TorchTrainer:
         self.parameters = list(self.model.parameters())
         self.m = [torch.zeros_like(p) for p in self.parameters]
         self.v = [torch.zeros_like(p) for p in self.parameters]
-        places = config.puzzle_emb_len + config.seq_len
+        places = config.prefix_len + config.seq_len
         self.z_H = torch.zeros(batch, places, config.hidden_size)
         self.z_L = torch.zeros_like(self.z_H)
         self.steps = torch.zeros(batch, dtype=torch.int32)

@@ -72,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         help="show the board after each step; with a name ending in .png or .gif, draw it there",
     )
     args = parser.parse_args(argv)
+    if args.puzzle == "-" and args.trace and not args.trace.endswith((".png", ".gif")):
+        args.puzzle, args.trace = args.trace, ""  # it is the puzzle that follows the flag
     try:
         model, *others = _load(args)
         texts = _read(args.puzzle)

@@ -48,7 +48,7 @@ CHECKED = (
     "viz",
     "puzzles.drawing",
 )
-install_import_hook([*(f"hrm_jax.{room}" for room in CHECKED), "analysis"], "beartype.beartype")
+install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"

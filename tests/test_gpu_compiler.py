@@ -114,10 +114,11 @@ def test_products_and_loops_are_counted():
 
 def build(**fields):
     config = {"task": "sudoku", "batch_size": 32, "data": {"size": 4, "num_train": 8}}
-    model = {"hidden_size": 128, "num_heads": 2, "puzzle_emb_ndim": 128, "H_layers": 1}
-    model |= {"L_layers": 1, "forward_dtype": "bfloat16", "halt_max_steps": 2}
-    model |= {"H_cycles": 1, "L_cycles": 1, "q_target": "none"}
+    model = {"hidden_size": 128, "num_heads": 2, "puzzle_emb_ndim": 128, "L_layers": 1}
+    model |= {"forward_dtype": "bfloat16", "halt_max_steps": 2, "H_cycles": 1, "L_cycles": 1}
     model |= fields.pop("model", {})
+    if model.get("name") != "trm":
+        model |= {"H_layers": 1, "q_target": "none"}
     return tasks.build(tasks.parse(config | fields | {"model": model}))
 
 

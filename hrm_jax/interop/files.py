@@ -3,15 +3,12 @@
 Reading never executes anything a file brings along, not even a pickle (see `pickles`). PyTorch and
 h5py (for Keras) are imported only where they are needed.
 
-A Keras file has the layout of Keras 3's `Model.save_weights`, for a `keras.Model` whose attribute
-`hrm` is a layer built like the reference's `model.inner`: attributes of the same names, the blocks
-in a list `layers` and of a class `Block`, Dense and Embedding layers, and `H_init` and `L_init` as
-the layer's own weights. For a Transformer this attribute is `transformer`; it has normalization
-layers too. Such a model reads it with `load_weights`. The tensors of a layer are numbered, kernel
-before bias, and Linear weights (not those of layers `embed…`) are transposed to the [in, out] of
-Keras' Dense.
-Each dataset's attribute `name` keeps the tensor's name; Keras ignores it, and does not write it, so
-that only our own files can be read back.
+A Keras file is for `load_weights` of a `keras.Model` whose attribute `hrm` is a layer built like
+the reference's `model.inner` (for a Transformer `transformer`): Dense, Embedding and normalization
+layers under the same names, the blocks in a list `layers` and of a class `Block`, and `H_init` and
+`L_init` as its own weights; `tests/interop/test_keras.py` builds both. Linear weights (not those of
+layers `embed…`) are transposed to the [in, out] of Keras' Dense. Each dataset's attribute `name`
+keeps the tensor's name, which Keras does not write, so that only our own files can be read back.
 """
 
 from __future__ import annotations

@@ -98,14 +98,10 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
         ConfigError: The model is of another type, or has something that is not supported; the
             message names the field.
     """
-    for kind in _ARCHITECTURES:
-        if settings.get("model_type") == kind:
-            break
-    else:
-        known = " or ".join(map(repr, _ARCHITECTURES))
-        raise ConfigError(
-            f"{where}: model_type: expected {known}, got {settings.get('model_type')!r}"
-        )
+    kind: Any = settings.get("model_type")
+    known = " or ".join(map(repr, _ARCHITECTURES))
+    if kind not in _ARCHITECTURES:
+        raise ConfigError(f"{where}: model_type: expected {known}, got {kind!r}")
     for name, understood in _UNDERSTOOD[kind].items():
         value = settings.get(name, understood[0])
         if value not in understood:

@@ -50,8 +50,3 @@ class HRMConfig(RecurrentConfig):
     def bootstraps(self) -> bool:
         """As `q_target` says."""
         return self.q_target == "second_forward"
-
-    @property
-    def puzzle_emb_len(self) -> int:
-        """The reference's name of `prefix_len`."""
-        return self.prefix_len

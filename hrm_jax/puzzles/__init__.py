@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from hrm_jax.puzzles.arc.puzzle import ARC
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.puzzles.domino.puzzle import DOMINO
+from hrm_jax.puzzles.latin.puzzle import LATIN
 from hrm_jax.puzzles.maze.puzzle import MAZE
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
 
@@ -18,6 +19,7 @@ PUZZLES: Mapping[str, Puzzle] = {
         MAZE,
         DOMINO,
         ARC,
+        LATIN,
     )
 }
 """By name; where sizes fit several, the first one is guessed."""

@@ -380,7 +380,7 @@ def distinct(
     count: int,
     seed: int,
     stream: int,
-    draw: Callable[[int, int, np.uint64], BoardPuzzles],
+    draw: Callable[[int, int], BoardPuzzles],
     accept: Accept,
     *,
     at_a_time: tuple[int, int],
@@ -394,8 +394,9 @@ def distinct(
     Args:
         count: Puzzles wanted.
         seed, stream: The stream is an independent sequence under the same seed.
-        draw: Draws the puzzles numbered from `first` on, so many of them, from a mixed seed.
-        accept: Which may be used.
+        draw: Draws the puzzles numbered from `first` on, so many of them (or those of them that
+            may be used).
+        accept: Which of those may be used.
         at_a_time: Least and greatest number to draw at a time.
         patience: Puzzles in a row of which none is new before giving up.
         wanted: What puzzles they are, and what to allow where there are too few.
@@ -408,15 +409,14 @@ def distinct(
             f"count is {count}, seed {seed}, stream {stream}; expected at least 1 puzzle, a seed "
             f"in [0, 2**32) and a stream in [0, 2**31)"
         )
-    mixed = np.uint64((seed << 31) | stream)
     found: list[BoardPuzzles] = []
     seen: set[bytes] = set()
     number, idle = 0, 0
     while len(seen) < count:
         batch = int(np.clip(count - len(seen) + idle, *at_a_time))
-        part = draw(number, batch, mixed)
+        part = draw(number, batch)
         number += batch
-        allowed = np.ones(batch, bool) if accept is None else np.asarray(accept(part), bool)
+        allowed = np.ones(len(part), bool) if accept is None else np.asarray(accept(part), bool)
         rows = []
         for row in np.flatnonzero(allowed):
             text = part.questions[row].tobytes()

@@ -7,15 +7,11 @@ import jax.numpy as jnp
 import pytest
 from analysis.collectives import collectives, table
 from jax.sharding import NamedSharding, PartitionSpec
+from scaling import compiled
 
 from hrm_jax import tasks
 from hrm_jax.tasks.base import MeshConfig
-from hrm_jax.training.sharding import (
-    divided_step,
-    make_mesh,
-    place_batch,
-    state_shardings,
-)
+from hrm_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -155,18 +151,15 @@ def test_forms_of_other_backends(line, expected):
 
 @pytest.fixture(scope="module")
 def steps(tiny):
-    """Makes the collectives of a Sudoku step on a mesh, and the bytes of its parameters."""
+    """The collectives of a Sudoku step on a mesh, and the bytes of its parameters."""
 
     def make(data, fsdp, **fields):
         mesh = {"data": data, "fsdp": fsdp, "smallest": 64}
         config = tasks.parse(tiny(mesh=mesh, model__H_cycles=1, model__L_cycles=1, **fields))
-        task, mesh = tasks.build(config), make_mesh(config.mesh)
-        key = jax.random.key(0)
-        shardings = state_shardings(jax.eval_shape(task.init, key), mesh, smallest=64)
-        state = jax.jit(task.init, out_shardings=shardings)(key)
-        step = divided_step(task.step, mesh, shardings)
-        compiled = step.lower(state, place_batch(next(task.batches()), mesh)).compile()
-        return collectives(compiled), sum(x.nbytes for x in jax.tree.leaves(state.params))
+        task = tasks.build(config)
+        params = jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0)).params)
+        found = collectives(compiled(task, jax.devices()[:4]))
+        return found, sum(x.size * x.dtype.itemsize for x in params)
 
     return make
 

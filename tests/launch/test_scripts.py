@@ -115,6 +115,7 @@ def test_solve_with_traces(run, trained, tmp_path):
     flags = ["--workdir", trained, "--halting=fixed", "--max_steps=3"]
     _, out, _ = run("solve", *flags, PUZZLE, "--trace")
     assert [f"ACT step {k}/3" in out for k in (1, 2, 3)] == [True] * 3
+    assert run("solve", *flags, "--trace", PUZZLE)[1] == out  # as the end of training proposes it
     for suffix, frames in (("png", 1), ("gif", 2)):
         path = tmp_path / f"trace.{suffix}"
         _, out, _ = run("solve", *flags, PUZZLE, f"--trace={path}")

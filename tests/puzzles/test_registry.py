@@ -11,6 +11,7 @@ SMALL = {
     "sudoku": {"size": 4, "num_train": 12, "num_test": 6},
     "maze": {"size": 5, "num_train": 12, "num_test": 6, "min_path": 3},
     "domino": {"num_train": 12, "num_test": 6},
+    "latin": {"size": 4, "num_train": 12, "num_test": 6},
     "arc": {"num_train": 4, "num_test": 2, "num_aug": 1, "side": 4},
 }
 
@@ -110,9 +111,11 @@ def test_fields_of_the_builder_are_refused_in_training():
 @pytest.mark.parametrize(
     ("seq_len", "vocab_size", "name"),
     [
-        (16, 6, "sudoku"),  # a maze of 4×4 would fit too
+        (16, 6, "sudoku"),  # a maze or Latin square of 4×4 would fit too
         (36, 8, "sudoku"),
         (81, 11, "sudoku"),
+        (25, 7, "latin"),
+        (64, 10, "latin"),
         (900, 6, "maze"),
         (900, 12, "arc"),
         (72, 8, "domino"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.digits.solver import solve_many
 from hrm_jax.puzzles.sudoku.board import (
     SudokuShape,
     from_tokens,
@@ -19,7 +20,6 @@ from hrm_jax.puzzles.sudoku.board import (
 )
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU, SudokuData
-from hrm_jax.puzzles.sudoku.solver import solve_many
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sudoku"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.digits.solver import solve_many
 from hrm_jax.puzzles.sudoku import generator
 from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
 from hrm_jax.puzzles.sudoku.generator import generate, generate_split
-from hrm_jax.puzzles.sudoku.solver import solve_many
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 
 CASES = [(4, (6, 10), 60), (6, (14, 20), 300), (9, (25, 30), 120)]

@@ -12,9 +12,9 @@ from numba.core import caching
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.compiled import compiled
+from hrm_jax.puzzles.digits.search import search_many
+from hrm_jax.puzzles.digits.solver import solve, solve_many
 from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution, parse
-from hrm_jax.puzzles.sudoku.search import search_many
-from hrm_jax.puzzles.sudoku.solver import solve, solve_many
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sudoku"
 

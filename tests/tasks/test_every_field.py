@@ -39,6 +39,7 @@ CASES = {
     "sudoku": {"model": HRM, "data": {**SMALL, "size": 4}},
     "maze": {"model": TRM, "data": {**SMALL, "size": 5, "min_path": 3}},
     "domino": {"model": HRM, "data": SMALL},
+    "latin": {"model": HRM, "data": {**SMALL, "size": 4}},
     "arc": {
         "model": HRM,
         "data": {"num_train": 8, "num_test": 8, "num_aug": 1, "side": 5, "families": "recolour"},

@@ -16,6 +16,7 @@ from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle, PuzzleData
+from hrm_jax.puzzles.digits import solver as sudoku_solver
 from hrm_jax.puzzles.domino.encoding import decode, encode_move
 from hrm_jax.puzzles.domino.game import best_move
 from hrm_jax.puzzles.domino.generator import DominoData, to_puzzle_set
@@ -23,7 +24,6 @@ from hrm_jax.puzzles.domino.generator import generate as generate_positions
 from hrm_jax.puzzles.maze import solver as maze_solver
 from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.generator import generate as generate_mazes
-from hrm_jax.puzzles.sudoku import solver as sudoku_solver
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate as generate_sudokus
 from hrm_jax.tasks.puzzles.evaluation import answers_compared

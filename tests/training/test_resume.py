@@ -7,6 +7,8 @@ import pathlib
 import shutil
 import signal
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
@@ -16,7 +18,7 @@ from hrm_jax.puzzles.sudoku.generator import generate_split
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
 from hrm_jax.tasks.puzzles.task import PuzzleTask
 from hrm_jax.trained.load import load
-from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.checkpoints import CheckpointError, Checkpoints, load_weights
 from hrm_jax.training.workdir import WorkdirError
 
 
@@ -197,6 +199,29 @@ def test_a_run_from_before_a_field_was_added_goes_on(workdir, tiny, start):
     (workdir / "config.json").write_text(json.dumps(stored))
     with pytest.raises(WorkdirError, match=r"differs from this one:\n  config\.data\.seed: 1 in"):
         start(tiny(steps=6), workdir)
+
+
+def test_a_run_of_an_earlier_version_is_used_but_not_gone_on_with(workdir, tiny, start):
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored.pop("version") == 2
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(WorkdirError, match=r"earlier version.*--config\.init_from="):
+        start(tiny(steps=8), workdir)
+    assert load(workdir).config.seq_len == 16
+
+
+def test_weights_of_an_earlier_version(straight, tmp_path):
+    """They kept averages apart, and collections without arrays."""
+    state = straight[1].state
+    live, average = state.params, jax.tree.map(lambda x: x + 1, state.params)
+    kept = {"params": live, "tables": {}, "constants": state.carry, "ema": {"params": average}}
+    checkpoints = Checkpoints(tmp_path, 1, lambda _: kept)
+    checkpoints.save_best(state)
+    checkpoints.wait()
+    checkpoints.close()
+    weights, _ = load_weights(tmp_path, "best")
+    assert set(weights) == {"params", "constants"}
+    jax.tree.map(np.testing.assert_array_equal, weights["params"], average)
 
 
 def test_changed_csv_files_are_refused(tmp_path, tiny, start):

@@ -64,7 +64,8 @@ def generate(
         f"path of more than {min_path} moves{', the only one' if unique else ''}"
     )
 
-    def draw(first: int, batch: int, mixed: np.uint64) -> BoardPuzzles:
+    def draw(first: int, batch: int) -> BoardPuzzles:
+        mixed = np.uint64((seed << 31) | stream)
         questions, answers = np.zeros((2, batch, shape.cells), np.uint8)
         part = BoardPuzzles(questions, answers, np.zeros(batch, np.int32), shape=shape)
 

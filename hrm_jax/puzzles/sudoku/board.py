@@ -8,13 +8,33 @@ import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.boards import BoardShape
+from hrm_jax.puzzles.digits import board
+from hrm_jax.puzzles.digits.board import (
+    DigitShape,
+    check_rules,
+    contradictions,
+    from_tokens,
+    is_solution,
+    to_text,
+    to_tokens,
+)
+
+__all__ = [
+    "SudokuShape",
+    "check_rules",
+    "contradictions",
+    "from_tokens",
+    "is_solution",
+    "parse",
+    "to_text",
+    "to_tokens",
+]
 
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class SudokuShape(BoardShape):
+class SudokuShape(DigitShape):
     """Size of a board, N, and of its boxes, which make bands of rows and stacks of columns."""
 
     size: int
@@ -45,93 +65,14 @@ class SudokuShape(BoardShape):
             f"a Sudoku has {', '.join(str(size * size) for size in _BOXES)} cells, not {n_cells}"
         )
 
-    def sides(self) -> tuple[int, int]:
-        """Rows and columns, N of each."""
-        return self.size, self.size
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens: 0 pad, 1 blank, digit + 1."""
-        return self.size + 2
-
     def units(self) -> Array:
         """Returns the cells of each row, column and box, in this order: int64 [3N, N]."""
-        grid = np.arange(self.cells).reshape(self.size, self.size)
-        boxes = grid.reshape(self.size // self.box_rows, self.box_rows, -1, self.box_cols)
-        return np.concatenate([grid, grid.T, boxes.swapaxes(1, 2).reshape(self.size, self.size)])
+        grid = np.arange(self.cells).reshape(
+            -1, self.box_rows, self.size // self.box_cols, self.box_cols
+        )
+        return np.concatenate([super().units(), grid.swapaxes(1, 2).reshape(self.size, self.size)])
 
 
 def parse(text: str, shape: SudokuShape | None = None) -> Array:
-    """Reads a board from one line of text: digits, 0 for a blank, int8 [cells].
-
-    Args:
-        text: One character per cell, row by row: a digit, or `.` or `0` for a blank.
-        shape: None takes the usual one with that many cells.
-
-    Raises:
-        DataError: Wrong length, or a character that is none of these.
-    """
-    if shape is None:
-        shape = SudokuShape.for_cells(len(text))
-    if len(text) != shape.cells:
-        raise DataError(f"board has {len(text)} characters, expected {shape.cells}")
-    legal = digits_of_text(shape)
-    for cell, character in enumerate(text):
-        if character not in legal:
-            raise DataError(
-                f"{shape.place(cell)}: {character!r} is neither a digit 1 to {shape.size} "
-                f"nor a blank (. or 0)"
-            )
-    return np.array([legal[character] for character in text], np.int8)
-
-
-def digits_of_text(shape: SudokuShape) -> dict[str, int]:
-    """Returns the digit (0 for a blank) that each legal character stands for."""
-    return {".": 0} | {str(digit): digit for digit in range(shape.size + 1)}
-
-
-def to_text(board: Array) -> str:
-    """Formats digits [cells] as one line, `.` for a blank; `parse` inverts it."""
-    return "".join(str(digit) if digit else "." for digit in board.tolist())
-
-
-def to_tokens(boards: Array) -> Array:
-    """Turns digits (0 blank) into tokens (digit + 1), uint8 of the same shape."""
-    return (boards + 1).astype(np.uint8)
-
-
-def from_tokens(tokens: Array) -> Array:
-    """Turns tokens into digits, int8 of the same shape; pad (0) becomes a blank like token 1.
-
-    A model may predict pad, which has no digit; a blank is not a solution either.
-    """
-    return np.maximum(tokens.astype(np.int64) - 1, 0).astype(np.int8)
-
-
-def check_rules(boards: Array, shape: SudokuShape) -> Array:
-    """Says whether no digit repeats in a row, column or box, bool [...]; blanks are allowed.
-
-    Boards are digits, 0 for a blank [..., cells]; with other values the rules are not kept.
-    """
-    in_units = np.sort(boards[..., shape.units()], axis=-1)
-    repeats = (in_units[..., 1:] == in_units[..., :-1]) & (in_units[..., 1:] != 0)
-    legal = ((boards >= 0) & (boards <= shape.size)).all(-1)
-    return np.asarray(legal & ~repeats.any((-1, -2)))
-
-
-def is_solution(boards: Array, shape: SudokuShape) -> Array:
-    """Says whether a board is full and keeps the rules: digits [..., cells] to bool [...]."""
-    return np.asarray(check_rules(boards, shape) & (boards > 0).all(-1))
-
-
-def contradictions(board: Array, shape: SudokuShape) -> str | None:
-    """Describes the first repeated digit of a board [cells], or returns None if there is none."""
-    for index, cells in enumerate(shape.units()):
-        digits = board[cells]
-        for digit in range(1, shape.size + 1):
-            found = cells[digits == digit]
-            if len(found) > 1:
-                unit = f"{('row', 'column', 'box')[index // shape.size]} {index % shape.size + 1}"
-                first, second = (shape.place(int(cell)) for cell in found[:2])
-                return f"digit {digit} stands twice in {unit}: at {first} and {second}"
-    return None
+    """As `digits.board.parse`; without a shape, it is the usual one with that many cells."""
+    return board.parse(text, shape or SudokuShape.for_cells(len(text)))

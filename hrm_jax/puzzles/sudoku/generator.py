@@ -6,9 +6,9 @@ import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.boards import Accept, BoardPuzzles, apart, distinct
+from hrm_jax.puzzles.digits.search import generate_many
+from hrm_jax.puzzles.digits.solver import tables
 from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.search import generate_many
-from hrm_jax.puzzles.sudoku.solver import tables
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 
 # Fewest givens of a puzzle with one solution: 4×4 (Taalman 2007), 6×6 with boxes of 2×3 (8) and
@@ -51,7 +51,8 @@ def generate(
         )
     units, unit_of = tables(shape)
 
-    def draw(first: int, batch: int, mixed: np.uint64) -> BoardPuzzles:
+    def draw(first: int, batch: int) -> BoardPuzzles:
+        mixed = np.uint64((seed << 31) | stream)
         questions, answers = np.zeros((2, batch, shape.cells), np.int8)
         part = BoardPuzzles(questions, answers, np.zeros(batch, np.int32), shape=shape)
         made = generate_many(

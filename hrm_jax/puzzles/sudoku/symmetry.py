@@ -7,7 +7,6 @@ and, where the boxes are square, transposing.
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ import numpy as np
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.compiled import compiled
+from hrm_jax.puzzles.digits.symmetry import Symmetry, apply, inverse, random_order
 from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
 
 
@@ -33,18 +33,6 @@ def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
     return apply(inverse(random_symmetry(key, shape)), tokens, shape)
 
 
-class Symmetry(NamedTuple):
-    """One symmetry of boards.
-
-    Attributes:
-        digits: Token that the token of each digit turns into, int32 [N].
-        cells: Cell that each cell of the new board comes from, int32 [cells].
-    """
-
-    digits: jax.Array
-    cells: jax.Array
-
-
 def random_symmetry(key: jax.Array, shape: SudokuShape) -> Symmetry:
     """Draws a symmetry, uniform over the group."""
     size, height, width = shape.size, shape.box_rows, shape.box_cols
@@ -58,41 +46,13 @@ def random_symmetry(key: jax.Array, shape: SudokuShape) -> Symmetry:
     cells = rows[:, None] * size + cols[None, :]
     if height == width:
         cells = jnp.where(flip_bit[0] % 2 == 1, cells.T, cells)
-    return Symmetry(_random_order(digit_bits) + 2, cells.reshape(-1))
-
-
-def inverse(symmetry: Symmetry) -> Symmetry:
-    """Returns the symmetry that undoes the given one."""
-    return Symmetry(_inverse_order(symmetry.digits - 2) + 2, _inverse_order(symmetry.cells))
-
-
-def apply(symmetry: Symmetry, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """Applies a symmetry to integer tokens [cells]; same shape and dtype, see `transform`."""
-    moved = jnp.asarray(tokens)[symmetry.cells].astype(jnp.int32)
-    relabelled = symmetry.digits[jnp.clip(moved - 2, 0, shape.size - 1)]
-    is_digit = (moved >= 2) & (moved < shape.vocab_size)
-    return jnp.where(is_digit, relabelled, moved).astype(tokens.dtype)
+    return Symmetry(random_order(digit_bits) + 2, cells.reshape(-1))
 
 
 def _line_order(block_bits: jax.Array, line_bits: jax.Array) -> jax.Array:
     """A random order of rows (or columns): blocks [b] shuffled, and lines [b, n] within each."""
-    within = jax.vmap(_random_order)(line_bits)
-    return (_random_order(block_bits)[:, None] * line_bits.shape[1] + within).reshape(-1)
-
-
-def _inverse_order(order: jax.Array) -> jax.Array:
-    """The permutation that undoes one of 0 to n - 1: int32 [n]."""
-    return jnp.zeros_like(order).at[order].set(jnp.arange(order.size, dtype=order.dtype))
-
-
-def _random_order(bits: jax.Array) -> jax.Array:
-    """Ranks of random bits [n], a random permutation: int32 [n].
-
-    By comparing all pairs: for so few, a sort takes longer to compile and to run.
-    """
-    later = np.tri(bits.size, k=-1, dtype=bool)  # equal bits, once in 2**32, keep their order
-    before = (bits[None, :] < bits[:, None]) | ((bits[None, :] == bits[:, None]) & later)
-    return before.sum(1, dtype=jnp.int32)
+    within = jax.vmap(random_order)(line_bits)
+    return (random_order(block_bits)[:, None] * line_bits.shape[1] + within).reshape(-1)
 
 
 def canonical(boards: Array, shape: SudokuShape) -> Array:

@@ -132,7 +132,11 @@ def test_strict_reading_refuses_invalid_bytes(tmp_path, data, name, message):
         ("empty.txt", b"", r"empty\.txt: there is no text in it"),
         ("blank.txt", b"\xef\xbb\xbf \n\n", r"blank\.txt: there is no text in it"),
         ("empty.jsonl", b'\n{"text": ""}\n', r"empty\.jsonl: there is no text in it"),
-        ("cut.txt.gz", gzip.compress(b"abc\n" * 9999)[:-20], r"cut\.txt\.gz: cannot be read, aft"),
+        (
+            "cut.txt.gz",
+            gzip.compress(b"abc\n" * 9999, mtime=0)[:-20],
+            r"cut\.txt\.gz: cannot be read, aft",
+        ),
         ("no.txt.gz", b"plain text", r"no\.txt\.gz: cannot be read, after line 0"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": ', r"bad\.jsonl:2: expected one JSON object a l"),
         ("list.jsonl", b"[1]", r"list\.jsonl:1: expected a JSON object, found list"),

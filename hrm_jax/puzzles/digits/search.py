@@ -1,4 +1,4 @@
-"""The compiled search behind the Sudoku solver and generator.
+"""The compiled search behind solver and generators.
 
 Depth-first search over bit masks: naked singles, hidden singles, then a branch on the blank cell
 with the fewest candidates. One explicit trail of filled cells, no recursion.
@@ -24,8 +24,8 @@ def search(
 
     Args:
         board: Digits, 0 blank, int8 [C].
-        units: Cells of each unit, [3N, N].
-        unit_of: The three units of each cell, [C, 3].
+        units: Cells of each unit, [U, N].
+        unit_of: The three units of each cell, [C, 3]; where it has two, one of them again.
         limit: Where to stop counting.
         state: Randomness that picks the digits to try, uint64 [1]; empty tries the least first.
         solution: Gets the first solution, int8 [C].
@@ -37,7 +37,7 @@ def search(
     cells = board.size
     size = units.shape[1]
     full = (1 << size) - 1
-    used = np.zeros(3 * size, np.int64)
+    used = np.zeros(len(units), np.int64)
     work = np.zeros(cells, np.int64)
     open_ = np.zeros(cells, np.int64)  # candidates of blank cells when no naked single is left
     trail = np.empty(cells, np.int64)
@@ -52,6 +52,7 @@ def search(
             for k in range(3):
                 if used[unit_of[cell, k]] & bit:
                     return 0, 0
+            for k in range(3):
                 used[unit_of[cell, k]] |= bit
             work[cell] = bit
             trail[filled] = cell
@@ -95,7 +96,7 @@ def search(
             if moved or not possible or filled == cells:
                 continue
             # Hidden singles, of one unit at a time: `open_` is out of date once a cell is filled.
-            for unit in range(3 * size):
+            for unit in range(len(units)):
                 once, twice = 0, 0
                 for i in range(size):
                     left = open_[units[unit, i]]
@@ -190,6 +191,49 @@ def search_many(
 
 
 @compiled
+def dig(
+    answer: np.ndarray,
+    wanted: int,
+    state: np.ndarray,
+    units: np.ndarray,
+    unit_of: np.ndarray,
+    board: np.ndarray,
+) -> bool:
+    """Clears cells of a full board in random order while the solution stays the only one.
+
+    Args:
+        answer: Digits, int8 [C].
+        wanted: Givens to be left.
+        state: Randomness, uint64 [1].
+        board: Gets the puzzle, int8 [C].
+
+    Returns:
+        Whether no more than the wanted givens are left.
+    """
+    lowest_first = np.zeros(0, np.uint64)
+    order = np.empty(len(answer), np.int64)
+    scratch = np.empty(len(answer), np.int8)
+    board[:] = answer
+    for k in range(len(answer)):
+        j = draw(state, k + 1)
+        order[k] = order[j]
+        order[j] = k
+    left = len(answer)
+    for k in range(len(answer)):
+        if left == wanted:
+            break
+        cell = order[k]
+        board[cell] = 0
+        # A plain 2 would make numba compile `search` anew.
+        number, _ = search(board, units, unit_of, np.int64(2), lowest_first, scratch)
+        if number == 1:
+            left -= 1
+        else:
+            board[cell] = answer[cell]
+    return left == wanted
+
+
+@compiled
 def generate_many(
     first: int,
     givens: tuple[int, int],
@@ -218,38 +262,19 @@ def generate_many(
     cells = units.shape[1] ** 2
     lowest_first = np.zeros(0, np.uint64)
     blank = np.zeros(cells, np.int8)
-    order = np.empty(cells, np.int64)
     scratch = np.empty(cells, np.int8)
     state = np.empty(1, np.uint64)
-    # Plain 1 and 2 would make numba compile `search` anew for each of them.
-    one, two = np.int64(1), np.int64(2)
+    one = np.int64(1)
     for i in range(len(questions)):
         state[0] = seed
         draw(state, 2)
         state[0] ^= np.uint64(first + i) * np.uint64(0xD1B54A32D192ED03)
         wanted = givens[0] + draw(state, givens[1] - givens[0] + 1)
-        board = questions[i]
         for _ in range(attempts):
             search(blank, units, unit_of, one, state, answers[i])
-            board[:] = answers[i]
-            for k in range(cells):
-                j = draw(state, k + 1)
-                order[k] = order[j]
-                order[j] = k
-            left = cells
-            for k in range(cells):
-                if left == wanted:
-                    break
-                cell = order[k]
-                board[cell] = 0
-                number, _guesses = search(board, units, unit_of, two, lowest_first, scratch)
-                if number == 1:
-                    left -= 1
-                else:
-                    board[cell] = answers[i, cell]
-            if left == wanted:
+            if dig(answers[i], wanted, state, units, unit_of, questions[i]):
                 break
         else:
             return i
-        _number, guesses[i] = search(board, units, unit_of, one, lowest_first, scratch)
+        _number, guesses[i] = search(questions[i], units, unit_of, one, lowest_first, scratch)
     return len(questions)

@@ -1,4 +1,4 @@
-"""An exact Sudoku solver: proves that a puzzle has no, one or several solutions, and rates it."""
+"""An exact solver: proves that a puzzle has no, one or several solutions, and rates it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.sudoku.board import SudokuShape
-from hrm_jax.puzzles.sudoku.search import search_many
+from hrm_jax.puzzles.digits.board import DigitShape
+from hrm_jax.puzzles.digits.search import search_many
 
 
-def solve(board: Array, shape: SudokuShape, limit: int = 2) -> tuple[int, Array, int]:
+def solve(board: Array, shape: DigitShape, limit: int = 2) -> tuple[int, Array, int]:
     """Number of solutions of one board [cells], the first one and the guesses: see `solve_many`."""
     counts, solutions, guesses = solve_many(np.asarray(board)[None], shape, limit)
     return int(counts[0]), solutions[0], int(guesses[0])
 
 
-def solve_many(boards: Array, shape: SudokuShape, limit: int = 2) -> tuple[Array, Array, Array]:
+def solve_many(boards: Array, shape: DigitShape, limit: int = 2) -> tuple[Array, Array, Array]:
     """Solves boards by depth-first search with naked and hidden singles.
 
     Args:
@@ -54,10 +54,8 @@ def solve_many(boards: Array, shape: SudokuShape, limit: int = 2) -> tuple[Array
     return counts, solutions, guesses
 
 
-def tables(shape: SudokuShape) -> tuple[Array, Array]:
-    """Returns the cells of each unit, int64 [3N, N], and the units of each cell, int64 [C, 3]."""
+def tables(shape: DigitShape) -> tuple[Array, Array]:
+    """Returns `units` and `unit_of` as `search` takes them, int64 [U, N] and [C, 3]."""
     units = shape.units()
-    unit_of = np.empty((shape.cells, 3), np.int64)
-    for unit, cells in enumerate(units):
-        unit_of[cells, unit // shape.size] = unit
-    return units, unit_of
+    owners = [np.flatnonzero((units == cell).any(1)) for cell in range(shape.cells)]
+    return units, np.stack(owners)[:, [0, 1, -1]]
