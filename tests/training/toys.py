@@ -92,21 +92,17 @@ class Walkers(_Toy):
         return state, jax.tree.map(lambda x: x.sum(0), metrics)
 
 
+class _Numbers(Draws):
+    def batch(self, index, items, epochs):
+        x = np.float32(items[:, None] * np.arange(1, 5) % 7 - 3)
+        return {"x": x, "y": x.sum(1) ** 2}
+
+
 class _Regression(_Toy):
     """Rows of numbers."""
 
     def batches(self):
-        draws = Draws(100, 8, 0, jax.process_index(), jax.process_count())
-
-        class Source:
-            def __len__(self):
-                return len(draws)
-
-            def __getitem__(self, index):
-                x = np.float32(draws[index][0][:, None] * np.arange(1, 5) % 7 - 3)
-                return {"x": x, "y": x.sum(1) ** 2}
-
-        return batch_iterator(Source())
+        return batch_iterator(_Numbers(100, 8, 0, jax.process_index(), jax.process_count()))
 
     def step(self, state, batch):
         return self.trainer.step(state, batch)
