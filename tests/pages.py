@@ -1,0 +1,206 @@
+"""Runs what README and docs tell to run, in a folder of its own, in small sizes.
+
+Each Python block runs in the test's process. Each command of a bash block runs in a process that is
+forked from one that has imported the library; a training is made small by fields that are added to
+its command. A run that a page only uses (`runs/spanish_lm`) is trained before, in the same way.
+Files that a page needs lie in the folder.
+"""
+
+import contextlib
+import io
+import multiprocessing
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+
+import yaml
+from sybil import Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHORT = (
+    "--config.steps=2 --config.eval_every=2 --config.checkpoint_every=1 --config.log_every=1 "
+    "--config.microbatch_size=0 --config.batch_size=4"
+)
+SMALL = (
+    "--config.model.hidden_size=32 --config.model.num_heads=2 --config.model.H_layers=1 "
+    "--config.model.L_layers=1 --config.eval_slots=4 --config.model.forward_dtype=float32"
+)
+DRAWN = "--config.data.num_train=16 --config.data.num_test=4"
+LANGUAGE = (
+    "--config.model.hidden_size=16 --config.model.num_heads=2 --config.model.ffn_size=32 "
+    "--config.model.planner_layers=1 --config.model.executor_layers=1 "
+    "--config.optimizer.warmup_steps=1"
+)
+TEXT = "--config.data.train=abc.txt --config.data.test=abc.txt --config.data.eval_stride=200"
+ADDED = {
+    "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "maze": (SMALL,),
+    "domino": (SMALL,),
+    "latin": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "arc": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "spanish_lm": (LANGUAGE, TEXT),
+    "spanish_ft": (LANGUAGE, DRAWN),
+    "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
+}
+CSV = {
+    "train.csv": ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"],
+    "test.csv": ["4.12.12.12.42.3.,4312213412433421"],
+}
+STANDARD = {"play": "help\nquit\n"}
+UNSOLVED = {"solve": (0, 1)}  # a model of two steps may answer wrongly
+
+
+def _run(argv: list[str], folder: str, environment: dict[str, str], log: str, text: str) -> None:
+    """What a forked process does."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    with open(log, "w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    sys.stdin = io.StringIO(text)
+    sys.argv = argv
+    sys.path.insert(0, str(pathlib.Path(argv[0]).parent))
+    runpy.run_path(argv[0], run_name="__main__")
+
+
+class Pages:
+    """The folder in which pages run."""
+
+    def __init__(self) -> None:
+        self._forks = multiprocessing.get_context("forkserver")
+        self._forks.set_forkserver_preload(["hrm_jax.experiment", "hrm_jax.trained.evaluate"])
+        self.folder: pathlib.Path | None = None
+        self.serving: list[multiprocessing.Process] = []
+
+    def enter(self, namespace: dict) -> None:
+        """Begins a page."""
+        if self.folder is None:
+            import tempfile
+
+            self._made = tempfile.TemporaryDirectory(prefix="pages_", ignore_cleanup_errors=True)
+            self.folder = pathlib.Path(self._made.name)
+            for name in ("configs", "launch", "benchmarks"):
+                (self.folder / name).symlink_to(ROOT / name)
+            (self.folder / "abc.txt").write_text("uno dos tres cuatro cinco " * 100)
+            for name, lines in CSV.items():
+                rows = [f"mine,{line},0" for line in lines]
+                (self.folder / name).write_text("source,question,answer,rating\n" + "\n".join(rows))
+        self.before = pathlib.Path.cwd()
+        os.chdir(self.folder)
+
+    def leave(self, namespace: dict) -> None:
+        for process in self.serving:
+            process.terminate()
+            process.join()
+        self.serving.clear()
+        os.chdir(self.before)
+
+    def bash(self, example) -> None:
+        """Evaluates a bash block."""
+        text = example.parsed.replace("\\\n", " ")
+        for line in text.splitlines():
+            for command in line.split(" && "):
+                words = shlex.split(command, comments=True)
+                if words:
+                    self.command(words)
+
+    def command(self, words: list[str]) -> None:
+        match words:
+            case ["python3", "-m", "venv", _] | [".", _] | ["zensical", "serve"]:
+                return
+            case ["pip", "install", "-e", what]:
+                setup = (ROOT / "setup.py").read_text()
+                for extra in re.findall(r"[\w]+", what.strip(".")):
+                    assert f'"{extra}": [' in setup or f'"{extra}": ' in setup, extra
+                return
+            case ["bash", script]:
+                subprocess.run(["bash", "-n", script], check=True)
+                return
+            case ["python", "-m", "pytest", *_]:
+                assert shlex.join(words) in (ROOT / ".ci" / "run").read_text()
+                return
+        environment = {}
+        while "=" in words[0]:
+            name, _, environment[name] = words.pop(0).partition("=")
+        assert words[0] == "python", words
+        argv = words[1:]
+        script = pathlib.Path(argv[0]).stem
+        if script == "train":
+            argv = small(argv)
+        else:
+            self.trained(shlex.join(argv))
+        self.start(script, argv, environment)
+
+    def trained(self, text: str) -> None:
+        """Trains the runs that a text names and that are not there."""
+        for run in sorted(set(re.findall(r"\bruns/\w+", text))):
+            if not pathlib.Path(run).exists():
+                config = f"configs/{pathlib.Path(run).name}.py"
+                argv = ["launch/train.py", f"--config={config}:laptop", f"--workdir={run}"]
+                self.start("train", small(argv), {})
+
+    def start(self, script: str, argv: list[str], environment: dict[str, str]) -> None:
+        log = pathlib.Path("log.txt").resolve()
+        process = self._forks.Process(
+            target=_run, args=(argv, os.getcwd(), environment, str(log), STANDARD.get(script, ""))
+        )
+        process.start()
+        if script == "serve":
+            self.serving.append(process)
+            port = re.search(r"--port=(\d+)", shlex.join(argv))[1]
+            for _ in range(300):
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
+                    return
+                assert process.is_alive(), log.read_text()
+                time.sleep(0.2)
+        process.join(300)
+        told = f"{shlex.join(argv)}\nexit code {process.exitcode}\n{log.read_text()}"
+        assert process.exitcode in UNSOLVED.get(script, (0,)), told
+        assert "Traceback" not in told, told
+        assert "Warning" not in told, told
+
+
+def small(argv: list[str]) -> list[str]:
+    """A training command with fields that make it small."""
+    config = re.search(r"--config=configs/(\w+)\.py", shlex.join(argv))[1]
+    given = shlex.join(argv)
+    added = [*SHORT.split(), *shlex.split(" ".join(ADDED[config]))]
+    files = ("data.path", "data.train_csv", "data.training")
+    if config not in ("spanish_lm", "spanish_ft", "spanish_numbers") and not any(
+        field in given for field in files
+    ):
+        added += DRAWN.split()
+    if "puzzle_emb_ndim=0" in given:
+        added = [flag for flag in added if "puzzle_emb_ndim" not in flag]
+    return [*argv, *added]
+
+
+_PAGES = Pages()
+
+
+def _python(example) -> None:
+    _PAGES.trained(example.parsed)
+    PythonCodeBlockParser().evaluate(example)
+
+
+PAGES = Sybil(
+    parsers=[
+        SkipParser(),
+        CodeBlockParser("bash", _PAGES.bash),
+        CodeBlockParser("yaml", lambda example: list(yaml.safe_load_all(example.parsed)) and None),
+        PythonCodeBlockParser(),
+    ],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
+    path=str(ROOT),
+    setup=_PAGES.enter,
+    teardown=_PAGES.leave,
+)
