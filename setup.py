@@ -14,6 +14,7 @@ SERVE = [
     "starlette>=0.46",
     "uvicorn>=0.34",
 ]
+DOCS = ["mkdocstrings-python>=2", "zensical>=0.0.70"]
 NOTEBOOKS = ["ipykernel>=6", "ipywidgets>=8", "nbclient>=0.10", "nbformat>=5.9"]
 
 setup(
@@ -22,6 +23,19 @@ setup(
     description="Hierarchical Reasoning Model and relatives in JAX and Flax",
     long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="The hrm_jax authors",
+    url="https://github.com/hrm-jax/hrm_jax",
+    project_urls={"Changes": "https://github.com/hrm-jax/hrm_jax/blob/main/CHANGELOG.md"},
+    keywords=["JAX", "Flax", "reasoning", "HRM", "TRM", "ARC", "Sudoku", "language model"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
@@ -69,9 +83,11 @@ setup(
         "keras": KERAS,
         "hf": HF,
         "wandb": ["wandb>=0.19"],
+        "docs": DOCS,
         "notebooks": NOTEBOOKS,
         "serve": SERVE,
         "dev": [
+            *DOCS,
             *HF,
             *KERAS,
             *NOTEBOOKS,
@@ -87,6 +103,7 @@ setup(
             "pytest-cov>=6",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
+            "sybil>=9",  # runs the code of README and docs
             "torch==2.13.0",
             "types-PyYAML>=6",
         ],

@@ -1,8 +1,10 @@
-"""Tables of measured figures: printed as they are made, saved, and gathered in RESULTS.md.
+"""Tables of measured figures: printed as they are made, saved, and gathered in two pages.
 
     python benchmarks/engine.py --save      # prints its table, and keeps it in benchmarks/results
-    python -m benchmarks.report             # writes benchmarks/RESULTS.md from all that are kept
-    python -m benchmarks.report --check     # fails where RESULTS.md is not what they give
+    python -m benchmarks.report             # writes docs/results.md and benchmarks/RESULTS.md
+    python -m benchmarks.report --check     # fails where they are not what is kept
+
+`docs/results.md` has what a reader wants first, RESULTS.md what programs say of programs.
 
 A program makes a `Table`, adds rows and calls `save` with what `add_save_flag` has read.
 """
@@ -29,29 +31,39 @@ from hrm_jax.files import read_json, write_json, write_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks" / "results"
-REPORT = ROOT / "benchmarks" / "RESULTS.md"
+FIRST, OTHERS = "docs/results.md", "benchmarks/RESULTS.md"  # pages
 
-# Sections in this order; `hrm_step` stands for `hrm_step_gpu` too. Others come last.
-ORDER = (
-    *(
-        "attention",
-        "hrm_step",
-        "gpu_program",
-        "scaling",
-        "data_pipeline",
-        "puzzle_table",
-        "maze_building",
+# Sections in this order; `hrm_step` stands for `hrm_step_gpu` too. Those not named come last, on the
+# page of others.
+ORDER = {
+    FIRST: (
+        *("sudoku", "presets", "maze", "domino", "latin", "arc", "spanish", "language"),
+        *("better_answers_mix", "engine", "hrm_step"),
     ),
-    *("engine", "sudoku", "presets", "maze", "domino", "arc", "spanish", "language"),
-    *("better_answers",),
-)
+    OTHERS: (
+        *("attention", "gpu_program", "scaling", "data_pipeline", "puzzle_table", "maze_building"),
+        *("better_answers",),
+    ),
+}
 
-HEAD = """# Measured
-
-`python -m benchmarks.report` writes this file from `benchmarks/results/*.json`, where the programs
-leave their tables (`--save`). Every section names the command that gives its figures. Medians; what
-is compared was measured in turn in one process.
+_HOW = """`python -m benchmarks.report` writes this page from `benchmarks/results/*.json`, where the
+programs leave their tables (`--save`). Every section names the command that gives its figures.
+Medians; what is compared was measured in turn in one process.
 """
+HEADS = {
+    FIRST: f"""# Results
+
+What was measured, by whom on what, and what has not been. What programs say of programs (kernels,
+bytes, collectives) is in `benchmarks/RESULTS.md`.
+
+{_HOW}""",
+    OTHERS: f"""# Further measurements
+
+What a reader wants first is in [docs/results.md](../docs/results.md); here are the programs' own
+tables.
+
+{_HOW}""",
+}
 
 _ON_A_GPU = "All that wants a GPU, tests first, is one command there: `bash benchmarks/gpu.sh`."
 
@@ -252,7 +264,7 @@ def versions() -> Versions:
 def commit() -> str | None:
     """The commit that is checked out, "-dirty" if files differ from it; None outside of git."""
     # These change while one program after the other leaves its table.
-    but = [":(exclude)benchmarks/results", ":(exclude)benchmarks/RESULTS.md"]
+    but = [f":(exclude){path}" for path in ("benchmarks/results", FIRST, OTHERS)]
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", *arguments]
@@ -367,24 +379,31 @@ def _section(saved: Saved) -> str:
     return "\n\n".join([*paragraphs, *saved.notes]) + "\n"
 
 
-def _place(name: str) -> tuple[int, str]:
-    """Key that sorts tables into `ORDER`."""
-    places = [i for i, first in enumerate(ORDER) if f"{name}_".startswith(f"{first}_")]
-    return min(places, default=len(ORDER)), name
+def _place(name: str) -> tuple[str, int]:
+    """The page of a table, and its place there: the longest name in `ORDER` that begins it."""
+    found = [
+        (len(first), page, number)
+        for page, names in ORDER.items()
+        for number, first in enumerate(names)
+        if f"{name}_".startswith(f"{first}_")
+    ]
+    return max(found)[1:] if found else (OTHERS, len(ORDER[OTHERS]))
 
 
-def render(folder: pathlib.Path) -> str:
-    """RESULTS.md, from the tables that are saved in a folder.
+def render(folder: pathlib.Path) -> dict[str, str]:
+    """The text of each page, from the tables that are saved in a folder.
 
     Raises:
         ValueError: A file is damaged or not a table; the message names it and the field.
     """
     tables = {path.stem: read(path) for path in sorted(folder.glob("*.json"))}
-    sections = [_section(tables[name]) for name in sorted(tables, key=_place)]
+    parts = {page: [head] for page, head in HEADS.items()}
+    for name in sorted(tables, key=lambda name: (_place(name)[1], name)):
+        parts[_place(name)[0]].append(_section(tables[name]))
     absent = [f"- {x.what}: `{x.command}`" for x in WANTED if not x.measured(tables)]
     if absent:
-        sections.append("\n".join(["## Not measured", "", _ON_A_GPU, "", *absent, ""]))
-    return "\n".join([HEAD, *sections])
+        parts[FIRST].append("\n".join(["## Not measured", "", _ON_A_GPU, "", *absent, ""]))
+    return {page: "\n".join(sections) for page, sections in parts.items()}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -394,15 +413,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail where it differs")
     args = parser.parse_args(argv)
     try:
-        text = render(FOLDER)
+        pages = render(FOLDER)
     except ValueError as error:
         parser.error(str(error))
-    if not args.check:
-        write_text(REPORT, text)
-        return 0
-    if not REPORT.exists() or REPORT.read_text(encoding="utf-8") != text:
-        print(f"{REPORT} is not what {FOLDER} gives: run python -m benchmarks.report")
-        return 1
+    for name, text in pages.items():
+        page = ROOT / name
+        if not args.check:
+            write_text(page, text)
+        elif not page.exists() or page.read_text(encoding="utf-8") != text:
+            print(f"{page} is not what {FOLDER} gives: run python -m benchmarks.report")
+            return 1
     return 0
 
 

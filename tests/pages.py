@@ -16,13 +16,14 @@ import runpy
 import shlex
 import subprocess
 import sys
-import tarfile
+import tempfile
 import time
 import urllib.request
 
 import yaml
 from sybil import Sybil
-from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
@@ -83,8 +84,6 @@ class Pages:
     def enter(self, namespace: dict) -> None:
         """Begins a page."""
         if self.folder is None:
-            import tempfile
-
             self._made = tempfile.TemporaryDirectory(prefix="pages_", ignore_cleanup_errors=True)
             self.folder = pathlib.Path(self._made.name)
             for name in ("configs", "launch", "benchmarks"):
@@ -187,9 +186,12 @@ def small(argv: list[str]) -> list[str]:
 _PAGES = Pages()
 
 
-def _python(example) -> None:
-    _PAGES.trained(example.parsed)
-    PythonCodeBlockParser().evaluate(example)
+class _Python(CodeBlockParser):
+    language = "python"
+
+    def evaluate(self, example) -> None:
+        _PAGES.trained(example.parsed)
+        PythonEvaluator()(example)
 
 
 PAGES = Sybil(
@@ -197,7 +199,7 @@ PAGES = Sybil(
         SkipParser(),
         CodeBlockParser("bash", _PAGES.bash),
         CodeBlockParser("yaml", lambda example: list(yaml.safe_load_all(example.parsed)) and None),
-        PythonCodeBlockParser(),
+        _Python(),
     ],
     patterns=["README.md", "CONTRIBUTING.md", "docs/*.md"],
     path=str(ROOT),

@@ -1,4 +1,4 @@
-"""Saved tables: what they hold, what is refused, and RESULTS.md."""
+"""Saved tables: what they hold, what is refused, and the pages made of them."""
 
 import argparse
 import dataclasses
@@ -96,7 +96,7 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch, capsys):
     path = _save(tmp_path)
     path.write_text(path.read_text()[:-20])
     monkeypatch.setattr(report, "FOLDER", tmp_path)
-    monkeypatch.setattr(report, "REPORT", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     with pytest.raises(SystemExit) as leaving:
         report.main([])
     assert leaving.value.code == 2
@@ -118,7 +118,7 @@ def test_a_section_has_origin_table_and_notes(tmp_path):
         "commit abc-dirty\n\n"
         "| engine | tokens/s |\n|---|---|\n| 1 | 1 |\n\n"
         "One.\n\nTwo.\n\n##"
-    ) in report.render(tmp_path)
+    ) in report.render(tmp_path)[report.FIRST]
 
 
 def test_cells_cannot_break_the_table(tmp_path, capsys):
@@ -128,20 +128,22 @@ def test_cells_cannot_break_the_table(tmp_path, capsys):
     table.save("", tmp_path)
     lines = [r"| a\|b |", "|---|", r"| 1\|2 |", r"| 1\\\|2 |", "| 1 2 |", r"| \alpha |"]
     assert "\n".join(lines) in capsys.readouterr().out
-    assert "\n".join(lines) in report.render(tmp_path)
+    assert "\n".join(lines) in report.render(tmp_path)[report.OTHERS]
 
 
 def test_sections_are_in_order(tmp_path):
-    names = ["attention", "hrm_step", "hrm_step_gpu", "engine", "sudoku_paper", "aardvark"]
-    for name in sorted(names):
+    first = ["sudoku_paper", "better_answers_mix", "engine", "hrm_step", "hrm_step_gpu"]
+    others = ["attention", "scaling", "better_answers", "aardvark"]
+    for name in sorted(first + others):
         _save(tmp_path, name)
-    found = re.findall("## Title of (.*)", report.render(tmp_path))
-    assert found == names
+    pages = report.render(tmp_path)
+    for page, names in {report.FIRST: first, report.OTHERS: others}.items():
+        assert re.findall("## Title of (.*)", pages[page]) == names
 
 
 def test_what_is_not_measured_is_listed(tmp_path):
     def absent():
-        listed = report.render(tmp_path).partition("## Not measured")[2]
+        listed = report.render(tmp_path)[report.FIRST].partition("## Not measured")[2]
         return {x.name for x in report.WANTED if f"`{x.command}`" in listed}
 
     everything = {x.name for x in report.WANTED}
@@ -156,20 +158,20 @@ def test_what_is_not_measured_is_listed(tmp_path):
     assert absent() == everything - {"scaling", "puzzle_table", "attention"}
     for wanted in report.WANTED:
         _save(tmp_path, wanted.name, [wanted.column], gpu="NVIDIA H200")
-    assert "Not measured" not in report.render(tmp_path)
+    assert "Not measured" not in report.render(tmp_path)[report.FIRST]
 
 
 def test_the_report_is_what_the_saved_tables_give():
     """Otherwise: python -m benchmarks.report."""
     assert report.main(["--check"]) == 0
-    assert "**2.25×**" in report.REPORT.read_text(encoding="utf-8")
+    assert "**2.25×**" in (report.ROOT / report.FIRST).read_text(encoding="utf-8")
 
 
 def test_check_fails_where_the_report_differs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "FOLDER", tmp_path)
-    monkeypatch.setattr(report, "REPORT", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
     assert report.main(["--check"]) == 1
-    assert not report.REPORT.exists()
+    assert not (tmp_path / report.FIRST).exists()
     assert report.main([]) == 0
     assert report.main(["--check"]) == 0
     _save(tmp_path)
