@@ -1,5 +1,5 @@
 """README and docs are run: `tests/pages.py`."""
 
-from tests.pages import PAGES
+from pages import PAGES
 
 pytest_collect_file = PAGES.pytest()

@@ -134,6 +134,18 @@ def start() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
+def child() -> Callable[..., dict[str, str]]:
+    """Makes the environment of a process of its own: so many devices, compiling as here."""
+
+    def make(devices: int = 1) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags}
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def trained(tiny, start, tmp_path_factory) -> pathlib.Path:
     """The workdir of a finished run with checkpoints 2 and 4; tests may only read it."""
     workdir = tmp_path_factory.mktemp("trained") / "run"

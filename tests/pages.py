@@ -7,20 +7,17 @@ Files that a page needs lie in the folder.
 """
 
 import contextlib
-import io
-import multiprocessing
 import os
 import pathlib
 import re
-import runpy
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 
 import yaml
+from forked import Script
 from sybil import Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
@@ -59,27 +56,12 @@ STANDARD = {"play": "help\nquit\n"}
 UNSOLVED = {"solve": (0, 1)}  # a model of two steps may answer wrongly
 
 
-def _run(argv: list[str], folder: str, environment: dict[str, str], log: str, text: str) -> None:
-    """What a forked process does."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    with open(log, "w") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    sys.stdin = io.StringIO(text)
-    sys.argv = argv
-    sys.path.insert(0, str(pathlib.Path(argv[0]).parent))
-    runpy.run_path(argv[0], run_name="__main__")
-
-
 class Pages:
     """The folder in which pages run."""
 
     def __init__(self) -> None:
-        self._forks = multiprocessing.get_context("forkserver")
-        self._forks.set_forkserver_preload(["hrm_jax.experiment", "hrm_jax.trained.evaluate"])
         self.folder: pathlib.Path | None = None
-        self.serving: list[multiprocessing.Process] = []
+        self.serving: list[Script] = []
 
     def enter(self, namespace: dict) -> None:
         """Begins a page."""
@@ -96,9 +78,9 @@ class Pages:
         os.chdir(self.folder)
 
     def leave(self, namespace: dict) -> None:
-        for process in self.serving:
-            process.terminate()
-            process.join()
+        for script in self.serving:
+            script.process.terminate()
+            script.wait()
         self.serving.clear()
         os.chdir(self.before)
 
@@ -146,26 +128,25 @@ class Pages:
                 argv = ["launch/train.py", f"--config={config}:laptop", f"--workdir={run}"]
                 self.start("train", small(argv), {})
 
-    def start(self, script: str, argv: list[str], environment: dict[str, str]) -> None:
-        log = pathlib.Path("log.txt").resolve()
-        process = self._forks.Process(
-            target=_run, args=(argv, os.getcwd(), environment, str(log), STANDARD.get(script, ""))
+    def start(self, name: str, argv: list[str], environment: dict[str, str]) -> None:
+        """Runs a script, or leaves a server running until the page ends."""
+        script = Script(
+            argv, environment={**os.environ, **environment}, text=STANDARD.get(name, "")
         )
-        process.start()
-        if script == "serve":
-            self.serving.append(process)
+        if name == "serve":
+            self.serving.append(script)
             port = re.search(r"--port=(\d+)", shlex.join(argv))[1]
             for _ in range(300):
                 with contextlib.suppress(OSError):
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
                     return
-                assert process.is_alive(), log.read_text()
+                assert script.process.is_alive(), script.said()
                 time.sleep(0.2)
-        process.join(300)
-        told = f"{shlex.join(argv)}\nexit code {process.exitcode}\n{log.read_text()}"
-        assert process.exitcode in UNSOLVED.get(script, (0,)), told
+        done = script.wait()
+        told = f"{shlex.join(argv)}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode in UNSOLVED.get(name, (0,)), told
         assert "Traceback" not in told, told
-        assert "Warning" not in told, told
+        assert "arning" not in told, told
 
 
 def small(argv: list[str]) -> list[str]:

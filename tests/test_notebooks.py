@@ -25,7 +25,7 @@ def test_notebook_is_clean_and_opens_in_colab(name):
     assert "colab" in notebook["metadata"]
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
-    assert sum("git\", \"clone" in "".join(cell["source"]) for cell in code) == 1
+    assert sum('git", "clone' in "".join(cell["source"]) for cell in code) == 1
 
 
 @pytest.mark.slow
@@ -47,4 +47,6 @@ def test_notebook_runs(name, monkeypatch, tmp_path):
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     text = "".join(output.get("text", "") for output in outputs)
     assert re.search(printed, text), text
-    assert not any(output.get("name") == "stderr" and "Warning" in output.text for output in outputs)
+    assert not any(
+        output.get("name") == "stderr" and "Warning" in output.text for output in outputs
+    )

@@ -1,13 +1,11 @@
 """The command lines on an ARC run."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
+import forked
 import numpy as np
 import pytest
 
@@ -166,8 +164,7 @@ def test_inspect_and_view(run, arc_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_from_preset_to_report(tmp_path):
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+def test_train_from_preset_to_report(tmp_path, child):
     flags = [
         f"--config={ROOT / 'configs' / 'arc.py'}:laptop", f"--workdir={tmp_path / 'run'}",
         "--config.data.num_train=8", "--config.data.num_test=4", "--config.data.num_aug=1",
@@ -175,24 +172,14 @@ def test_train_from_preset_to_report(tmp_path):
         "--config.model.puzzle_emb_ndim=32", "--config.batch_size=8", "--config.steps=2",
         "--config.microbatch_size=0",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *flags],
-        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = forked.run([ROOT / "launch" / "train.py", *flags], environment=child())
     assert done.returncode == 0, done.stderr
     assert re.search(r"\(pass@2\): [\d.]+%\.\n", done.stdout), done.stdout
     assert re.search(r"copy the input: [\d.]+%\.\n", done.stdout)
     assert (tmp_path / "run" / "plots" / "accuracy.png").exists()
     shutil.rmtree(tmp_path / "run" / "data")  # made again, the same
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "evaluate.py"), f"--workdir={tmp_path / 'run'}"],
-        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    done = forked.run(
+        [ROOT / "launch" / "evaluate.py", f"--workdir={tmp_path / 'run'}"], environment=child()
     )
     assert done.returncode == 0, done.stderr
     assert "eval/pass_at_2" in done.stdout

@@ -1,7 +1,6 @@
 """Two processes on this machine train one run; one is killed, both go on, nothing is different."""
 
 import json
-import os
 import pathlib
 import signal
 import socket
@@ -48,18 +47,12 @@ def values(tiny):
 
 
 @pytest.fixture
-def pair(values, port, tmp_path):
+def pair(values, port, tmp_path, child):
     """Starts both processes; whatever happens, none is left."""
     (tmp_path / "config.py").write_text(
         "import jax\nfrom ml_collections import ConfigDict\n\n\ndef get_config():\n"
         f"    assert jax.device_count() == 4\n    return ConfigDict({values!r})\n"
     )
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    }
     started = []
 
     def start(workdir):
@@ -71,7 +64,7 @@ def pair(values, port, tmp_path):
                     *("--multihost", f"--coordinator=localhost:{port}", "--num_processes=2"),
                     *(f"--process_id={number}", f"--heartbeat_timeout={HEARTBEAT}"),
                 ],
-                env=environment,
+                env=child(2),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -2,12 +2,11 @@
 
 import io
 import json
-import os
 import pathlib
 import re
-import subprocess
 import sys
 
+import forked
 import pytest
 from PIL import Image
 
@@ -231,17 +230,14 @@ def test_export_errors(flags, message, run, trained, tmp_path, monkeypatch):
 # --- train ----------------------------------------------------------------------------------------
 
 
-def _train(*flags, devices=1):
-    """Flags of absl live once in a process: train runs in its own."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    xla = f"--xla_force_host_platform_device_count={devices}"
-    return subprocess.run(
-        [sys.executable, str(ROOT / "launch" / "train.py"), *map(str, flags)],
-        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": xla, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.fixture
+def train(child):
+    """Runs train.py in a process of its own, since flags of absl live once in a process."""
+
+    def run(*flags, devices=1):
+        return forked.run([ROOT / "launch" / "train.py", *flags], environment=child(devices))
+
+    return run
 
 
 TINY = [
@@ -253,9 +249,9 @@ TINY = [
 
 
 @pytest.mark.slow
-def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path):
+def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
     flags = [f"--config={ROOT / 'configs' / 'sudoku.py'}:laptop", f"--workdir={tmp_path}", *TINY]
-    done = _train(*flags)
+    done = train(*flags)
     assert done.returncode == 0, done.stderr
     out = done.stdout
     assert re.search(r"Preset: laptop", out)
@@ -267,7 +263,7 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path):
     for command in re.findall(r"python (launch/\S+) --workdir=", out):
         assert (ROOT / command).exists()
     flags[-1] = "--config.steps=6"
-    done = _train(*flags, devices=2)
+    done = train(*flags, devices=2)
     assert done.returncode == 0, done.stderr
     assert "Going on from step 4" in done.stdout
 
@@ -284,8 +280,8 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path):
         ("sudoku.py:laptop", ["--config.data.path=none"], "error: .*none"),
     ],
 )
-def test_train_errors(config, flags, message, tmp_path):
-    done = _train(f"--config={ROOT / 'configs' / config}", f"--workdir={tmp_path / 'run'}", *flags)
+def test_train_errors(config, flags, message, tmp_path, train):
+    done = train(f"--config={ROOT / 'configs' / config}", f"--workdir={tmp_path / 'run'}", *flags)
     assert re.search(message, done.stderr), done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

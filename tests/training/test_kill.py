@@ -1,6 +1,5 @@
 """`kill -9` at any moment, signals, and crashes, through launch/train.py in its own process."""
 
-import os
 import pathlib
 import random
 import re
@@ -41,9 +40,8 @@ def command(tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environment():
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": ""}
+def environment(child):
+    return child()
 
 
 def _launch(command, environment):

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -110,14 +108,11 @@ def test_the_same_losses_on_four_devices(case):
 
 
 @pytest.fixture(scope="module")
-def on_eight_devices():
+def on_eight_devices(child):
     """The losses of all cases on all meshes, from a process with eight devices."""
-    root = pathlib.Path(__file__).parents[2]
-    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     done = subprocess.run(
         [sys.executable, __file__],
-        env={**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags},
+        env=child(8),
         capture_output=True,
         text=True,
         timeout=600,
