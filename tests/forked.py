@@ -75,7 +75,7 @@ def _run(argv: list[str], folder: str, environment: dict[str, str], files: list[
     for number, name in enumerate(files):
         file = os.open(name, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND)
         os.dup2(file, number)
-    sys.stdin = open(0, closefd=False)  # multiprocessing has put /dev/null there
+    sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has put /dev/null there
     sys.argv = argv
     sys.path.insert(0, str(pathlib.Path(argv[0]).resolve().parent))
     runpy.run_path(argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""README and docs as pages: links, languages of code, the site. `tests/pages.py` runs their code."""
+"""README and docs as pages: links, languages, the site. `tests/pages.py` runs their code."""
 
 import pathlib
 import re

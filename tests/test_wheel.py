@@ -14,7 +14,7 @@ import hrm_jax
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAM = """
 import pathlib, hrm_jax
-assert pathlib.Path(hrm_jax.__file__).is_relative_to(pathlib.Path("env").resolve()), hrm_jax.__file__
+assert pathlib.Path(hrm_jax.__file__).is_relative_to(pathlib.Path("env").resolve())
 config = {
     "task": "sudoku", "steps": 2, "batch_size": 4, "tensorboard": False,
     "data": {"size": 4, "num_train": 8, "num_test": 4},
