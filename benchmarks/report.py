@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks" / "results"
 FIRST, OTHERS = "docs/results.md", "benchmarks/RESULTS.md"  # pages
 
-# Sections in this order; `hrm_step` stands for `hrm_step_gpu` too. Those not named come last of all.
+# Sections in this order; `hrm_step` stands for `hrm_step_gpu` too. Those not named come last.
 ORDER = {
     FIRST: (
         *("sudoku", "presets", "maze", "domino", "latin", "arc", "spanish", "language"),
