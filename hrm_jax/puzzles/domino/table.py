@@ -15,8 +15,14 @@ from hrm_jax.files import write_json
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.console import Console, converse
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, LEFT, RIGHT, Game, Move, Tile, legal_moves
-from hrm_jax.puzzles.domino.players import ModelPlayer, Player
-from hrm_jax.puzzles.domino.strength import OPPONENTS, TITLES, strength, summary
+from hrm_jax.puzzles.domino.players import (
+    OPPONENTS,
+    TITLES,
+    ModelPlayer,
+    Player,
+    strength,
+    summary,
+)
 from hrm_jax.puzzles.domino.text import move_text
 
 _HELP = """\
@@ -62,10 +68,8 @@ class Table:
     def play(self, console: Console, solve: Callable[[Array], Array], seed: int | None) -> None:
         """Plays with a person, or measures strength where `games` is given.
 
-        Args:
-            console: Where the person is, and where results are told.
-            solve: Turns positions, tokens [B, 72], into predictions [B, 72].
-            seed: Seed of deals and random moves; None takes another each time, or 0 to measure.
+        `solve` turns positions, tokens [B, 72], into predictions. `seed` is that of deals and of
+        random moves; None takes another each time, or 0 to measure.
         """
         if self.games is not None:
             self._measure(console, solve, seed or 0)
@@ -112,11 +116,9 @@ class Table:
 def play_domino(
     console: Console, others: Sequence[Player], *, drawing: bool = True, seed: int = 0
 ) -> Game:
-    """Plays a game of a person against others, in the order of their seats, to its end.
+    """Plays a game of a person against one to three others, as they sit, to its end.
 
-    Raises:
-        Leave: The person leaves.
-        DataError: There are not one to three others.
+    Raises `Leave` when the person leaves.
     """
     random = Random(f"play/{seed}")
     names = ["you"]
@@ -137,7 +139,7 @@ def play_domino(
         mover, held = game.turn, [len(hand) for hand in game.hands]
         player = seats[mover][1]
         guesses = player.illegal if player else 0
-        move = player.choose(game.position()) if player else _ask_move(console, game, names)
+        move = player.choose([game.position()])[0] if player else _ask_move(console, game, names)
         game.play(move)
         held[mover] -= 1
         said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {_move_words(move)}."
