@@ -36,13 +36,25 @@ def without_leaks(
                 questions[canonical([source])] = task
             else:
                 answers[canonical([source, target])] = task.name
+
+    def asked_by(task: ArcTask, source: Grid, target: Grid | None) -> str | None:
+        """The evaluation task whose test a pair of a training task answers."""
+        if target is not None and (name := answers.get(canonical([source, target]))):
+            return name
+        other = questions.get(canonical([source])) if questions else None
+        # Where the answer is not known, the same input under another rule is no leak (ARC-AGI-1 has
+        # ten such tasks): the training task must have one of its demonstrations too.
+        if other and {*map(canonical, other.train)} & {*map(canonical, task.train)}:
+            return other.name
+        return None
+
     kept, found = [], []
     for task in training:
         asked: set[str] = set()
         rest: dict[str, Any] = {"train": [], "test": []}
         for split, pairs in rest.items():
             for pair in getattr(task, split):
-                if name := _asking(task, pair, answers, questions):
+                if name := asked_by(task, *pair):
                     asked.add(name)
                 else:
                     pairs.append(pair)
@@ -52,24 +64,6 @@ def without_leaks(
     if 100 * len({name for name, _ in found}) > len(evaluation):
         _refuse([f"{name} (its test pair is in {place})" for name, place in found], len(evaluation))
     return kept, [f"{place}: what it holds of {name}'s test" for name, place in found]
-
-
-def _asking(
-    task: ArcTask,
-    pair: tuple[Grid, Grid | None],
-    answers: dict[bytes, str],
-    questions: dict[bytes, ArcTask],
-) -> str | None:
-    """The evaluation task whose test a pair of a training task answers."""
-    source, target = pair
-    if target is not None and (name := answers.get(canonical([source, target]))):
-        return name
-    other = questions.get(canonical([source])) if questions else None
-    # Where the answer is not known, the same input under another rule is no leak (ARC-AGI-1 has ten
-    # such tasks): the training task must have a demonstration of the evaluation task too.
-    if other and {*map(canonical, other.train)} & {*map(canonical, task.train)}:
-        return other.name
-    return None
 
 
 def _refuse(shared: list[str], tasks: int) -> None:

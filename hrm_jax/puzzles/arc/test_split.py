@@ -42,8 +42,8 @@ class ArcTest(PuzzleSet):
         """The same test inputs with only so many augmentations, besides the task itself."""
         rows = np.flatnonzero(self.questions.augmentation <= augmentations)
         sizes = np.diff(self.group_indices)
-        places = np.arange(len(self.puzzle_identifiers)) - np.repeat(self.group_indices[:-1], sizes)
-        puzzles = np.flatnonzero(places <= augmentations)
+        of_puzzle = self.questions.augmentation[self.puzzle_indices[:-1]]
+        puzzles = np.flatnonzero(of_puzzle <= augmentations)
         return dataclasses.replace(
             self,
             inputs=self.inputs[rows],

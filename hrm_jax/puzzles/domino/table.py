@@ -8,12 +8,11 @@ import json
 from collections.abc import Callable, Sequence
 from random import Random, randrange
 
-import numpy as np
-
 from hrm_jax.data.errors import DataError
 from hrm_jax.files import write_json
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.console import Console, converse
+from hrm_jax.puzzles.domino.encoding import encode_move
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, LEFT, RIGHT, Game, Move, Tile, legal_moves
 from hrm_jax.puzzles.domino.players import (
     OPPONENTS,
@@ -142,7 +141,8 @@ def play_domino(
         move = player.choose([game.position()])[0] if player else _ask_move(console, game, names)
         game.play(move)
         held[mover] -= 1
-        said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {_move_words(move)}."
+        laid = move_text(encode_move(move))
+        said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {laid}."
         if player and player.illegal > guesses:
             said += " (What it predicted is not legal, so this is a random move.)"
         console.say(said)
@@ -154,10 +154,8 @@ def play_domino(
 def _tell_passes(
     console: Console, game: Game, names: Sequence[str], mover: int, held: Sequence[int]
 ) -> None:
-    """Says who drew and who passed after `mover` moved; the person has to do it by hand.
-
-    `held` are the tiles of each seat after the move, before anybody drew.
-    """
+    """Says who drew and passed after `mover` moved, when each seat `held` so many tiles; the person
+    has to do it by hand."""
     if game.over and not game.blocked:
         return
     for place in range(1, len(names) + 1):
@@ -264,7 +262,3 @@ def _subject(name: str) -> str:
 
 def _tile(tile: Tile) -> str:
     return f"{tile[0]}-{tile[1]}"
-
-
-def _move_words(move: Move) -> str:
-    return move_text(np.array([move.a + 1, move.b + 1, move.end]))
