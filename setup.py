@@ -67,6 +67,7 @@ setup(
         "pillow>=10",
         "pyyaml>=6",
         "safetensors>=0.5",
+        "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.8",
         "tqdm>=4.66",

@@ -12,7 +12,7 @@ import sys
 import hrm_jax
 from hrm_jax.puzzles.drawing.traces import trace_gif, trace_png, trace_text
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
-from hrm_jax.trained.votes import load_last
+from hrm_jax.trained.load import load_last
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 

@@ -11,7 +11,7 @@ from hrm_jax.puzzles import PUZZLES
 from hrm_jax.trained.browse import examples, loss_of_run, puzzle_of, trace_puzzles
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
-from hrm_jax.viz.page import KINDS, MAX_EXAMPLES, Steps, write_page
+from hrm_jax.viz.page import KINDS, MAX_EXAMPLES, write_page
 
 _WITH_MODEL = 200  # puzzles by default, if a model thinks about each
 
@@ -47,7 +47,7 @@ def _write(args: argparse.Namespace) -> pathlib.Path:
                 f"{config.num_puzzle_identifiers} that the model knows"
             )
         with tqdm(total=num, desc="thinking", unit="puzzle", disable=None) as bar:
-            traces = trace_puzzles(
+            steps = trace_puzzles(
                 config,
                 model.variables,
                 puzzles.inputs[:num],
@@ -57,7 +57,6 @@ def _write(args: argparse.Namespace) -> pathlib.Path:
                 loss=loss_of_run(args.workdir),
                 progress=lambda done: bar.update(done - bar.n),
             )
-        steps = Steps(traces.boards, traces.confidence, traces.q_halt, traces.stops)
     source = " on ".join(str(x) for x in (args.workdir, args.dataset) if x)
     title = args.title or f"{source}, {args.split} puzzles"
     kind = args.kind or (puzzle.name if puzzle else None)

@@ -33,37 +33,23 @@ _CHUNK = 1024  # examples that are checked at a time
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found in one split.
+    """What `inspect` found in one split."""
 
-    Attributes:
-        kind: Name of the puzzle, or None where it is not known.
-        metadata: What `dataset.json` says, as far as it can be read.
-        sizes: Number of examples, puzzles and groups.
-        examples: The first examples as text for people.
-        violations: What is wrong, the first ones of them.
-        total: Number of violations, those left out counted too. A row counts once for each rule.
-    """
-
-    kind: str | None
-    metadata: dict[str, Any]
-    sizes: dict[str, int]
-    examples: list[str]
-    violations: list[Violation]
-    total: int
+    kind: str | None  # name of the puzzle, or None where it is not known
+    metadata: dict[str, Any]  # of `dataset.json`, as far as it can be read
+    sizes: dict[str, int]  # number of examples, puzzles and groups
+    examples: list[str]  # the first ones as text for people
+    violations: list[Violation]  # what is wrong, the first of them
+    total: int  # of all violations; a row counts once for each rule
 
 
 def inspect(
     folder: str | os.PathLike[str], split: str = "train", *, num: int = 3, max_reports: int = 20
 ) -> Inspection:
-    """Checks every rule of the format and of the puzzle.
+    """Checks every rule of the format, npy or TFDS, and of the puzzle.
 
-    The kind of puzzle is that of `identity.json`, or else is guessed from the sizes.
-
-    Args:
-        folder: Root of a data set, npy or TFDS.
-        split: `train` or `test`.
-        num: Examples to show.
-        max_reports: Violations to describe; the others are counted.
+    The kind of puzzle is that of `identity.json`, or else is guessed from the sizes. `num` examples
+    are shown, and `max_reports` violations described; the others are counted.
 
     Raises:
         DataError: There is no such folder or split, or a number is out of range.

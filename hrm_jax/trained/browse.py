@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -30,22 +29,28 @@ from hrm_jax.training.workdir import read_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Traces:
-    """The course of T ACT steps on N puzzles of S tokens.
+class Steps:
+    """The course of T ACT steps on N puzzles of S tokens."""
 
-    Attributes:
-        boards: Most probable tokens after each step, uint8 (uint16 for large vocabularies)
-            [N, T, S].
-        confidence: Their probabilities, 255 for 1, uint8 [N, T, S].
-        q_halt: Halting value after each step, float32 [N, T]; its sigmoid is the model's belief to
-            be right.
-        stops: Step after which the model stops, and whose board is its answer, int32 [N], 1..T.
-    """
+    boards: npt.NDArray[Any]  # answer after each step, tokens [N, T, S]
+    confidence: npt.NDArray[Any]  # probability of each of these, 255 for 1, uint8 [N, T, S]
+    q_halt: npt.NDArray[Any]  # after each step [N, T]; its sigmoid is the belief to be right
+    stops: npt.NDArray[Any]  # step after which the model stops, whose board is its answer [N], 1..T
+    solved: npt.NDArray[Any] | None = None  # counts as right [N]; None where it must equal labels
 
-    boards: npt.NDArray[Any]
-    confidence: npt.NDArray[np.uint8]
-    q_halt: npt.NDArray[np.float32]
-    stops: npt.NDArray[np.int32]
+    def __post_init__(self) -> None:
+        if self.boards.ndim != 3 or not self.boards.shape[1]:
+            raise ValueError(f"boards has shape {self.boards.shape}, expected (puzzles, steps, S)")
+        count, steps, _ = self.boards.shape
+        expected = {"confidence": self.boards.shape, "q_halt": (count, steps), "stops": (count,)}
+        if self.solved is not None:
+            expected["solved"] = (count,)
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} has shape {found}, expected {shape}")
+        if count and not 1 <= self.stops.min() <= self.stops.max() <= steps:
+            raise ValueError(f"stops: expected steps 1 to {steps}")
 
 
 def trace_puzzles(
@@ -59,28 +64,36 @@ def trace_puzzles(
     loss: LossName = "stablemax",
     rows: int = 64,
     progress: Callable[[int], None] | None = None,
-) -> Traces:
+) -> Steps:
     """Runs every puzzle for `max_steps` ACT steps, past the step where the model would stop.
 
-    Args:
-        config, variables: The model.
-        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
-        max_steps: ACT steps T; may exceed those of training.
-        halting: "q" sets `stops` where the model wants to stop, "fixed" to `max_steps`.
-        loss: Token loss of training, which says what probabilities the logits mean.
-        rows: Puzzles in one batch.
-        progress: Told the number of puzzles done after each batch.
-
-    Raises:
-        ValueError: `max_steps` or `rows` is less than 1, or there are no puzzles.
+    `stops` are where the model wants to stop with the halting "q", `max_steps` with "fixed". `loss`
+    is the token loss of training, which says what probabilities the logits mean. `rows` puzzles are
+    one batch, after which `progress` is told the number of puzzles done.
     """
     count = len(inputs)
     for name, value in (("max_steps", max_steps), ("rows", rows), ("puzzles", count)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     rows = min(rows, count)
-    step = jit(functools.partial(_step, config, halting=halting, max_steps=max_steps, loss=loss))
-    parts = []
+
+    def think(
+        variables: Any, carry: act.ACTCarry, batch: Mapping[str, Array]
+    ) -> tuple[act.ACTCarry, tuple[Array, Array, Array, Array]]:
+        carry, out = act.act_step(
+            config, variables, carry, batch, halting=halting, max_steps=max_steps
+        )
+        logits = out.logits.astype(jnp.float32)
+        log_probabilities = (
+            jax.nn.log_softmax if loss == "softmax" else stablemax_log_probabilities
+        )(logits)
+        confidence = jnp.round(255 * jnp.exp(jnp.max(log_probabilities, axis=-1)))
+        board, wishes = jnp.argmax(logits, axis=-1), carry.halted
+        # Rows that want to halt go on all the same.
+        carry = carry.replace(halted=jnp.zeros_like(wishes))
+        return carry, (board, confidence.astype(jnp.uint8), out.q_halt, wishes)
+
+    step, parts = jit(think), []
     for start in range(0, count, rows):
         chosen = np.resize(np.arange(start, min(start + rows, count)), rows)
         batch = {
@@ -101,37 +114,12 @@ def trace_puzzles(
     # The last step always halts, so that there is a first one.
     stops = np.argmax(wishes, axis=1).astype(np.int32) + 1
     width = np.uint8 if boards.max(initial=0) < 256 else np.uint16
-    return Traces(boards.astype(width), confidence, q_halt.astype(np.float32), stops)
-
-
-def _step(
-    config: Any,
-    variables: Mapping[str, Any],
-    carry: act.ACTCarry,
-    batch: Mapping[str, Array],
-    *,
-    halting: Halting,
-    max_steps: int,
-    loss: LossName,
-) -> tuple[act.ACTCarry, tuple[Array, Array, Array, Array]]:
-    """One ACT step; rows that want to halt are noted, and go on all the same."""
-    carry, out = act.act_step(config, variables, carry, batch, halting=halting, max_steps=max_steps)
-    logits = out.logits.astype(jnp.float32)
-    log_p = jax.nn.log_softmax(logits) if loss == "softmax" else stablemax_log_probabilities(logits)
-    confidence = jnp.round(255 * jnp.exp(jnp.max(log_p, axis=-1))).astype(jnp.uint8)
-    board = jnp.argmax(logits, axis=-1)
-    wishes = carry.halted
-    return carry.replace(halted=jnp.zeros_like(wishes)), (board, confidence, out.q_halt, wishes)
+    return Steps(boards.astype(width), confidence, q_halt.astype(np.float32), stops)
 
 
 def loss_of_run(workdir: str | os.PathLike[str]) -> LossName:
-    """The token loss that a run was trained with.
-
-    Raises:
-        WorkdirError: There is no run in `workdir`.
-    """
-    config = tasks.parse(read_config(pathlib.Path(workdir)))
-    return "softmax" if getattr(config, "loss", "stablemax") == "softmax" else "stablemax"
+    """The token loss that a run was trained with."""
+    return getattr(tasks.parse(read_config(workdir)), "loss", "stablemax")
 
 
 def examples(
@@ -140,17 +128,11 @@ def examples(
     split: str = "test",
     puzzle: Puzzle | None = None,
 ) -> tuple[PuzzleSet, list[str]]:
-    """Puzzles to look at, and the names of their identifiers.
+    """Puzzles to look at, and names by puzzle identifier, [] where the data give none.
 
-    Args:
-        workdir: A run, whose own data are taken where `dataset` is None.
-        dataset: A data set folder, or a CSV file.
-        split: "train" or "test"; a CSV file has only one.
-        puzzle: What `dataset` holds; None takes that of the run, the one that built the data set,
-            or else the first of all that there are.
-
-    Returns:
-        The puzzles; and names by puzzle identifier, [] where the data give none.
+    They are those of `dataset`, a data set folder or a CSV file (which has only the split "test"),
+    or else the run's own. `puzzle` is what the data set holds; None takes that of the run, the one
+    that built the data set, or else the first of all that there are.
 
     Raises:
         DataError, WorkdirError: The data are missing, bad, or not those of the run.
@@ -158,7 +140,15 @@ def examples(
     if dataset is None:
         if workdir is None:
             raise DataError("give a data set or the workdir of a run")
-        return _of_run(pathlib.Path(workdir), split)
+        config: Any = tasks.parse(read_config(workdir))
+        path = pathlib.Path(getattr(config.data, "path", "") or pathlib.Path(workdir) / "data")
+        if split == "test":
+            return held_out(workdir), _names(path)
+        if not (path / split / "dataset.json").exists():
+            raise DataError(
+                f"{workdir}: its {split} puzzles are not kept; name them with --dataset"
+            )
+        return read_npy(path, split), _names(path)
     folder = pathlib.Path(dataset)
     if not folder.exists():
         raise DataError(f"{folder}: no such file or folder")
@@ -178,16 +168,6 @@ def puzzle_of(
         return PUZZLES[tasks.parse(read_config(workdir)).task]
     path = pathlib.Path(dataset or "") / "identity.json"
     return named(Identity.from_json(path.read_text("utf-8")).builder) if path.exists() else None
-
-
-def _of_run(workdir: pathlib.Path, split: str) -> tuple[PuzzleSet, list[str]]:
-    config: Any = tasks.parse(read_config(workdir))
-    path = pathlib.Path(getattr(config.data, "path", "") or workdir / "data")
-    if split == "test":
-        return held_out(workdir), _names(path)
-    if not (path / split / "dataset.json").exists():
-        raise DataError(f"{workdir}: its {split} puzzles are not kept; name them with --dataset")
-    return read_npy(path, split), _names(path)
 
 
 def _names(folder: pathlib.Path) -> list[str]:

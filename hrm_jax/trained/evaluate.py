@@ -5,31 +5,29 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
+import numpy.typing as npt
 
 from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import write_text
-from hrm_jax.models.act import Halting
+from hrm_jax.models.act import Halting, Solved
 from hrm_jax.puzzles import PUZZLES
+from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
-from hrm_jax.tasks.language.task import LanguageConfig
-from hrm_jax.tasks.puzzles.evaluation import figures_of
-from hrm_jax.tasks.puzzles.votes import cast_all
-from hrm_jax.trained.load import load
-from hrm_jax.trained.votes import load_last, voted_figures
+from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
+from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
+from hrm_jax.trained.load import load, load_last
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
 def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
-    """The test puzzles of a run, checked to be those it was trained beside.
-
-    Raises:
-        WorkdirError: There is no run, or the data have changed since.
-    """
+    """The test puzzles of a run; WorkdirError if they have changed since it was trained."""
     folder = pathlib.Path(workdir)
     config: Any = tasks.parse(read_config(folder))
     _, test, identity = PUZZLES[config.task].load(config.data, folder / "data")
@@ -62,31 +60,26 @@ def evaluate(
     """Evaluates a run's model.
 
     Args:
-        workdir: The run's folder.
         data: CSV file or data set folder, or for a language model what its `data.test` takes; None
             takes the run's own held-out data.
         checkpoint: As in `load`.
         max_steps: Most ACT steps; defaults to the run's `eval_max_steps`.
-        halting: "q" stops where the model wants to, "fixed" after `max_steps`.
-        slots: Puzzles that think at a time.
+        halting, slots: As in `solve_puzzles`.
         limit: Only so many puzzles, windows or pairs.
         submission: File to write, atomically, with the answers of all votes as a contest wants
             them; see `Puzzle.submission`.
-        votes: How many answers to find for each puzzle, all but one under random symmetries.
+        votes: How many answers to find for each puzzle, all but one under symmetries drawn by
+            `seed`.
         verify: Whether to evaluate too what the votes that obey the rules say.
         last: How many of the newest checkpoints vote, each as often.
-        seed: Seed of the symmetries.
 
     Returns:
         Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
         answers of the checkpoint, or the newest. Behind them, where there is a vote, those of
-        `hrm_jax.trained.votes.voted_figures`.
-
-    Raises:
-        WorkdirError, CheckpointError, DataError: What was given does not fit.
+        `voted_figures`.
     """
-    config = tasks.parse(read_config(pathlib.Path(workdir)))
-    if isinstance(config, LanguageConfig):
+    config = tasks.parse(read_config(workdir))
+    if config.task not in PUZZLES:
         if max_steps is not None or submission is not None or votes != 1 or verify or last != 1:
             raise DataError("max_steps, submission, votes, verify and last are for puzzles only")
         task = tasks.build(config)
@@ -118,23 +111,44 @@ def evaluate(
         if pathlib.Path(submission).is_dir():
             raise DataError(f"submission: {submission} is a folder, expected the name of a file")
     inputs, identifiers = puzzles.inputs[:limit], puzzles.example_identifiers()[:limit]
-    options: dict[str, Any] = {
-        "slots": slots,
-        "halting": halting,
-        "max_steps": max_steps or model.max_steps,
-    }
+    steps = max_steps or model.max_steps
+    options: Any = {"slots": slots, "halting": halting, "max_steps": steps}
     plain = model.answers(inputs, identifiers, trace=True, **options)
     figures = figures_of(puzzles, plain, puzzle)
-    ballots = cast_all(
-        models,
-        inputs,
-        identifiers,
-        votes=votes,
-        seed=seed,
-        plain=plain.replace(trace=None),
-        **options,
-    )
+    options |= {"votes": votes, "seed": seed, "plain": plain.replace(trace=None)}
+    ballots = cast_all(models, inputs, identifiers, **options)
     if submission is not None:
         answers = puzzle.submission(puzzles, [(x.predictions, x.q_halt) for x in ballots])
         write_text(submission, json.dumps(answers) + "\n")
     return {**figures, **voted_figures(puzzle, puzzles, ballots, verify=verify)}
+
+
+def voted_figures(
+    puzzle: Puzzle, puzzles: PuzzleSet, ballots: Sequence[Solved], *, verify: bool = False
+) -> Figures:
+    """Compares what a vote of `cast_all` on the first N puzzles chooses with their labels.
+
+    Returns:
+        Those of `tasks.puzzles.evaluation.answers_compared` as `voted/…` and `voted/agreement`
+        (mean share of the votes that the answer got), or, where the puzzle pools votes, those of
+        `Puzzle.tally`; `voted/votes` (votes for each puzzle) and `voted/steps` (ACT steps of all
+        votes together, mean over puzzles). If `verify` says so, the same under `verified/` where
+        only votes that obey the rules count; their shares are of all votes. Nothing of a vote of
+        one.
+    """
+    inputs = puzzles.inputs[: len(ballots[0].steps)]
+    rules: dict[str, npt.NDArray[Any] | None] = {"voted": None} if len(ballots) > 1 else {}
+    if verify:
+        rules["verified"] = obeying(puzzle, inputs, ballots)
+    figures: dict[str, Any] = {}
+    for name, obeys in rules.items():
+        if puzzle.pools:
+            found = puzzle.tally(puzzles, [(x.predictions, x.q_halt) for x in ballots])
+        else:
+            elected = elect(ballots, obeys, puzzle.answer_length)
+            found = dict(answers_compared(puzzles, elected.answers.predictions, puzzle))
+            found["agreement"] = float(np.mean(elected.votes)) / len(ballots)
+        found["votes"] = len(ballots)
+        found["steps"] = float(np.mean(np.sum([x.steps for x in ballots], axis=0)))
+        figures |= {f"{name}/{k}": v for k, v in found.items()}
+    return figures

@@ -8,21 +8,16 @@ from typing import Any
 
 from hrm_jax import tasks
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.training.checkpoints import load_weights
+from hrm_jax.tasks.puzzles.model import PuzzleModel
+from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.workdir import WorkdirError, read_config
 
 
 def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any:
-    """Loads the model that a run has trained.
+    """Loads the model that a run has trained, with averaged parameters where the run kept them.
 
-    Averaged parameters are taken where the run kept them.
-
-    Args:
-        workdir: Folder given to `launch/train.py --workdir`.
-        checkpoint: "last", "best" or the step of a checkpoint that is still kept.
-
-    Returns:
-        A `PuzzleModel`, see its `solve`, or a `LanguageModel`, see its `generate`.
+    The checkpoint is "last", "best" or the step of one that is still kept. The model is a
+    `PuzzleModel`, see its `solve`, or a `LanguageModel`, see its `generate`.
 
     Raises:
         WorkdirError: There is no run in `workdir`.
@@ -33,12 +28,24 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     return tasks.kind(config).model(config, weights, pathlib.Path(workdir).resolve().name)
 
 
-def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> LanguageModel:
-    """As `load`, of a language model.
+def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
+    """Loads the models of the `last` newest checkpoints, the newest first."""
+    if last < 1:
+        raise ValueError(f"last: expected at least 1, got {last}")
+    read_config(workdir)
+    folder = pathlib.Path(workdir) / "checkpoints"
+    steps = sorted((int(x.name) for x in folder.glob("*") if x.name.isdigit()), reverse=True)
+    if len(steps) < last:
+        kept = ", ".join(map(str, reversed(steps))) or "none"
+        raise CheckpointError(
+            f"{folder}: last={last}, but the checkpoints there are: {kept}; training keeps more "
+            f"with --config.keep_checkpoints={last}"
+        )
+    return [load(workdir, step) for step in steps[:last]]
 
-    Raises:
-        WorkdirError: The run is of something else.
-    """
+
+def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> LanguageModel:
+    """As `load`, of a language model; WorkdirError if the run is of something else."""
     model = load(workdir, checkpoint)
     if not isinstance(model, LanguageModel):
         raise WorkdirError(f"{workdir}: not the run of a language model, which this takes")

@@ -22,11 +22,7 @@ _HELP = """\
 
 
 def held_out_puzzle(workdir: str | os.PathLike[str], model: PuzzleModel, random: Random) -> str:
-    """One of the puzzles that a run was tested on, as text.
-
-    Raises:
-        WorkdirError: There is no run, or the data have changed since.
-    """
+    """One of the puzzles that a run was tested on, as text."""
     puzzles = held_out(workdir)
     return model.known().to_text(puzzles.inputs[random.randrange(len(puzzles))])
 
@@ -34,14 +30,7 @@ def held_out_puzzle(workdir: str | os.PathLike[str], model: PuzzleModel, random:
 def read_board(console: Console, model: PuzzleModel, example: Callable[[], str]) -> str:
     """Reads one board, row by row or all at once, until it is a puzzle; returns it as one line.
 
-    Args:
-        console: Where the person is.
-        model: Trained on such boards.
-        example: Gives a puzzle for the command `example`.
-
-    Raises:
-        Leave: The person leaves.
-        ValueError: The model's puzzles are not typed row by row.
+    `example` gives a puzzle for the command of that name. `Leave` is raised when the person leaves.
     """
     puzzle, cells = model.known(), model.config.seq_len
     typing, shape = puzzle.typing(cells), puzzle.shape(cells)

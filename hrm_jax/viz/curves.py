@@ -31,19 +31,11 @@ def plot_run(
 
     `loss.png`: all figures named `*loss`; `accuracy.png`: all named `*accuracy`, in percent;
     `exact_accuracy_by_step.png`: exact accuracy after each ACT step, at the last evaluation.
-    A picture whose figures do not occur is not written.
+    A picture whose figures do not occur is not written; those that are, are returned.
 
-    Args:
-        metrics_path: One JSON object a line, with `step` and flat names such as `train/loss`;
-            `eval/exact_accuracy_by_step` is a list [T]. Lines that are not whole (the last one of
-            a run that was killed) are skipped. Where a step occurs twice, the later line counts.
-        folder: Where the pictures go; made if missing.
-
-    Returns:
-        The files written.
-
-    Raises:
-        OSError: The metrics cannot be read, or a picture cannot be written.
+    The metrics are one JSON object a line, with `step` and flat names such as `train/loss`;
+    `eval/exact_accuracy_by_step` is a list [T]. Lines that are not whole (the last one of a run
+    that was killed) are skipped. Where a step occurs twice, the later line counts.
     """
     records = list(_records(pathlib.Path(metrics_path)))
     curves, pictures = _curves(records), {}
@@ -54,7 +46,7 @@ def plot_run(
             _draw(axes, chosen)
             if name == "accuracy":
                 _percent_axis(axes)
-    evaluated = [record for record in records if _is_numbers(record.get(_BY_STEP))]
+    evaluated = [record for record in records if record.get(_BY_STEP)]
     if evaluated:
         step, accuracies = evaluated[-1]["step"], evaluated[-1][_BY_STEP]
         title = f"Exact accuracy against thinking time, training step {step:,}"
@@ -91,12 +83,6 @@ def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
         name: (sorted(points), [points[step] for step in sorted(points)])
         for name, points in sorted(curves.items())
     }
-
-
-def _is_numbers(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(isinstance(v, int | float) for v in value)
-    )
 
 
 def _figure(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import atomic_path
 from hrm_jax.puzzles import PUZZLES, guess
+from hrm_jax.trained.browse import Steps
 
 Array = npt.NDArray[Any]
 
@@ -31,55 +32,10 @@ MAX_BYTES = 512 << 20  # of what the browser unpacks into memory
 _TOKENS = {"kind": "tokens", "name": "Tokens", "layout": "grid", "lines": True}
 
 
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """The course of T ACT steps on N puzzles of S tokens.
-
-    Attributes:
-        boards: Answer after each step, tokens [N, T, S].
-        confidence: Probability of each of these tokens, 255 for 1, uint8 [N, T, S].
-        q_halt: Halting value after each step [N, T].
-        stops: Step whose board is the answer [N], 1..T.
-        solved: Whether the answer counts as right [N]; None where it must equal the labels.
-    """
-
-    boards: Array
-    confidence: Array
-    q_halt: Array
-    stops: Array
-    solved: Array | None = None
-
-    def __post_init__(self) -> None:
-        if self.boards.ndim != 3 or not self.boards.shape[1]:
-            raise ValueError(f"boards has shape {self.boards.shape}, expected (puzzles, steps, S)")
-        count, steps, _ = self.boards.shape
-        expected = {"confidence": self.boards.shape, "q_halt": (count, steps), "stops": (count,)}
-        if self.solved is not None:
-            expected["solved"] = (count,)
-        for name, shape in expected.items():
-            found = getattr(self, name).shape
-            if found != shape:
-                raise ValueError(f"{name} has shape {found}, expected {shape}")
-        if count and not 1 <= self.stops.min() <= self.stops.max() <= steps:
-            raise ValueError(f"stops: expected steps 1 to {steps}")
-
-
 def write_page(
     path: str | os.PathLike[str], puzzles: PuzzleSet, steps: Steps | None = None, **options: Any
 ) -> pathlib.Path:
-    """Writes the page, atomically.
-
-    Args:
-        path: HTML file to write.
-        puzzles, steps, **options: As in `payload`.
-
-    Returns:
-        `path`.
-
-    Raises:
-        ValueError: As in `payload`.
-        OSError: The file cannot be written.
-    """
+    """Writes the page that shows what `payload` takes, atomically."""
     text = render_page(payload(puzzles, steps, **options))
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -97,13 +53,9 @@ def payload(
 ) -> dict[str, Any]:
     """What the page shows, as JSON values.
 
-    Args:
-        puzzles: Questions and answers.
-        steps: The model's course on the first N of them; None shows the puzzles alone.
-        num: Show the first so many puzzles; None takes N, or all, up to `MAX_EXAMPLES`.
-        kind: What the tokens mean, one of `KINDS`; None guesses from the sizes.
-        title: Heading of the page.
-        names: Names of the puzzle identifiers.
+    It is the first `num` puzzles, with the model's `steps` on the first N of them; None takes N, or
+    all, up to `MAX_EXAMPLES`. `kind` says what the tokens mean, one of `KINDS`; None guesses from
+    the sizes. `names` are those of the puzzle identifiers.
 
     Raises:
         ValueError: `steps` or `kind` do not fit the puzzles, or there is too much to show.
@@ -149,13 +101,10 @@ def payload(
 
 
 def render_page(data: dict[str, Any] | None) -> str:
-    """The page as text.
+    """The page as text, of `payload`; None makes an empty page that waits for a data set folder.
 
     Nothing in `data` can end the element it stands in, and the page's own policy forbids it the
     network and any script or style but the ones it came with.
-
-    Args:
-        data: Of `payload`; None makes an empty page that waits for a data set folder.
     """
     page = importlib.resources.files("hrm_jax.viz").joinpath("page.html").read_text("utf-8")
     policy = [

@@ -8,14 +8,15 @@ import pytest
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.augment import canonical, parse_names
-from hrm_jax.puzzles.arc.baselines import copy_input_baseline, most_frequent_colour_baseline
 from hrm_jax.puzzles.arc.build import ArcData, load_tasks, to_puzzle_sets
 from hrm_jax.puzzles.arc.leaks import without_leaks
 from hrm_jax.puzzles.arc.puzzle import ARC
 from hrm_jax.puzzles.arc.questions import Questions
 from hrm_jax.puzzles.arc.reader import ArcTask
 from hrm_jax.puzzles.arc.synthetic import generate_tasks
+from hrm_jax.puzzles.arc.test_split import ArcTest
 from hrm_jax.puzzles.arc.tokens import decode, encode
+from hrm_jax.puzzles.arc.vote import Ballot, cell_accuracy, pass_at_k
 
 SMALL = ArcData(num_train=14, num_test=10, num_aug=5, side=5)
 
@@ -204,8 +205,9 @@ def test_files_and_folder_round_trip(tmp_path):
     assert unknown.identifiers == data.test.identifiers
     assert not unknown.labels.any()
     assert not unknown.baselines
-    with pytest.raises(DataError, match="no answers of the test are known"):
-        copy_input_baseline(unknown.questions, unknown)
+    for score in (pass_at_k, cell_accuracy):
+        with pytest.raises(DataError, match="no answers of the test are known"):
+            score(Ballot(unknown.questions))
 
 
 def test_damaged_folders_are_refused(tmp_path, small):
@@ -260,10 +262,9 @@ def test_baselines():
         ArcTask("c", demonstration, ((grid([5]), grid([5])),)),
     ]
     train, test, names = to_puzzle_sets([], tasks, ArcData(canvas=3, num_aug=3))
-    questions = Questions.of(test, names)
-    copied = copy_input_baseline(questions, test)
-    frequent = most_frequent_colour_baseline(questions, test, train, names)
-    assert copied["pass_at_1"] == pytest.approx(1 / 3)
-    assert copied["cell_accuracy"] == pytest.approx(5 / 6)
-    assert frequent["pass_at_1"] == 0
-    assert frequent["cell_accuracy"] == pytest.approx(2 / 6)
+    assert ArcTest.of(train, test, names).baselines == {
+        "copy_pass_at_1": pytest.approx(1 / 3),
+        "copy_cell_accuracy": pytest.approx(5 / 6),
+        "colour_pass_at_1": 0,
+        "colour_cell_accuracy": pytest.approx(2 / 6),
+    }

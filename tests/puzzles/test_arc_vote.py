@@ -102,8 +102,6 @@ def test_pass_at_k_is_the_mean_over_tasks(questions):
     ]
     result = ballot(questions, votes)
     assert pass_at_k(result, (1, 2, 3)) == {"pass@1": 0.25, "pass@2": 0.5, "pass@3": 1.0}
-    whole = pass_at_k(result, (1, 2, 3), whole_tasks=True)
-    assert whole == {"pass@1": 0.0, "pass@2": 0.5, "pass@3": 1.0}
     assert pass_at_k(ballot(questions, votes[:1]), (1000,)) == {"pass@1000": 0.25}
     known = (*questions.items[:2], dataclasses.replace(questions.items[2], answer=None))
     partly = ballot(dataclasses.replace(questions, items=known), votes)

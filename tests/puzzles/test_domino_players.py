@@ -74,7 +74,7 @@ def test_batches_of_one_size():
     result = tournament([model, RandomPlayer()], 40)
     assert shapes == {(16, 72)}
     assert 0 < result.players[0].illegal == model.illegal < result.players[0].moves
-    assert model.choose_batch([]) == []
+    assert model.choose([]) == []
 
 
 @pytest.mark.parametrize("token", [0, 7, -1, 1000])

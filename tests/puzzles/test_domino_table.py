@@ -12,8 +12,7 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.console import Console, Leave, converse
 from hrm_jax.puzzles.domino.encoding import decode, encode_move
 from hrm_jax.puzzles.domino.game import TILES, Move, best_move
-from hrm_jax.puzzles.domino.players import GreedyPlayer, RandomPlayer
-from hrm_jax.puzzles.domino.strength import strength
+from hrm_jax.puzzles.domino.players import GreedyPlayer, RandomPlayer, strength
 from hrm_jax.puzzles.domino.table import Table, play_domino
 
 

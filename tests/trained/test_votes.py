@@ -29,8 +29,8 @@ from hrm_jax.puzzles.sudoku.generator import generate as generate_sudokus
 from hrm_jax.tasks.puzzles.evaluation import answers_compared
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.tasks.puzzles.votes import cast, cast_all, elect, obeying
-from hrm_jax.trained.evaluate import evaluate
-from hrm_jax.trained.votes import load_last, voted_figures
+from hrm_jax.trained.evaluate import evaluate, voted_figures
+from hrm_jax.trained.load import load_last
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 

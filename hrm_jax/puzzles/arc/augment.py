@@ -39,35 +39,29 @@ def inverse_dihedral(grid: Grid, number: int) -> Grid:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Augmentations:
-    """A symmetries, in arrays, for there can be a million.
+    """A symmetries, in arrays, for there can be a million."""
 
-    Attributes:
-        dihedral: Number of the turn or mirroring, uint8 [A].
-        colours: What each colour becomes, uint8 [A, 10]; colour 0 stays.
-    """
-
-    dihedral: Array
-    colours: Array
+    dihedral: Array  # number of the turn or mirroring, uint8 [A]
+    colours: Array  # what each colour becomes, uint8 [A, 10]; colour 0 stays
 
     def __len__(self) -> int:
-        """Number of symmetries, A."""
         return len(self.dihedral)
 
     def take(self, rows: slice | Array) -> Augmentations:
-        """Returns the symmetries of the given rows."""
+        """The symmetries of the given rows."""
         return Augmentations(self.dihedral[rows], self.colours[rows])
 
     def apply(self, row: int, grid: Grid) -> Grid:
-        """Returns a grid after symmetry `row`."""
+        """A grid after symmetry `row`."""
         return self.colours[row][dihedral(grid, int(self.dihedral[row]))]
 
     def undo(self, row: int, grid: Grid) -> Grid:
-        """Returns the grid that `apply` makes `grid` of."""
+        """The grid that `apply` makes `grid` of."""
         inverse = np.argsort(self.colours[row]).astype(np.uint8)
         return inverse[inverse_dihedral(grid, int(self.dihedral[row]))]
 
     def names(self, task: str) -> list[str]:
-        """Returns identifiers: the task's name, and for others `name|||t<number>|||<colours>`."""
+        """Identifiers: the task's name, and for others `name|||t<number>|||<colours>`."""
         tables = (self.colours + ord("0")).tobytes().decode()
         names = [
             f"{task}|||t{number}|||{tables[COLOURS * row : COLOURS * (row + 1)]}"
@@ -81,10 +75,7 @@ def parse_names(names: Sequence[str]) -> tuple[list[str], Augmentations]:
     """Splits identifiers [A] into the tasks' names and the symmetries.
 
     A name without a symmetry is a task's own; the others are as of `Augmentations.names` or of the
-    PyTorch code of TRM.
-
-    Raises:
-        DataError: A symmetry's colours are no permutation that leaves 0.
+    PyTorch code of TRM, and DataError if the colours are no permutation that leaves 0.
     """
     tasks, numbers, tables = [], [], []
     for name in names:
@@ -107,19 +98,13 @@ def _digits(texts: list[str]) -> Array:
 
 
 def augmentations(task: ArcTask, count: int, seed: int) -> Augmentations:
-    """Chooses symmetries under which a task looks different.
+    """The identity and up to `count` symmetries under which a task looks different.
 
     Attempt k is a pure function of (seed, name of the task, k), the same on every machine, so
     fewer augmentations are the first ones of more. Those after which demonstrations and test
     inputs are what they are after an earlier one, up to their order, are left out, as in the
-    reference; the outputs of the test are not looked at.
-
-    Returns:
-        The identity, and then up to `count` others; fewer where 5 · `count` attempts found no
-        more, as with tasks of few colours.
-
-    Raises:
-        DataError: `count` is negative.
+    reference; the outputs of the test are not looked at. So there are fewer where 5 · `count`
+    attempts found no more, as with tasks of few colours.
     """
     if count < 0:
         raise DataError(f"num_aug is {count}, expected 0 or more")
@@ -166,7 +151,7 @@ def _looks(task: ArcTask, number: int) -> list[tuple[Array, bytes]]:
 
 
 def canonical(grids: Sequence[Grid]) -> bytes:
-    """Returns a digest that is the same for all grids that one symmetry makes of these together."""
+    """A digest that is the same for all grids that one symmetry makes of these together."""
     forms = []
     for number in range(DIHEDRAL):
         turned = [dihedral(grid, number) for grid in grids]
@@ -182,24 +167,14 @@ def canonical(grids: Sequence[Grid]) -> bytes:
 
 
 def translate(
-    key: jax.Array,
-    inputs: jax.Array,
-    labels: jax.Array,
-    canvas: int,
-    *,
-    stay: float = 0.25,
+    key: jax.Array, inputs: jax.Array, labels: jax.Array, canvas: int, *, stay: float = 0.25
 ) -> tuple[jax.Array, jax.Array]:
     """Moves input and output grid by one random offset at which both are still on the canvas.
 
-    Their ends are marked there as `tokens.encode` marks them. The reference leaves one example of
-    each puzzle, about every fourth, at the origin, where those of the test are; so does `stay`.
-
-    Args:
-        key: Randomness.
-        inputs, labels: Integer tokens [canvas · canvas] of two grids at the origin; labels are pad
-            (0), not −100, where there is none.
-        canvas: Rows and columns; static under `jit`.
-        stay: Probability of no offset; otherwise all offsets that fit are equally likely.
+    Both are tokens [canvas · canvas] of grids at the origin, pad (0), not −100, where there is no
+    label, and their ends are marked as `tokens.encode` marks them. The reference leaves one example
+    of each puzzle, about every fourth, at the origin, where those of the test are: so does the
+    probability `stay`. Otherwise all offsets that fit are equally likely.
     """
     grids = jnp.stack([inputs.astype(jnp.int32), labels.astype(jnp.int32)])
     grids = grids.reshape(2, canvas, canvas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -69,17 +70,22 @@ def _parts(text: str) -> tuple[str, ...]:
 def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     """Reads or makes up training and evaluation tasks.
 
-    Returns:
-        Both, and which training pairs were left out because they give an answer; see
-        `leaks.without_leaks`.
-
-    Raises:
-        DataError: Bad arguments or files, or evaluation tasks among the training tasks.
+    The third list says which training pairs were left out because they give an answer: see
+    `leaks.without_leaks`, which refuses evaluation tasks among the training tasks.
     """
     if bool(data.training) != bool(data.evaluation):
         raise DataError("training and evaluation belong together: give both or neither")
     if data.evaluation:
-        training = _training_tasks(_parts(data.training))
+        found: dict[str, tuple[ArcTask, str]] = {}
+        for path in _parts(data.training):
+            for task in choose_split(read_tasks(path), ("training", "all"), path):
+                if task.name in found:
+                    raise DataError(
+                        f"{path}: its training task {task.name} is also in {found[task.name][1]}; "
+                        f"ARC-AGI-2 holds most of ARC-AGI-1, give one of them"
+                    )
+                found[task.name] = (task, path)
+        training = [task for task, _ in found.values()]
         splits = read_tasks(data.evaluation)
         evaluation = [*choose_split(splits, ("evaluation", "test", "all"), data.evaluation)]
     else:
@@ -107,19 +113,6 @@ def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     return training, evaluation, left_out
 
 
-def _training_tasks(paths: Sequence[str]) -> list[ArcTask]:
-    tasks: dict[str, tuple[ArcTask, str]] = {}
-    for path in paths:
-        for task in choose_split(read_tasks(path), ("training", "all"), path):
-            if task.name in tasks:
-                raise DataError(
-                    f"{path}: its training task {task.name} is also in {tasks[task.name][1]}; "
-                    f"ARC-AGI-2 holds most of ARC-AGI-1, give one of them"
-                )
-            tasks[task.name] = (task, path)
-    return [task for task, _ in tasks.values()]
-
-
 @dataclasses.dataclass(frozen=True)
 class _Group:
     """A task's examples in one split; its puzzles are the symmetries."""
@@ -139,18 +132,11 @@ def to_puzzle_sets(
 
     Train: demonstrations and test pairs of the training tasks, demonstrations of the evaluation
     tasks. Test: the test inputs of the evaluation tasks; unknown outputs are all pad. In both,
-    grids are at the origin; see `augment.translate`.
+    grids are at the origin; see `augment.translate`. The third result are the identifiers' names,
+    `<blank>` first; a symmetry of an evaluation task has one identifier in both splits.
 
-    Args:
-        training: Tasks to train on; may be none.
-        evaluation: Tasks to evaluate, named otherwise.
-        data: Canvas (a sequence has canvas · canvas tokens), augmentations and their seed.
-        scratch: Folder for the arrays, which are then mapped files: a thousand augmentations of
-            ARC-AGI-1 are 7 GB. None keeps them in memory.
-
-    Returns:
-        Train, test and the identifiers' names, `<blank>` first. A symmetry of an evaluation task
-        has one identifier in both splits.
+    `scratch` is a folder for the arrays, which are then mapped files: a thousand augmentations of
+    ARC-AGI-1 are 7 GB.
 
     Raises:
         DataError: No evaluation tasks, a grid that does not fit, or bad numbers.
@@ -175,24 +161,28 @@ def to_puzzle_sets(
         if held_out:
             tested = len(symmetries) if data.test_aug < 0 else 1 + data.test_aug
             test.append(_Group(task.test, symmetries.take(slice(tested)), first))
-    sets = [
-        _puzzle_set(split, groups, canvas, len(identifiers), scratch)
-        for split, groups in (("train", train), ("test", test))
-    ]
-    return sets[0], sets[1], identifiers
+    return (
+        _puzzle_set("train", train, canvas, len(identifiers), scratch),
+        _puzzle_set("test", test, canvas, len(identifiers), scratch),
+        identifiers,
+    )
 
 
 def _puzzle_set(
-    split: str,
-    groups: list[_Group],
-    canvas: int,
-    num_identifiers: int,
-    scratch: pathlib.Path | None,
+    split: str, groups: list[_Group], canvas: int, identifiers: int, scratch: pathlib.Path | None
 ) -> PuzzleSet:
     puzzles = np.array([len(group.symmetries) for group in groups])
     sizes = np.array([len(group.pairs) for group in groups])
     shape = (int((puzzles * sizes).sum()), canvas * canvas)
-    inputs, labels = (_allocate(shape, scratch, f"{split}_{name}") for name in ("inputs", "labels"))
+    arrays: Any
+    if scratch:
+        arrays = (
+            np.lib.format.open_memmap(scratch / f"{split}{k}.npy", "w+", np.uint8, shape)
+            for k in range(2)
+        )
+    else:
+        arrays = np.zeros((2, *shape), np.uint8)  # that is pad
+    inputs, labels = arrays
     row = 0
     for group in groups:
         count = len(group.symmetries) * len(group.pairs)
@@ -212,17 +202,8 @@ def _puzzle_set(
         ),
         puzzle_indices=np.concatenate([[0], np.cumsum(np.repeat(sizes, puzzles))]),
         group_indices=np.concatenate([[0], np.cumsum(puzzles)]),
-        num_puzzle_identifiers=num_identifiers,
+        num_puzzle_identifiers=identifiers,
         where=split,
-    )
-
-
-def _allocate(shape: tuple[int, int], scratch: pathlib.Path | None, name: str) -> Array:
-    """Zeros, that is pad."""
-    if scratch is None:
-        return np.zeros(shape, np.uint8)
-    return np.lib.format.open_memmap(
-        scratch / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, decode
 from hrm_jax.puzzles.drawing.grid import GridPainter
-from hrm_jax.puzzles.drawing.painter import Array, cells_wrong
+from hrm_jax.puzzles.drawing.painter import Array, Shown, cells_wrong
 from hrm_jax.puzzles.drawing.pen import BLACK, RED, WHITE, Pen
 
 COLOURS = (
@@ -21,18 +21,10 @@ class ArcPainter(GridPainter):
     def height(self, side: int, question: Array) -> int:
         return side  # which the grid of the answer may need
 
-    def draw(
-        self,
-        pen: Pen,
-        side: int,
-        question: Array,
-        board: Array,
-        label: Array | None = None,
-        before: Array | None = None,
-        good: bool | None = None,
-    ) -> None:
+    def draw(self, pen: Pen, side: int, shown: Shown) -> None:
         """As `Painter.draw`; nothing is marked against a grid of another size."""
-        grids = [decode(board if x is None else x) for x in (board, label, before)]
+        boards = (shown.board, shown.label, shown.before)
+        grids = [decode(shown.board if x is None else x) for x in boards]
         shape = grids[0].shape
         if not grids[0].size:
             pen.text(0, 0, "no grid", ink=RED)
@@ -41,7 +33,7 @@ class ArcPainter(GridPainter):
             (grid if grid.shape == shape else grids[0]).ravel() + FIRST_COLOUR for grid in grids
         )
         cropped = dataclasses.replace(self, columns=shape[1])
-        GridPainter.draw(cropped, pen, side, tokens, tokens, right, old)
+        GridPainter.draw(cropped, pen, side, Shown(tokens, tokens, right, old))
 
     def fill(self, token: int, wrong: bool, changed: bool) -> str | None:
         return self.fills[token]

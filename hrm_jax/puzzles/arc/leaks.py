@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import operator
 from collections.abc import Sequence
+from typing import Any
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.augment import canonical
@@ -20,25 +18,16 @@ def without_leaks(
     Pairs are compared up to turning, mirroring and recolouring, because training shows them so.
     ARC-AGI-1 itself repeats one evaluation task, 070dd51e, in the training task 40853293, and the
     test pair of another, 50a16a69, recoloured in caa06a1f. Such few pairs are left out of the
-    training. The evaluation tasks' own demonstrations stay, even where one gives an answer:
-    solvers are given them.
-
-    Returns:
-        The training tasks without those pairs, and what was left out, in words.
+    training; in words they are returned beside the tasks that remain. The evaluation tasks' own
+    demonstrations stay, even where one gives an answer: solvers are given them.
 
     Raises:
         DataError: A training task has the name of an evaluation task, or the answers of more than
             one in a hundred evaluation tasks are in the training; names the first few.
     """
     names = {task.name for task in training}
-    _refuse(
-        [
-            f"{task.name} (a training task has its name)"
-            for task in evaluation
-            if task.name in names
-        ],
-        len(evaluation),
-    )
+    same = [f"{x.name} (a training task has its name)" for x in evaluation if x.name in names]
+    _refuse(same, len(evaluation))
     answers: dict[bytes, str] = {}
     questions: dict[bytes, ArcTask] = {}
     for task in evaluation:
@@ -47,44 +36,34 @@ def without_leaks(
                 questions[canonical([source])] = task
             else:
                 answers[canonical([source, target])] = task.name
+
+    def asked_by(task: ArcTask, source: Grid, target: Grid | None) -> str | None:
+        """The evaluation task whose test a pair of a training task answers."""
+        if target is not None and (name := answers.get(canonical([source, target]))):
+            return name
+        other = questions.get(canonical([source])) if questions else None
+        # Where the answer is not known, the same input under another rule is no leak (ARC-AGI-1 has
+        # ten such tasks): the training task must have one of its demonstrations too.
+        if other and {*map(canonical, other.train)} & {*map(canonical, task.train)}:
+            return other.name
+        return None
+
     kept, found = [], []
     for task in training:
-        asking = [_asking(task, pair, answers, questions) for pair in (*task.train, *task.test)]
-        if any(asking):
-            found += [(name, task.name) for name in sorted({*filter(None, asking)})]
-            shown = len(task.train)
-            task = dataclasses.replace(
-                task,
-                train=tuple(itertools.compress(task.train, map(operator.not_, asking[:shown]))),
-                test=tuple(itertools.compress(task.test, map(operator.not_, asking[shown:]))),
-            )
-        if task.train or task.test:
-            kept.append(task)
+        asked: set[str] = set()
+        rest: dict[str, Any] = {"train": [], "test": []}
+        for split, pairs in rest.items():
+            for pair in getattr(task, split):
+                if name := asked_by(task, *pair):
+                    asked.add(name)
+                else:
+                    pairs.append(pair)
+        found += [(name, task.name) for name in sorted(asked)]
+        if any(rest.values()):
+            kept.append(ArcTask(task.name, tuple(rest["train"]), tuple(rest["test"])))
     if 100 * len({name for name, _ in found}) > len(evaluation):
         _refuse([f"{name} (its test pair is in {place})" for name, place in found], len(evaluation))
     return kept, [f"{place}: what it holds of {name}'s test" for name, place in found]
-
-
-def _asking(
-    task: ArcTask,
-    pair: tuple[Grid, Grid | None],
-    answers: dict[bytes, str],
-    questions: dict[bytes, ArcTask],
-) -> str | None:
-    """The evaluation task whose test a pair of a training task answers.
-
-    Where the answer is not known, the same input under another rule is no leak (ARC-AGI-1 has ten
-    such tasks): the training task must have a demonstration of the evaluation task too.
-    """
-    source, target = pair
-    if target is not None and (name := answers.get(canonical([source, target]))):
-        return name
-    other = questions.get(canonical([source])) if questions else None
-    if other is not None:
-        shown = {canonical(shown) for shown in other.train}
-        if shown & {canonical(mine) for mine in task.train}:
-            return other.name
-    return None
 
 
 def _refuse(shared: list[str], tasks: int) -> None:

@@ -59,35 +59,26 @@ class Arc(Puzzle):
         """A filled rectangle of colours, with end of grid below and to the right of it."""
         result: Checks = []
         corners = []
+        marks = "end-of-sequence must stand just below and just right of the grid, nowhere else"
         for name, tokens in (("inputs", inputs), ("labels", labels)):
             grid = tokens.reshape(-1, columns, columns)
             colours = grid >= FIRST_COLOUR
             some = np.any(colours, axis=(1, 2))
-            down, right = np.arange(columns)[None, :, None], np.arange(columns)[None, None, :]
-            in_rows, in_cols = np.any(colours, axis=2), np.any(colours, axis=1)
-            top, left = in_rows.argmax(1)[:, None, None], in_cols.argmax(1)[:, None, None]
-            bottom = columns - in_rows[:, ::-1].argmax(1)[:, None, None]
-            end = columns - in_cols[:, ::-1].argmax(1)[:, None, None]
-            rows, cols = (down >= top) & (down < bottom), (right >= left) & (right < end)
-            filled = (colours == (rows & cols)).all((1, 2))
-            wanted = (rows & (right == end)) | (cols & (down == bottom))
+            lines = np.stack([np.any(colours, axis=2), np.any(colours, axis=1)], axis=1)
+            first, stop = lines.argmax(2), columns - lines[:, :, ::-1].argmax(2)
+            filled = colours.sum((1, 2)) == (stop - first).prod(1)
+            padded = np.pad(colours, ((0, 0), (1, 0), (1, 0)))
+            wanted = ~colours & (padded[:, :-1, 1:] | padded[:, 1:, :-1])
             marked = ((grid == EOS) == wanted).all((1, 2))
-            corners.append(np.stack([top[:, 0, 0], left[:, 0, 0]], axis=1))
+            corners.append(first)
             result += [
                 (name, ~some, "no colour in it, expected a grid"),
                 (name, some & ~filled, "the colours are not one filled rectangle"),
-                (
-                    name,
-                    some & filled & ~marked,
-                    "end-of-sequence must stand just below and just right of the grid, nowhere "
-                    "else",
-                ),
+                (name, some & filled & ~marked, marks),
             ]
             if test:
-                moved = (corners[-1] != 0).any(1)
-                result.append(
-                    (name, some & moved, "the grid of a test example must stand top left")
-                )
+                moved = some & first.any(1)
+                result.append((name, moved, "the grid of a test example must stand top left"))
         both = (inputs >= FIRST_COLOUR).any(1) & (labels >= FIRST_COLOUR).any(1)
         apart = both & (corners[0] != corners[1]).any(1)
         result.append(("labels", apart, "question and answer stand at different offsets"))
@@ -130,11 +121,7 @@ class Arc(Puzzle):
         return found
 
     def read_both(self, folder: str | os.PathLike[str]) -> tuple[PuzzleSet, ArcTest]:
-        """Reads what `build` wrote, or another program in the same format and with such names.
-
-        Raises:
-            DataError: A file is missing or damaged, or they do not belong together.
-        """
+        """Reads what `build` wrote, or another program in the same format and with such names."""
         names = read_identifiers(folder)
         train = read_npy(folder, "train")
         return train, ArcTest.of(train, read_npy(folder, "test"), names)

@@ -18,13 +18,7 @@ from hrm_jax.puzzles.base import Array
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
-    """One test input, as the task has it.
-
-    Attributes:
-        index: Which of the task's test inputs, from 0.
-        source: The input, colours 0 to 9, uint8 [H, W].
-        answer: The output, uint8 [H', W'], or None where it is not known.
-    """
+    """A task's test input number `index`, as the task has it, and the output where it is known."""
 
     task: str
     index: int
@@ -34,22 +28,14 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Questions:
-    """The test inputs, and for each of the E examples of the test split where it comes from.
+    """The test inputs, and for each of the E examples of the test split where it comes from."""
 
-    Attributes:
-        items: The Q test inputs, task by task.
-        item: Index into `items`, int32 [E].
-        augmentation: Which augmentation of the task, 0 the first, int32 [E].
-        symmetry: The symmetry of each example [E].
-    """
-
-    items: tuple[Question, ...]
-    item: Array
-    augmentation: Array
-    symmetry: Augmentations
+    items: tuple[Question, ...]  # task by task
+    item: Array  # index into `items`, int32 [E]
+    augmentation: Array  # of the task, 0 the first, int32 [E]
+    symmetry: Augmentations  # [E]
 
     def __len__(self) -> int:
-        """Number of examples, E."""
         return len(self.item)
 
     @property
@@ -58,7 +44,7 @@ class Questions:
         return any(question.answer is not None for question in self.items)
 
     def take(self, rows: slice | Array) -> Questions:
-        """Returns the same of some of the examples; `items` stays as it is."""
+        """The same of some of the examples; `items` stays as it is."""
         return Questions(
             self.items, self.item[rows], self.augmentation[rows], self.symmetry.take(rows)
         )
@@ -68,10 +54,7 @@ class Questions:
         """Works them out from a test split: a group is a task, a puzzle one of its symmetries.
 
         Grids are at the origin, and every puzzle of a group has the same test inputs in the same
-        order.
-
-        Raises:
-            DataError: Identifiers and split do not belong together, or a group is none.
+        order. DataError if identifiers and split do not belong together, or a group is none.
         """
         if len(identifiers) != test.metadata.num_puzzle_identifiers:
             raise DataError(
@@ -94,20 +77,16 @@ class Questions:
             start, end = int(test.puzzle_indices[first]), int(test.puzzle_indices[stop])
             item[start:end] = np.tile(np.arange(len(items), len(items) + size), stop - first)
             for index in range(size):
-                answer = decode(test.labels[start + index])
-                items.append(
-                    Question(
-                        task,
-                        index,
-                        symmetry.undo(first, decode(test.inputs[start + index])),
-                        symmetry.undo(first, answer) if answer.size else None,
-                    )
+                source, answer = (
+                    symmetry.undo(first, decode(tokens[start + index]))
+                    for tokens in (test.inputs, test.labels)
                 )
+                items.append(Question(task, index, source, answer if answer.size else None))
         of_puzzle = np.arange(len(names)) - np.repeat(test.group_indices[:-1], np.diff(bounds))
         puzzle = np.repeat(np.arange(len(names)), sizes)
         return cls(
             tuple(items),
             item,
             of_puzzle[puzzle].astype(np.int32),
-            Augmentations(symmetry.dihedral[puzzle], symmetry.colours[puzzle]),
+            symmetry.take(puzzle),
         )

@@ -11,7 +11,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ Pair = tuple[Grid, Grid]
 COLOURS = 10
 MAX_SIDE = 30
 _LARGEST_FILE = 2**26  # bytes; Kaggle's largest file has a fifteenth of that
-_KAGGLE = re.compile(r"(?P<start>.*?)(?P<split>training|evaluation|test)_challenges\.json")
+_KAGGLE = re.compile(r".*?(?P<split>training|evaluation|test)_challenges\.json")
 _SPLIT_OF_FOLDER = {
     "training": "training",
     "evaluation": "evaluation",
@@ -35,66 +35,49 @@ _SPLIT_OF_FOLDER = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArcTask:
-    """One task; its grids are colours 0 to 9, uint8 [1 to 30, 1 to 30].
+    """One task; its grids are colours 0 to 9, uint8 [1 to 30, 1 to 30]."""
 
-    Attributes:
-        name: That of the file, without `.json`.
-        train: Demonstrations: input and output of each.
-        test: Questions: input, and output or None where it is not known.
-    """
+    name: str  # that of the file, without `.json`
+    train: tuple[Pair, ...]  # demonstrations
+    test: tuple[tuple[Grid, Grid | None], ...]  # questions; None where the output is not known
 
-    name: str
-    train: tuple[Pair, ...]
-    test: tuple[tuple[Grid, Grid | None], ...]
-
-    def grids(self) -> Iterator[Grid]:
-        """Yields all grids of the task."""
-        for source, target in (*self.train, *self.test):
-            yield source
-            if target is not None:
-                yield target
+    def grids(self) -> list[Grid]:
+        """All grids of the task."""
+        return [x for pair in (*self.train, *self.test) for x in pair if x is not None]
 
     def side(self) -> int:
-        """Returns the longest side of any grid."""
+        """The longest side of any grid."""
         return max(max(grid.shape) for grid in self.grids())
 
 
 def read_tasks(path: str | os.PathLike[str]) -> dict[str, tuple[ArcTask, ...]]:
-    """Reads all tasks of a source; nothing is written to disk.
+    """Reads all tasks of a source: by split, sorted by name; nothing is written to disk.
 
-    Args:
-        path: One of
-            a folder, or a tar archive (compressed or not) of one, with a JSON file for each task,
-            at any depth;
-            a folder or archive with Kaggle's `..._<split>_challenges.json`, and beside each, if
-            the answers are known, `..._<split>_solutions.json`;
-            one such `..._challenges.json`.
+    A source is a folder, or a tar archive (compressed or not) of one, with a JSON file for each
+    task at any depth, or with Kaggle's `..._<split>_challenges.json` and beside each, if the
+    answers are known, `..._<split>_solutions.json`; or it is one such `..._challenges.json`.
 
-    Returns:
-        Tasks by split, sorted by name. Splits are `training`, `evaluation` and `test`, by folder
-        or file name; ConceptARC has `training` (its corpus, 160 tasks) and `minimal`; tasks in
-        other folders are in the split `all`.
+    Splits are `training`, `evaluation` and `test`, by folder or file name; ConceptARC has
+    `training` (its corpus, 160 tasks) and `minimal`; tasks in other folders are in the split `all`.
 
     Raises:
         DataError: No tasks, or a file that is none; names file (and archive member), task, pair,
             what was found and what was expected.
     """
     root = pathlib.Path(path)
-    if root.is_dir():
-        files = [
-            _file(path, root)
-            for path in sorted(root.rglob("*.json"))
-            if path.is_file() and not path.name.startswith(".")
-        ]
-    elif _KAGGLE.fullmatch(root.name):
-        answers = root.with_name(root.name.replace("_challenges", "_solutions"))
-        files = [_file(root, root.parent)] + [_file(answers, root.parent)] * answers.is_file()
-    elif root.is_file():
+    if root.is_file() and not _KAGGLE.fullmatch(root.name):
         files = _archive_files(root)
+    elif root.exists():
+        below = root if root.is_dir() else root.parent
+        answers = root.with_name(root.name.replace("_challenges", "_solutions"))
+        files = [
+            _File(pathlib.PurePosixPath(x.relative_to(below)), str(x), x.read_bytes)
+            for x in (sorted(root.rglob("*.json")) if root.is_dir() else [root, answers])
+            if x.is_file() and not x.name.startswith(".")
+        ]
     else:
         raise DataError(f"{root}: there is no such file or folder")
-    kaggle = [part for part in files if _KAGGLE.fullmatch(part[0].name)]
-    splits = _read_kaggle(kaggle, files) if kaggle else _read_task_files(files)
+    splits = _read_kaggle(files) or _read_task_files(files)
     if not splits:
         raise DataError(f"{root}: holds no .json files, expected one for each task")
     return splits
@@ -103,11 +86,7 @@ def read_tasks(path: str | os.PathLike[str]) -> dict[str, tuple[ArcTask, ...]]:
 def choose_split(
     splits: dict[str, tuple[ArcTask, ...]], wanted: Iterable[str], where: str
 ) -> tuple[ArcTask, ...]:
-    """Returns the first of the wanted splits that there is.
-
-    Raises:
-        DataError: There is none of them; names those that there are.
-    """
+    """The first of the wanted splits that there is; DataError names those that there are."""
     names = list(wanted)
     for name in names:
         if name in splits:
@@ -115,13 +94,27 @@ def choose_split(
     raise DataError(f"{where}: has the splits {sorted(splits)}, expected one of {names}")
 
 
-_File = tuple[pathlib.PurePosixPath, str, Callable[[], bytes]]
+class _File(NamedTuple):
+    """A JSON file: its name below the source, its name for messages, and how to read it."""
 
+    name: pathlib.PurePosixPath
+    where: str
+    read: Callable[[], bytes]
 
-def _file(path: pathlib.Path, root: pathlib.Path) -> _File:
-    """Name below `root`, name for messages and contents of a file."""
-    name = pathlib.PurePosixPath(path.relative_to(root))
-    return name, str(path), functools.partial(_read_bytes, path)
+    def parse(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.read().decode("utf-8"))
+        except json.JSONDecodeError as error:
+            line = f"line {error.lineno}: not valid JSON: {error.msg}"
+            raise DataError(f"{self.where}: {line}") from error
+        except (UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise DataError(f"{self.where}: not valid JSON: {error}") from error
+        except OSError as error:
+            raise DataError(f"{self.where}: cannot be read: {error}") from error
+        if not isinstance(value, dict):
+            found = type(value).__name__
+            raise DataError(f"{self.where}: expected a JSON object, found {found}")
+        return value
 
 
 def _archive_files(root: pathlib.Path) -> list[_File]:
@@ -134,64 +127,56 @@ def _archive_files(root: pathlib.Path) -> list[_File]:
                 if not member.isfile() or name.suffix != ".json" or name.name.startswith("."):
                     continue
                 where = f"{root}, member {member.name}"
-                _check_size(where, member.size)
+                if member.size > _LARGEST_FILE:
+                    raise DataError(
+                        f"{where}: has {member.size} bytes, expected at most {_LARGEST_FILE}"
+                    )
                 stream = archive.extractfile(member)
                 assert stream is not None  # only of members that are no files
-                files.append((name, where, functools.partial(bytes, stream.read())))
+                files.append(_File(name, where, functools.partial(bytes, stream.read())))
+    except DataError:
+        raise
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"{root}: expected a folder, a tar archive or ..._challenges.json; "
             f"as an archive it cannot be read: {error}"
         ) from error
-    return sorted(files, key=lambda part: str(part[0]))
-
-
-def _read_bytes(path: pathlib.Path) -> bytes:
-    try:
-        _check_size(str(path), path.stat().st_size)
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _check_size(where: str, size: int) -> None:
-    if size > _LARGEST_FILE:
-        raise DataError(f"{where}: has {size} bytes, expected at most {_LARGEST_FILE}")
+    return sorted(files, key=lambda file: str(file.name))
 
 
 def _read_task_files(files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
     splits: dict[str, dict[str, tuple[ArcTask, str]]] = {}
-    for name, where, read in files:
-        split = next((_SPLIT_OF_FOLDER[p] for p in name.parts[:-1] if p in _SPLIT_OF_FOLDER), "all")
-        tasks = splits.setdefault(split, {})
-        if name.stem in tasks:
-            raise DataError(f"{where}: the task {name.stem} is also in {tasks[name.stem][1]}")
-        tasks[name.stem] = (_task(name.stem, _parse(read(), where), where), where)
+    for file in files:
+        folders = file.name.parts[:-1]
+        split = next((_SPLIT_OF_FOLDER[x] for x in folders if x in _SPLIT_OF_FOLDER), "all")
+        tasks, name = splits.setdefault(split, {}), file.name.stem
+        if name in tasks:
+            raise DataError(f"{file.where}: the task {name} is also in {tasks[name][1]}")
+        tasks[name] = (_task(name, file.parse(), file.where), file.where)
     return {
         split: tuple(task for _, (task, _) in sorted(tasks.items()))
         for split, tasks in splits.items()
     }
 
 
-def _read_kaggle(kaggle: list[_File], files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
+def _read_kaggle(files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
+    """Tasks of Kaggle's files; none where there are none of those."""
     splits: dict[str, tuple[ArcTask, ...]] = {}
-    by_name = {str(name): (where, read) for name, where, read in files}
-    for name, where, read in kaggle:
-        match = _KAGGLE.fullmatch(name.name)
-        assert match is not None  # that is how they were chosen
+    by_name = {file.name: file for file in files}
+    for file in files:
+        match = _KAGGLE.fullmatch(file.name.name)
+        if not match:
+            continue
         split = match["split"]
         if split in splits:
-            raise DataError(f"{where}: there is another file of the split {split}")
-        tasks = _parse(read(), where)
-        answers_name = str(name.with_name(name.name.replace("_challenges", "_solutions")))
-        if answers_name in by_name:
-            answers_where, read_answers = by_name[answers_name]
-            _add_answers(tasks, _parse(read_answers(), answers_where), where, answers_where)
-        splits[split] = tuple(_task(key, tasks[key], where) for key in sorted(tasks))
+            raise DataError(f"{file.where}: there is another file of the split {split}")
+        tasks = file.parse()
         if not tasks:
-            raise DataError(f"{where}: holds no tasks")
+            raise DataError(f"{file.where}: holds no tasks")
+        solutions = file.name.name.replace("_challenges", "_solutions")
+        if answers := by_name.get(file.name.with_name(solutions)):
+            _add_answers(tasks, answers.parse(), file.where, answers.where)
+        splits[split] = tuple(_task(key, tasks[key], file.where) for key in sorted(tasks))
     return splits
 
 
@@ -201,28 +186,16 @@ def _add_answers(tasks: Any, answers: Any, where: str, answers_where: str) -> No
         questions = task.get("test") if isinstance(task, dict) else None
         if not isinstance(questions, list):
             continue  # `_task` says what is wrong
-        if not isinstance(answers.get(name), list) or len(answers[name]) != len(questions):
-            some = answers.get(name)
+        some = answers.get(name)
+        if not isinstance(some, list) or len(some) != len(questions):
             found = f"{len(some)} grids" if isinstance(some, list) else "no list"
             raise DataError(
                 f"{answers_where}: task {name}: found {found}, expected a list of "
                 f"{len(questions)} grids, one for each test input in {where}"
             )
-        for question, answer in zip(questions, answers[name], strict=True):
+        for question, answer in zip(questions, some, strict=True):
             if isinstance(question, dict):
                 question["output"] = answer
-
-
-def _parse(data: bytes, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: line {error.lineno}: not valid JSON: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def _task(name: str, value: Any, where: str) -> ArcTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.ndimage
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.arc.augment import canonical
@@ -146,18 +147,8 @@ def _fill(random: _Random) -> tuple[_Draw, _Rule]:
         return grid
 
     def rule(grid: Grid) -> Grid:
-        outside = np.zeros((len(grid) + 2, grid.shape[1] + 2), bool)
-        free = np.pad(grid == 0, 1, constant_values=True)
-        outside[0] = True
-        while True:
-            spread = outside.copy()
-            for axis in (0, 1):
-                for step in (-1, 1):  # the margin is free all around, so wrapping is harmless
-                    spread |= np.roll(outside, step, axis)
-            spread &= free
-            if (spread == outside).all():
-                return np.where((grid == 0) & ~outside[1:-1, 1:-1], palette[1], grid)
-            outside = spread
+        filled = scipy.ndimage.binary_fill_holes(grid)
+        return np.where((grid == 0) & filled, palette[1], grid)
 
     return draw, rule
 
@@ -188,18 +179,11 @@ def _dominant(random: _Random) -> tuple[_Draw, _Rule]:
 
 
 FAMILIES: dict[str, _Family] = {
-    "recolour": _recolour,
-    "mirror": _mirror,
-    "gravity": _gravity,
-    "border": _border,
-    "rotate": _rotate,
-    "keep": _keep,
-    "lines": _lines,
-    "shift": _shift,
-    "crop": _crop,
-    "fill": _fill,
-    "double": _double,
-    "dominant": _dominant,
+    family.__name__.strip("_"): family
+    for family in (
+        *(_recolour, _mirror, _gravity, _border, _rotate, _keep),
+        *(_lines, _shift, _crop, _fill, _double, _dominant),
+    )
 }
 
 
@@ -215,14 +199,8 @@ def generate_tasks(
 
     The families, of `FAMILIES`, take turns. No output equals its input, and no two examples of all
     tasks are the same up to turning, mirroring and recolouring, so that no answer stands among the
-    training examples of another task. Fewer tasks are the first ones of more.
-
-    Args:
-        count: Number of tasks.
-        seed: Any integer from 0.
-        side: Longest side of a grid, 4 to 30; the shortest is 1.
-        demonstrations: Demonstrations of each task.
-        families: Which rules.
+    training examples of another task. Fewer tasks are the first ones of more. The longest `side`
+    of a grid is 4 to 30, the shortest 1.
 
     Raises:
         DataError: Numbers out of range, an unknown family, or too many tasks for such grids.
@@ -240,29 +218,21 @@ def generate_tasks(
     tasks = []
     for number in range(count):
         family = families[number % len(families)]
-        pairs = _examples(FAMILIES[family], random, side, demonstrations + 1, seen)
-        if pairs is None:
+        draw, rule = FAMILIES[family](random)
+        pairs: list[Pair] = []
+        for _ in range(_TRIES):
+            source = draw(random, side)
+            target = np.ascontiguousarray(rule(source), np.uint8)
+            form = canonical([source, target])
+            if source.any() and not np.array_equal(source, target) and form not in seen:
+                seen.add(form)
+                pairs.append((source, target))
+            if len(pairs) > demonstrations:
+                break
+        else:
             raise DataError(
                 f"found no {demonstrations + 1} new examples for task {number} ({family}) on grids "
                 f"of up to {side}×{side}; make fewer tasks or allow larger ones"
             )
         tasks.append(ArcTask(f"{family}-{number:05d}", tuple(pairs[:-1]), (pairs[-1],)))
     return tasks
-
-
-def _examples(
-    family: _Family, random: _Random, side: int, count: int, seen: set[bytes]
-) -> list[Pair] | None:
-    """Examples of one rule that are not in `seen`, to which they are added; None if not found."""
-    draw, rule = family(random)
-    pairs: list[Pair] = []
-    for _ in range(_TRIES):
-        source = draw(random, side)
-        target = np.ascontiguousarray(rule(source), np.uint8)
-        form = canonical([source, target])
-        if source.any() and not np.array_equal(source, target) and form not in seen:
-            seen.add(form)
-            pairs.append((source, target))
-            if len(pairs) == count:
-                return pairs
-    return None

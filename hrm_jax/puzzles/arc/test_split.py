@@ -10,21 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.puzzles.arc.baselines import copy_input_baseline, most_frequent_colour_baseline
 from hrm_jax.puzzles.arc.questions import Questions
-from hrm_jax.puzzles.arc.vote import Ballot
+from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, canvas_side, encode
+from hrm_jax.puzzles.arc.vote import Ballot, cell_accuracy, pass_at_k
 from hrm_jax.puzzles.base import Array, Votes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArcTest(PuzzleSet):
-    """The test split.
-
-    Attributes:
-        identifiers: Name of each puzzle identifier; 0 is `<blank>`.
-        questions: Which test input and symmetry each example is.
-        baselines: Figures of answers without learning, such as `copy_pass_at_1`; {} where no
-            answers are known.
+    """The test split, with the names of the puzzle identifiers, what each example asks, and the
+    figures of answers without learning, such as `copy_pass_at_1`; {} where no answers are known.
     """
 
     identifiers: Sequence[str]
@@ -33,31 +28,22 @@ class ArcTest(PuzzleSet):
 
     @classmethod
     def of(cls, train: PuzzleSet, test: PuzzleSet, identifiers: Sequence[str]) -> ArcTest:
-        """Works it out from the splits and the names of their identifiers.
-
-        Raises:
-            DataError: They do not belong together.
-        """
+        """Works it out; DataError if splits and names do not belong together."""
         questions = Questions.of(test, identifiers)
-        baselines: dict[str, float] = {}
-        if questions.known:
-            copied = copy_input_baseline(questions, test)
-            filled = most_frequent_colour_baseline(questions, test, train, identifiers)
-            for name, figures in (("copy", copied), ("colour", filled)):
-                baselines |= {f"{name}_{figure}": value for figure, value in figures.items()}
+        baselines = _baselines(questions, train, identifiers) if questions.known else {}
         fields = {f.name: getattr(test, f.name) for f in dataclasses.fields(PuzzleSet)}
         return cls(**fields, identifiers=identifiers, questions=questions, baselines=baselines)
 
     def identifiers_digest(self) -> str:
-        """Returns the SHA-256 of the identifiers' names."""
+        """The SHA-256 of the identifiers' names."""
         return hashlib.sha256(json.dumps(list(self.identifiers)).encode()).hexdigest()
 
     def first(self, augmentations: int) -> ArcTest:
         """The same test inputs with only so many augmentations, besides the task itself."""
         rows = np.flatnonzero(self.questions.augmentation <= augmentations)
         sizes = np.diff(self.group_indices)
-        places = np.arange(len(self.puzzle_identifiers)) - np.repeat(self.group_indices[:-1], sizes)
-        puzzles = np.flatnonzero(places <= augmentations)
+        of_puzzle = self.questions.augmentation[self.puzzle_indices[:-1]]
+        puzzles = np.flatnonzero(of_puzzle <= augmentations)
         return dataclasses.replace(
             self,
             inputs=self.inputs[rows],
@@ -79,6 +65,32 @@ class ArcTest(PuzzleSet):
         for predictions, q_halt in votes:
             ballot.add(predictions, q_halt)
         return ballot
+
+
+def _baselines(
+    questions: Questions, train: PuzzleSet, identifiers: Sequence[str]
+) -> dict[str, float]:
+    """Figures of answers that need no learning: the input, and all of its size in one colour.
+
+    The colour is the most frequent one of the outputs of the task's demonstrations, the lowest of
+    several. Missing cells are wrong.
+    """
+    puzzles = {identifiers[x]: row for row, x in enumerate(train.puzzle_identifiers.tolist())}
+    canvas = canvas_side(train.metadata.seq_len)
+    ballots = {"copy": Ballot(questions), "colour": Ballot(questions)}
+    for row in np.flatnonzero(questions.augmentation == 0).tolist():
+        question = questions.items[questions.item[row]]
+        first, stop = train.puzzle_indices[puzzles[question.task] :][:2]
+        counts = np.bincount(train.labels[first:stop].reshape(-1), minlength=VOCAB_SIZE)
+        filled = np.full_like(question.source, np.argmax(counts[FIRST_COLOUR:]))
+        for name, answer in (("copy", question.source), ("colour", filled)):
+            tokens = encode(questions.symmetry.apply(row, answer), canvas)
+            ballots[name].add(tokens[None], np.zeros(1), np.array([row]))
+    figures = {}
+    for name, ballot in ballots.items():
+        figures[f"{name}_pass_at_1"] = pass_at_k(ballot, (1,))["pass@1"]
+        figures[f"{name}_cell_accuracy"] = cell_accuracy(ballot)
+    return figures
 
 
 def _boundaries(sizes: Array) -> Array:

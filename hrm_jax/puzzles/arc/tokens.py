@@ -17,16 +17,10 @@ VOCAB_SIZE = FIRST_COLOUR + COLOURS
 
 
 def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> Array:
-    """Places a grid [H, W] with its first cell at (row, column) of an empty canvas.
+    """Places a grid [H, W] with its first cell at (row, column): uint8 [canvas · canvas].
 
     Its end is marked: the row below it holds EOS in the grid's columns, the column right of it in
     the grid's rows, each where it is still on the canvas, as in the reference.
-
-    Returns:
-        Tokens, uint8 [canvas · canvas].
-
-    Raises:
-        DataError: The grid does not fit.
     """
     height, width = grid.shape
     below, right = row + height, column + width
@@ -45,25 +39,17 @@ def encode(grid: Grid, canvas: int, row: int = 0, column: int = 0) -> Array:
 
 
 def decode(tokens: Array) -> Grid:
-    """Reads the grid at the origin; any tokens give one (see `grid_sizes`), [canvas · canvas].
-
-    Returns:
-        Colours, uint8 [H, W]; 0×0 where the first token is no colour.
-    """
+    """The grid at the origin, uint8 [H, W]; any tokens give one, see `grid_sizes`."""
     canvas = canvas_side(tokens.shape[-1])
     (height,), (width,) = grid_sizes(tokens[None])
     return (tokens.reshape(canvas, canvas)[:height, :width] - FIRST_COLOUR).astype(np.uint8)
 
 
 def grid_sizes(tokens: Array) -> tuple[Array, Array]:
-    """Finds the largest rectangle of colours at the origin of each canvas [N, canvas · canvas].
+    """Height and width [N] of the largest rectangle of colours at the origin of each canvas.
 
-    A row counts up to its first token that is no colour (pad, end, or outside the vocabulary).
-    Of all rectangles of the first h rows and w columns that hold colours only, it is the one of
-    the largest area; of several, the one with the fewest rows. This is the reference's crop.
-
-    Returns:
-        Heights and widths [N]; both 0 where the first token is no colour.
+    Of several of the largest area it is the one with the fewest rows, 0×0 where the first token is
+    no colour (pad, end, or outside the vocabulary). This is the reference's crop.
     """
     canvas = canvas_side(tokens.shape[-1])
     grids = tokens.reshape(-1, canvas, canvas)
@@ -76,11 +62,7 @@ def grid_sizes(tokens: Array) -> tuple[Array, Array]:
 
 
 def canvas_side(seq_len: int) -> int:
-    """Returns the side of the square canvas with that many tokens.
-
-    Raises:
-        DataError: `seq_len` is no square.
-    """
+    """The side of the square canvas with that many tokens."""
     side = math.isqrt(seq_len)
     if side * side != seq_len or not side:
         raise DataError(f"seq_len is {seq_len}, expected a square: canvas · canvas tokens")

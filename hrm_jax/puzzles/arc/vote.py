@@ -6,7 +6,6 @@ Source: `evaluators/arc.py` of TRM (arXiv:2510.04871) and `arc_eval.ipynb` of HR
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -21,34 +20,20 @@ PASS_AT = (1, 2, 10, 100, 1000)
 _CHUNK = 4096  # predictions at a time
 _UNKNOWN = "no answers of the test are known, so it cannot be scored"
 
-_Key = tuple[int, int, bytes]
-
 
 class Ballot:
     """Votes for the answer of each of `questions`, of one checkpoint or several."""
 
     def __init__(self, questions: Questions) -> None:
         self.questions = questions
-        self._votes: list[dict[_Key, list[float]]] = [{} for _ in questions.items]
+        self._votes: list[dict[tuple[int, int, bytes], list[float]]] = [{} for _ in questions.items]
 
-    def add(
-        self,
-        predictions: Array,
-        q_halt: Array,
-        examples: Array | None = None,
-    ) -> None:
-        """Adds one vote for each prediction.
+    def add(self, predictions: Array, q_halt: Array, examples: Array | None = None) -> None:
+        """Adds one vote for each prediction, integer tokens [N, S], of belief sigmoid(q_halt).
 
         The answer is the rectangle that `tokens.grid_sizes` finds, with the symmetry undone. An
-        empty one, which cannot be right, is no vote (the reference counts it).
-
-        Args:
-            predictions: Integer tokens [N, S].
-            q_halt: Logits of halting [N]; the vote weighs sigmoid(q_halt).
-            examples: Which example of the test split each is [N]; None: all, in order.
-
-        Raises:
-            DataError: Numbers that do not fit each other.
+        empty one, which cannot be right, is no vote (the reference counts it). `examples` says of
+        which example of the test split each is [N]; None: of all, in order.
         """
         rows = np.arange(len(self.questions)) if examples is None else np.asarray(examples)
         if not len(predictions) == len(q_halt) == len(rows):
@@ -64,7 +49,7 @@ class Ballot:
             part = slice(start, start + _CHUNK)
             self._add(np.asarray(predictions[part]), weights[part], rows[part])
 
-    def _add(self, predictions: Any, weights: Any, rows: Any) -> None:
+    def _add(self, predictions: Array, weights: Array, rows: Array) -> None:
         canvas = canvas_side(predictions.shape[-1])
         heights, widths = (sizes.tolist() for sizes in grid_sizes(predictions))
         inverse = np.argsort(self.questions.symmetry.colours[rows], axis=1).astype(np.uint8)
@@ -83,11 +68,9 @@ class Ballot:
             vote[1] += float(weights[row])
 
     def ranking(self, item: int) -> list[tuple[Grid, int, float]]:
-        """Returns the answers to `questions.items[item]`, the likeliest first.
+        """The answers to `questions.items[item]`: grid, votes and mean sigmoid(q_halt) of each.
 
-        Returns:
-            Grid (uint8 [H, W]), votes and mean sigmoid(q_halt) of each; by votes, then by mean,
-            then by who came first.
+        The likeliest comes first: by votes, then by mean, then by who came first.
         """
         votes = [
             (np.frombuffer(cells, np.uint8).reshape(height, width), int(count), total / count)
@@ -96,53 +79,33 @@ class Ballot:
         return sorted(votes, key=lambda vote: (-vote[1], -vote[2]))
 
 
-def pass_at_k(
-    ballot: Ballot, ks: Sequence[int] = PASS_AT, *, whole_tasks: bool = False
-) -> dict[str, float]:
-    """Scores the votes.
+def pass_at_k(ballot: Ballot, ks: Sequence[int] = PASS_AT) -> dict[str, float]:
+    """`pass@k`: the share of test inputs solved where k answers to each may be given.
 
-    Args:
-        ballot: Votes.
-        ks: How many answers to a test input may be given.
-        whole_tasks: Whether a task counts only where all its test inputs are solved, which is how
-            ARC-AGI-2 defines solving, or else as the share that is, as in the reference.
-
-    Returns:
-        `pass@k`: mean over the tasks. Test inputs without a known answer do not count; one
-        without a vote is not solved.
-
-    Raises:
-        DataError: No answer is known at all.
+    It is the mean over a task's test inputs, and then over the tasks, as in the reference. Test
+    inputs without a known answer do not count, DataError where there are no others; one without a
+    vote is not solved.
     """
     ranks: dict[str, list[float]] = {}  # of the right answer, by task
     for item, question in enumerate(ballot.questions.items):
         if question.answer is None:
             continue
-        rank = float("inf")
-        for place, (grid, _, _) in enumerate(ballot.ranking(item)):
-            if np.array_equal(grid, question.answer):
-                rank = place
-                break
+        right = (np.array_equal(grid, question.answer) for grid, _, _ in ballot.ranking(item))
+        rank = next((place for place, hit in enumerate(right) if hit), float("inf"))
         ranks.setdefault(question.task, []).append(rank)
     if not ranks:
         raise DataError(_UNKNOWN)
-    score = min if whole_tasks else np.mean
     return {
-        f"pass@{k}": float(
-            np.mean([float(score([rank < k for rank in task])) for task in ranks.values()])
-        )
+        f"pass@{k}": float(np.mean([np.mean(np.less(task, k)) for task in ranks.values()]))
         for k in ks
     }
 
 
 def cell_accuracy(ballot: Ballot) -> float:
-    """Returns the share of the right answers' cells that the likeliest answers have right.
+    """The share of the right answers' cells that the likeliest answers have right.
 
-    Test inputs without a known answer do not count; a cell that an answer lacks is wrong, one that
-    it has too many is not counted.
-
-    Raises:
-        DataError: No answer is known at all.
+    Test inputs count as in `pass_at_k`; a cell that an answer lacks is wrong, one that it has too
+    many is not counted.
     """
     right = cells = 0
     for item, question in enumerate(ballot.questions.items):
@@ -158,12 +121,10 @@ def cell_accuracy(ballot: Ballot) -> float:
 
 
 def submission(ballot: Ballot, attempts: int = 2) -> dict[str, list[dict[str, list[list[int]]]]]:
-    """Returns what Kaggle's ARC Prize wants as `submission.json`, which takes two attempts.
+    """What Kaggle's ARC Prize wants as `submission.json`, which takes two attempts.
 
-    Returns:
-        For each task a list with one object for each test input, `attempt_1`, `attempt_2`, …; the
-        likeliest answer is repeated where there are too few, and `[[0]]` stands where there is
-        none.
+    For each task a list with one object for each test input, `attempt_1`, `attempt_2`, …; the
+    likeliest answer is repeated where there are too few, and `[[0]]` stands where there is none.
     """
     result: dict[str, list[dict[str, list[list[int]]]]] = {}
     for item, question in enumerate(ballot.questions.items):

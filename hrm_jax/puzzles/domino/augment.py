@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hrm_jax.puzzles.domino.encoding import HAND, LEFT_END, RIGHT_END, TABLE
 from hrm_jax.puzzles.domino.game import HAND_SIZE
@@ -48,19 +47,12 @@ def shuffle_hand(key: jax.Array, inputs: jax.Array) -> jax.Array:
 
 
 def _deal(hand: jax.Array, bits: jax.Array) -> jax.Array:
-    """Tiles [7, 2] in random order and direction; takes 14 random bits."""
-    hand = _shuffle(hand, bits[:HAND_SIZE])
+    """Tiles [7, 2] in random order and direction, empty places last; takes 14 random bits."""
+    place = jnp.arange(HAND_SIZE, dtype=jnp.uint32)
+    order = jnp.where(hand[:, 0] > 0, bits[:HAND_SIZE] >> 1, jnp.uint32(2**31) + place)
+    hand = hand[jnp.argsort(order, stable=True)]
     turned = (bits[HAND_SIZE : 2 * HAND_SIZE] % 2 == 1)[:, None]
     return jnp.where(turned, hand[:, ::-1], hand)
-
-
-def _shuffle(hand: jax.Array, bits: jax.Array) -> jax.Array:
-    """Tiles [7, 2] in random order, empty places last."""
-    place = jnp.arange(HAND_SIZE, dtype=jnp.uint32)
-    order = jnp.where(hand[:, 0] > 0, bits >> 1, jnp.uint32(2**31) + place)
-    later = np.tri(HAND_SIZE, k=-1, dtype=bool)  # equal bits keep their order
-    before = (order[None, :] < order[:, None]) | ((order[None, :] == order[:, None]) & later)
-    return jnp.zeros_like(hand).at[before.sum(1)].set(hand)
 
 
 def _mirror(table: jax.Array) -> jax.Array:

@@ -4,18 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from hrm_jax.puzzles.domino.encoding import (
-    HAND,
-    LEFT_END,
-    RIGHT_END,
-    SEQ_LEN,
-    TABLE,
-    VOCAB_SIZE,
-    Array,
-)
+from hrm_jax.puzzles.domino.encoding import HAND, LEFT_END, RIGHT_END, SEQ_LEN, TABLE, VOCAB_SIZE
 from hrm_jax.puzzles.domino.game import END_NAMES
-from hrm_jax.puzzles.domino.text import move_text
-from hrm_jax.puzzles.drawing.painter import Painter
+from hrm_jax.puzzles.domino.text import move_text, pip
+from hrm_jax.puzzles.drawing.painter import Array, Painter, Shown
 from hrm_jax.puzzles.drawing.pen import BLACK, BLUE, CHANGED, DIM, GREEN, GREY, RED, Pen
 
 _HALF, _GAP, _NAME = 18, 3, 15  # pixels: half a domino tile, between tiles, a line of text
@@ -38,22 +30,14 @@ class DominoPainter(Painter):
         lines = sum(len(_tile_lines(side, question[part])) for part in (TABLE, HAND))
         return lines * (_HALF + _GAP) + 2 * _NAME + 20
 
-    def draw(
-        self,
-        pen: Pen,
-        side: int,
-        question: Array,
-        board: Array,
-        label: Array | None = None,
-        before: Array | None = None,
-        good: bool | None = None,
-    ) -> None:
+    def draw(self, pen: Pen, side: int, shown: Shown) -> None:
+        board, label = shown.board, shown.label
         right: list[int] = [] if label is None else label[:3].tolist()
-        ink = GREEN if board[:3].tolist() == right else BLUE if good or not right else RED
+        ink = GREEN if board[:3].tolist() == right else BLUE if shown.good or not right else RED
         edges = {tuple(sorted(board[:2].tolist())): ink, tuple(sorted(right[:2])): GREEN}
         y = 0
         for name, part in (("table", TABLE), ("hand", HAND)):
-            lines = _tile_lines(side, question[part])
+            lines = _tile_lines(side, shown.question[part])
             pen.text(0, y, name if lines else f"{name}: empty", 11, DIM)
             y += _NAME
             for line in lines:
@@ -61,7 +45,7 @@ class DominoPainter(Painter):
                     edge = edges.get(tuple(sorted(pair)), BLACK) if part == HAND else BLACK
                     _draw_tile(pen.at(place * (2 * _HALF + _GAP), y), pair, edge)
                 y += _HALF + _GAP
-        if _moved(board, before):
+        if _moved(board, shown.before):
             pen.box(0, y, side / 2, _HALF, CHANGED)
         pen.text(0, y + 2, f"model: {move_text(board)}", ink=ink, bold=True)
         if label is not None and ink != GREEN:
@@ -72,13 +56,13 @@ class DominoPainter(Painter):
     ) -> str:
         """As `Painter.text`; what is marked is a move that is another than before."""
         table, hand = (
-            " ".join(f"{_pip(a)}{bar}{_pip(b)}" for a, b in question[part].reshape(-1, 2) if a or b)
+            " ".join(f"{pip(a)}{bar}{pip(b)}" for a, b in question[part].reshape(-1, 2) if a or b)
             for part, bar in ((TABLE, "|"), (HAND, "-"))
         )
         left, right = question[LEFT_END], question[RIGHT_END]
-        ends = f"   (ends {_pip(left)} and {_pip(right)})" if left or right else ""
+        ends = f"   (ends {pip(left)} and {pip(right)})" if left or right else ""
         a, b, end = board[:3]
-        move = f"move   {_pip(a)}|{_pip(b)} {END_NAMES.get(int(end), '?')}"
+        move = f"move   {pip(a)}|{pip(b)} {END_NAMES.get(int(end), '?')}"
         if _moved(board, before):
             move = f"\x1b[30;43m{move}\x1b[0m" if colour else f"{move} *"
         return f"table  {table or 'empty'}{ends}\nhand   {hand or 'empty'}\n{move}"
@@ -114,10 +98,6 @@ class DominoPainter(Painter):
 
 def _moved(board: Array, before: Array | None) -> bool:
     return before is not None and bool((board[:3] != before[:3]).any())
-
-
-def _pip(token: int) -> str:
-    return str(token - 1) if 1 <= token <= 7 else "?"
 
 
 def _tile_lines(side: int, tokens: Array) -> list[list[list[int]]]:

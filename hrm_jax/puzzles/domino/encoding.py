@@ -29,14 +29,11 @@ LEFT_END, RIGHT_END = 70, 71
 
 
 def encode(position: Position) -> Array:
-    """Turns a position into tokens.
+    """A position as tokens, uint8 [72].
 
     A hand of more than seven tiles (after drawing) has no true encoding: the tokens then show the
     seven that come first among tiles that fit before tiles that do not, heavier ones first, so
     that the best move is always among them. Data sets have no such positions.
-
-    Returns:
-        uint8 [72].
     """
     hand = position.hand
     if len(hand) > HAND_SIZE:
@@ -54,12 +51,7 @@ def encode(position: Position) -> Array:
 
 
 def decode(tokens: Array) -> Position:
-    """Turns tokens [72] into the position that `encode` makes them of.
-
-    Raises:
-        DataError: Not 72 tokens, half a tile, a gap in the table, neighbours or ends that do not
-            match, or a tile that stands twice.
-    """
+    """The position that `encode` makes these tokens [72] of; DataError if there is none."""
     tokens = np.asarray(tokens)
     if tokens.shape != (SEQ_LEN,) or tokens.dtype.kind not in "iu":
         raise DataError(f"tokens are {tokens.dtype} {tokens.shape}, expected integers [{SEQ_LEN}]")
@@ -67,26 +59,32 @@ def decode(tokens: Array) -> Position:
         raise DataError(f"tokens run from {tokens.min()} to {tokens.max()}, expected 0 to 7")
     table = _tiles(tokens[TABLE], "table")
     hand = _tiles(tokens[HAND], "hand")
-    if any(left[1] != right[0] for left, right in itertools.pairwise(table)):
-        raise DataError(f"table {table}: neighbours do not match")
     ends = (int(tokens[LEFT_END]) - 1, int(tokens[RIGHT_END]) - 1)
     if ends != ((table[0][0], table[-1][1]) if table else (-1, -1)):
         raise DataError(f"ends {ends} are not those of the table {table}")
-    tiles = [tuple(sorted(tile)) for tile in (*table, *hand)]
-    if len(set(tiles)) < len(tiles):
-        raise DataError(f"table {table}, hand {hand}: a tile stands twice")
-    return Position(table, hand)
+    return check(Position(table, hand))
+
+
+def check(position: Position) -> Position:
+    """The position; DataError if neighbours do not match, or a tile stands twice."""
+    if any(left[1] != right[0] for left, right in itertools.pairwise(position.table)):
+        raise DataError(f"table {position.table}: neighbours do not match")
+    tiles = [tuple(sorted(tile)) for tile in (*position.table, *position.hand)]
+    for tile in tiles:
+        if tiles.count(tile) > 1:
+            raise DataError(f"{position}: the tile {tile[0]}|{tile[1]} stands twice")
+    return position
 
 
 def encode_move(move: Move) -> Array:
-    """Turns a move into labels, uint8 [72]."""
+    """A move as labels, uint8 [72]."""
     labels = np.zeros(SEQ_LEN, np.uint8)
     labels[:3] = (move.a + 1, move.b + 1, move.end)
     return labels
 
 
 def decode_move(prediction: Array, position: Position) -> Move | None:
-    """Returns the legal move that a prediction [72] (or [3]) shows, None if it shows none.
+    """The legal move that a prediction [72] (or [3]) shows, None if it shows none.
 
     The tile may be written in either direction: the end says how it will lie.
     """

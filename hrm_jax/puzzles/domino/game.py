@@ -40,19 +40,14 @@ class Move(NamedTuple):
 
 
 class Position(NamedTuple):
-    """What the player to move sees.
+    """What the player to move sees."""
 
-    Attributes:
-        table: Tiles from left to right, turned as they lie, so that neighbours match.
-        hand: Tiles whose order and direction mean nothing.
-    """
-
-    table: tuple[Tile, ...]
-    hand: tuple[Tile, ...]
+    table: tuple[Tile, ...]  # from left to right, turned as they lie, so that neighbours match
+    hand: tuple[Tile, ...]  # order and direction mean nothing
 
 
 def legal_moves(position: Position) -> list[Move]:
-    """Returns all moves, in the order of the hand, left before right; empty where none fits."""
+    """All moves, in the order of the hand, left before right; empty where none fits."""
     if not position.table:
         return [Move(min(tile), max(tile), FIRST) for tile in position.hand]
     left, right = position.table[0][0], position.table[-1][1]
@@ -66,13 +61,10 @@ def legal_moves(position: Position) -> list[Move]:
 
 
 def best_move(position: Position) -> Move:
-    """Returns the move that labels show: the heaviest tile that fits, left before right.
+    """The move that labels show: the heaviest tile that fits, left before right.
 
     Only one tile of given pips fits a given end, so ties remain on an empty table alone; there the
     tile with the larger half is taken (6-2 before 5-3 before 4-4).
-
-    Raises:
-        DataError: No tile fits.
     """
     moves = legal_moves(position)
     if not moves:
@@ -84,15 +76,8 @@ class Game:
     """A game in which somebody can always lay a tile, until it is over.
 
     Drawing and passing happen by themselves: after each move the turn goes to the next player who
-    can lay a tile.
-
-    Attributes:
-        hands: Tiles of each seat; after drawing there may be more than seven.
-        boneyard: Tiles that nobody has; the last one is drawn next.
-        table: Tiles from left to right, turned as they lie.
-        turn: Seat to move.
-        over: Whether the game has ended.
-        blocked: Whether it ended because nobody could lay a tile.
+    can lay a tile. The last tile of the boneyard is drawn next; after drawing a hand may hold more
+    than seven. A game that is over was `blocked` if nobody could lay a tile.
     """
 
     def __init__(self, players: int, random: Random, *, drawing: bool = True) -> None:
@@ -113,15 +98,11 @@ class Game:
         self.blocked = False
 
     def position(self) -> Position:
-        """Returns what the player to move sees."""
+        """What the player to move sees."""
         return Position(tuple(self.table), tuple(self.hands[self.turn]))
 
     def play(self, move: Move) -> None:
-        """Lays a tile for the player to move and finds who moves next.
-
-        Raises:
-            DataError: The game is over, or the move is not legal.
-        """
+        """Lays a tile for the player to move and finds who moves next."""
         if self.over:
             raise DataError("the game is over")
         position = self.position()
@@ -140,7 +121,7 @@ class Game:
             self._pass_turn()
 
     def winner(self) -> int | None:
-        """Returns the seat that won, None for a block with a tie; of a game that is over."""
+        """The seat that won, None for a block with a tie; of a game that is over."""
         if not self.over:
             raise DataError("the game is not over")
         pips = self.pips()
@@ -149,7 +130,7 @@ class Game:
         return pips.index(min(pips)) if pips.count(min(pips)) == 1 else None
 
     def pips(self) -> list[int]:
-        """Returns the pips that each seat holds."""
+        """The pips that each seat holds."""
         return [sum(a + b for a, b in hand) for hand in self.hands]
 
     def _pass_turn(self) -> None:
@@ -158,11 +139,10 @@ class Game:
         for _ in self.hands:
             self.turn = (self.turn + 1) % len(self.hands)
             hand = self.hands[self.turn]
-            if any(a in ends or b in ends for a, b in hand):
+            while not any(a in ends or b in ends for a, b in hand):
+                if not (self.drawing and self.boneyard):
+                    break
+                hand.append(self.boneyard.pop())
+            else:
                 return
-            while self.drawing and self.boneyard:
-                a, b = self.boneyard.pop()
-                hand.append((a, b))
-                if a in ends or b in ends:
-                    return
         self.over = self.blocked = True

@@ -14,14 +14,7 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import require
 from hrm_jax.puzzles.base import PuzzleData, only
 from hrm_jax.puzzles.domino.encoding import VOCAB_SIZE, encode, encode_move
-from hrm_jax.puzzles.domino.game import (
-    HAND_SIZE,
-    Game,
-    Position,
-    Tile,
-    best_move,
-    legal_moves,
-)
+from hrm_jax.puzzles.domino.game import HAND_SIZE, Game, Position, Tile, best_move, legal_moves
 
 Key = tuple[tuple[Tile, ...], tuple[Tile, ...]]
 
@@ -59,7 +52,7 @@ class DominoData(PuzzleData):
 
 
 def position_key(position: Position) -> Key:
-    """Returns what positions share that differ by the hand's order or the mirror image alone."""
+    """What positions share that differ by the hand's order or the mirror image alone."""
     mirrored = tuple((b, a) for a, b in reversed(position.table))
     hand = tuple(sorted((min(tile), max(tile)) for tile in position.hand))
     return min(position.table, mirrored), hand
@@ -71,12 +64,7 @@ def generate(
     """Generates positions by `position_key`, with a legal move and at most seven tiles in hand.
 
     Game number i is drawn from (seed, stream, i), so the same arguments give the same positions on
-    every machine.
-
-    Args:
-        data, count: Kinds of games with their seed, and how many positions.
-        stream: Independent sequence of games under the same seed.
-        exclude: Keys of positions that must not occur.
+    every machine. Positions with the keys `exclude` do not occur.
 
     Raises:
         DataError: Arguments out of range, or too few distinct positions found.
@@ -94,12 +82,10 @@ def generate(
         before = len(found)
         for position in _positions(data, random):
             key, forced = position_key(position), len(legal_moves(position)) == 1
-            if len(found) == count or key in found or key in exclude:
-                continue
-            if forced and not forced_left:
-                continue
-            forced_left -= forced
-            found[key] = position
+            new = len(found) < count and key not in found and key not in exclude
+            if new and (forced_left or not forced):
+                forced_left -= forced
+                found[key] = position
         idle = 0 if len(found) > before else idle + 1
         if idle == _IDLE_GAMES:
             raise DataError(
@@ -130,9 +116,8 @@ def _positions(data: DominoData, random: Random) -> list[Position]:
     game = Game(players, random, drawing=drawing)
     seen = []
     while not game.over:
-        position = game.position()
+        position, greedily = game.position(), greedy[game.turn]
         seen.append(position)
-        greedily = greedy[game.turn]
         game.play(best_move(position) if greedily else random.choice(legal_moves(position)))
     whole = [position for position in seen if len(position.hand) <= HAND_SIZE]
     chosen = random.sample(range(len(whole)), min(data.per_game, len(whole)))

@@ -20,7 +20,6 @@ class Domino(Puzzle):
     """The heaviest tile that fits."""
 
     def shape(self, seq_len: int) -> tuple[int, int] | None:
-        """As in `Puzzle`; there is no board."""
         return (1, SEQ_LEN) if seq_len == SEQ_LEN else None
 
     def parse(self, text: str, seq_len: int) -> Array:
@@ -30,7 +29,6 @@ class Domino(Puzzle):
         return to_text(decode(tokens))
 
     def answer_text(self, tokens: Array) -> str:
-        """The move."""
         return move_text(tokens)
 
     def augment(

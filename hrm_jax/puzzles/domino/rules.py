@@ -10,17 +10,11 @@ from hrm_jax.puzzles.domino.game import FIRST, LEFT, RIGHT
 
 
 def judge(inputs: Array, moves: Array) -> tuple[Array, Array]:
-    """Says which moves are legal, and which of those are optimal.
+    """Which moves are legal, and which of those are optimal: two bool [N].
 
     A move is legal where the tile, in either direction, is in the hand and fits the end that is
-    named; it is optimal where no tile that fits has more pips, at whichever end.
-
-    Args:
-        inputs: Positions, integer tokens [N, 72].
-        moves: Integers [N, 3 or more], (A + 1, B + 1, end) first; any values.
-
-    Returns:
-        Two bool [N].
+    named; it is optimal where no tile that fits has more pips, at whichever end. Positions are
+    tokens [N, 72], moves integers [N, 3 or more] of any values, (A + 1, B + 1, end) first.
     """
     inputs, moves = inputs.astype(np.int64), moves.astype(np.int64)
     hand = inputs[:, HAND].reshape(len(inputs), -1, 2)

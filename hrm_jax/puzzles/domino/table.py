@@ -8,15 +8,20 @@ import json
 from collections.abc import Callable, Sequence
 from random import Random, randrange
 
-import numpy as np
-
 from hrm_jax.data.errors import DataError
 from hrm_jax.files import write_json
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.console import Console, converse
+from hrm_jax.puzzles.domino.encoding import encode_move
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, LEFT, RIGHT, Game, Move, Tile, legal_moves
-from hrm_jax.puzzles.domino.players import ModelPlayer, Player
-from hrm_jax.puzzles.domino.strength import OPPONENTS, TITLES, strength, summary
+from hrm_jax.puzzles.domino.players import (
+    OPPONENTS,
+    TITLES,
+    ModelPlayer,
+    Player,
+    strength,
+    summary,
+)
 from hrm_jax.puzzles.domino.text import move_text
 
 _HELP = """\
@@ -62,10 +67,8 @@ class Table:
     def play(self, console: Console, solve: Callable[[Array], Array], seed: int | None) -> None:
         """Plays with a person, or measures strength where `games` is given.
 
-        Args:
-            console: Where the person is, and where results are told.
-            solve: Turns positions, tokens [B, 72], into predictions [B, 72].
-            seed: Seed of deals and random moves; None takes another each time, or 0 to measure.
+        `solve` turns positions, tokens [B, 72], into predictions. `seed` is that of deals and of
+        random moves; None takes another each time, or 0 to measure.
         """
         if self.games is not None:
             self._measure(console, solve, seed or 0)
@@ -112,11 +115,9 @@ class Table:
 def play_domino(
     console: Console, others: Sequence[Player], *, drawing: bool = True, seed: int = 0
 ) -> Game:
-    """Plays a game of a person against others, in the order of their seats, to its end.
+    """Plays a game of a person against one to three others, as they sit, to its end.
 
-    Raises:
-        Leave: The person leaves.
-        DataError: There are not one to three others.
+    Raises `Leave` when the person leaves.
     """
     random = Random(f"play/{seed}")
     names = ["you"]
@@ -137,10 +138,11 @@ def play_domino(
         mover, held = game.turn, [len(hand) for hand in game.hands]
         player = seats[mover][1]
         guesses = player.illegal if player else 0
-        move = player.choose(game.position()) if player else _ask_move(console, game, names)
+        move = player.choose([game.position()])[0] if player else _ask_move(console, game, names)
         game.play(move)
         held[mover] -= 1
-        said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {_move_words(move)}."
+        laid = move_text(encode_move(move))
+        said = f"{_subject(names[mover])} {'lays' if player else 'lay'} {laid}."
         if player and player.illegal > guesses:
             said += " (What it predicted is not legal, so this is a random move.)"
         console.say(said)
@@ -152,10 +154,8 @@ def play_domino(
 def _tell_passes(
     console: Console, game: Game, names: Sequence[str], mover: int, held: Sequence[int]
 ) -> None:
-    """Says who drew and who passed after `mover` moved; the person has to do it by hand.
-
-    `held` are the tiles of each seat after the move, before anybody drew.
-    """
+    """Says who drew and passed after `mover` moved, when each seat `held` so many tiles; the person
+    has to do it by hand."""
     if game.over and not game.blocked:
         return
     for place in range(1, len(names) + 1):
@@ -262,7 +262,3 @@ def _subject(name: str) -> str:
 
 def _tile(tile: Tile) -> str:
     return f"{tile[0]}-{tile[1]}"
-
-
-def _move_words(move: Move) -> str:
-    return move_text(np.array([move.a + 1, move.b + 1, move.end]))

@@ -6,7 +6,7 @@ import re
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.domino.encoding import decode, encode
+from hrm_jax.puzzles.domino.encoding import check
 from hrm_jax.puzzles.domino.game import END_NAMES, FIRST, TILES, Position, Tile, legal_moves
 
 _FORM = "expected a position like 'table 2|5 5|3; hand 2|3 0|2'"
@@ -15,14 +15,10 @@ _FORM = "expected a position like 'table 2|5 5|3; hand 2|3 0|2'"
 def parse(text: str) -> Position:
     """Reads a position.
 
-    Args:
-        text: `table`, its tiles from left to right as they lie, a semicolon, `hand` and its tiles
-            in any order and direction. A tile is two numbers of pips with `|` or `-` between; a
-            table without tiles may be left out.
-
-    Raises:
-        DataError: Another form, no such tile, a tile that stands twice, neighbours on the table
-            that do not match, or a hand of which no tile fits.
+    The text is `table`, its tiles from left to right as they lie, a semicolon, `hand` and its tiles
+    in any order and direction. A tile is two numbers of pips with `|` or `-` between; a table
+    without tiles may be left out. DataError where it has another form, is no position, or no tile
+    of the hand fits.
     """
     parts: dict[str, tuple[Tile, ...]] = {"table": (), "hand": ()}
     for part in filter(None, map(str.strip, text.split(";"))):
@@ -33,27 +29,20 @@ def parse(text: str) -> Position:
     position = Position(**parts)
     if not position.hand:
         raise DataError(f"{text!r}: no tile in the hand; {_FORM}")
-    both = [tuple(sorted(tile)) for tile in (*position.table, *position.hand)]
-    for number, tile in enumerate(both):
-        if tile in both[:number]:
-            raise DataError(f"{text!r}: the tile {tile[0]}|{tile[1]} stands twice")
-    decode(encode(position))
+    check(position)
     if not legal_moves(position):
         raise DataError(f"{text!r}: no tile of the hand fits the table")
     return position
 
 
 def to_text(position: Position) -> str:
-    """Formats a position as one line; `parse` inverts it."""
+    """A position as one line; `parse` inverts it."""
     table, hand = (" ".join(f"{a}|{b}" for a, b in tiles) for tiles in position)
     return f"table {table}; hand {hand}" if table else f"hand {hand}"
 
 
 def move_text(move: Array) -> str:
-    """Formats the first three tokens of a label or prediction; `?` for what is no pip or end.
-
-    Such as `6|4 at the right end`, or `1|2 first` on an empty table.
-    """
+    """A move such as `6|4 at the right end` or `1|2 first`; `?` for what is no pip or end."""
     where = "first" if move[2] == FIRST else f"at the {END_NAMES.get(int(move[2]), '?')} end"
     return f"{pip(move[0])}|{pip(move[1])} {where}"
 

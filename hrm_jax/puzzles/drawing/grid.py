@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hrm_jax.puzzles.drawing.painter import Array, Painter, differs
+from hrm_jax.puzzles.drawing.painter import Array, Painter, Shown, differs
 from hrm_jax.puzzles.drawing.pen import BLACK, BLUE, CHANGED, GREY, RED, WHITE, WRONG, Pen
 
 ANSI_END = "\x1b[0m"
@@ -21,39 +21,27 @@ _ALONE = 420  # pixels of a board that stands alone
 class GridPainter(Painter):
     """Shows grids. Subclasses may draw more into their cells: `fill`, `over`, `mark`.
 
-    Attributes:
-        legend: As in `Painter`.
-        characters: The character of each token: "." of a blank, "?" of what no board should hold.
-        words: The same for people who ask what stands in a cell; () takes the characters.
-        written: The characters that are written into cells; the others show by their colour alone.
-            None writes all but blanks.
-        fills: Colours of tokens, dark ones where something is written.
-        boxes: Rows and columns of a box, which thick lines frame, by sequence length.
-        units: Gives the cells [U, N] of the groups in which no character may stand twice.
-        columns: Columns of boards that are not square.
-        line: Colour of the thin lines between cells, None for none.
-        cell: Most pixels of a cell.
-        gap: What stands between cells that are printed without marks.
+    The character of a token is "." for a blank, "?" for what no board should hold. Only characters
+    that are `written` stand in cells, the others show by their colour in `fills` alone, which is a
+    dark one where something is written; None writes all but blanks. `boxes` are rows and columns of
+    a box, which thick lines frame, by sequence length. `units` gives the cells [U, N] of the groups
+    in which no character may stand twice.
     """
 
     legend: str = "Bold black: given. Blue: filled in. Red: not as in the right answer."
-    characters: str
-    words: tuple[str, ...] = ()
+    characters: str  # by token
+    words: tuple[str, ...] = ()  # for people who ask what stands in a cell; () takes the characters
     written: str | None = None
     fills: Mapping[int, str] = dataclasses.field(default_factory=dict)
     boxes: Mapping[int, tuple[int, int]] = dataclasses.field(default_factory=dict)
     units: Callable[[int], Array] | None = None
-    columns: int | None = None
-    line: str | None = GREY
-    cell: int = 36
-    gap: str = " "
+    columns: int | None = None  # of boards that are not square
+    line: str | None = GREY  # colour of the thin lines between cells
+    cell: int = 36  # most pixels of one
+    gap: str = " "  # between cells that are printed without marks
 
     def shape(self, seq_len: int) -> tuple[int, int]:
-        """Rows and columns of a board.
-
-        Raises:
-            ValueError: There is no such board.
-        """
+        """Rows and columns of a board; ValueError if there is none."""
         columns = self.columns or math.isqrt(seq_len)
         rows = seq_len // max(1, columns)
         if not rows or rows * columns != seq_len or (not self.columns and rows != columns):
@@ -97,29 +85,21 @@ class GridPainter(Painter):
     def _pixels(self, side: int, shape: tuple[int, int]) -> int:
         return min(self.cell, side // max(shape))
 
-    def draw(
-        self,
-        pen: Pen,
-        side: int,
-        question: Array,
-        board: Array,
-        label: Array | None = None,
-        before: Array | None = None,
-        good: bool | None = None,
-    ) -> None:
+    def draw(self, pen: Pen, side: int, shown: Shown) -> None:
         """As `Painter.draw`; without a label, cells that break a rule are red."""
+        board, label, before = shown.board, shown.label, shown.before
         shape = self.shape(len(board))
         size = self._pixels(side, shape)
         places = [(col * size, row * size) for row, col in np.ndindex(shape)]
         wrong, changed = differs(board, label), board != (board if before is None else before)
-        red = wrong if label is not None else self.conflicts(question, board)
+        red = wrong if label is not None else self.conflicts(shown.question, board)
         cells = zip(board.tolist(), wrong.tolist(), changed.tolist(), strict=True)
         colours = [self.fill(*cell) for cell in cells]
         for (x, y), colour, new in zip(places, colours, changed, strict=True):
             edge = CHANGED if new and colour != CHANGED else None
             pen.box(x, y, size, size, colour, edge, max(1, size / 8))
         self.over(pen, size, board.reshape(shape))
-        given = self._stands(question)
+        given = self._stands(shown.question)
         for i, symbol in enumerate(self.symbols(board)):
             filled = colours[i] not in (None, WRONG, CHANGED)
             if size >= 9 and symbol != "." and self._is_written(symbol):

@@ -15,23 +15,29 @@ from hrm_jax.puzzles.drawing.pen import Pen
 Array = npt.NDArray[Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A board in a picture, tokens [S] all; only the question's values are sure to be tokens."""
+
+    question: Array
+    board: Array
+    label: Array | None = None  # if what is wrong is to be marked; tokens of 0 do not count
+    before: Array | None = None  # another board, if what has changed since is to be marked
+    good: bool | None = None  # counts as solved, where it may do so without being the label
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Painter(abc.ABC):
     """Shows boards of one kind of puzzle, tokens [S], in pictures, in a terminal, on a page.
 
-    Attributes:
-        name: What one such puzzle is called, such as "Maze".
-        plural: The same of several within a sentence, such as "mazes".
-        legend: What the colours of `draw` mean, in one line.
-        vocab_sizes: Size of the vocabulary by sequence length; None stands for every square.
-        panels: Whether question, answer and right answer are boards of their own; else one picture
-            of `draw` shows all three.
+    With `panels`, question, answer and right answer are boards of their own; else one picture of
+    `draw` shows all three.
     """
 
-    name: str
-    plural: str
-    legend: str
-    vocab_sizes: Mapping[int | None, int]
+    name: str  # of one such puzzle, such as "Maze"
+    plural: str  # of several within a sentence, such as "mazes"
+    legend: str  # what the colours of `draw` mean, in one line
+    vocab_sizes: Mapping[int | None, int]  # by sequence length; None stands for every square
     panels: ClassVar[bool] = True
 
     @abc.abstractmethod
@@ -43,36 +49,15 @@ class Painter(abc.ABC):
         """Pixels that a board needs from top to bottom on lines of `side` pixels."""
 
     @abc.abstractmethod
-    def draw(
-        self,
-        pen: Pen,
-        side: int,
-        question: Array,
-        board: Array,
-        label: Array | None = None,
-        before: Array | None = None,
-        good: bool | None = None,
-    ) -> None:
-        """Draws a board at the pen's origin.
-
-        Args:
-            side: Most pixels of a line.
-            board: Tokens of any values; so are those of `before`.
-            label: The right answer, if what is wrong is to be marked; tokens of 0 do not count.
-            before: Another board, if what has changed since is to be marked.
-            good: Whether the board counts as solved, where it may do so without being the label.
-        """
+    def draw(self, pen: Pen, side: int, shown: Shown) -> None:
+        """Draws a board at the pen's origin, on lines of up to `side` pixels."""
 
     @abc.abstractmethod
     def text(
         self, question: Array, board: Array, *, before: Array | None = None, colour: bool = False
     ) -> str:
-        """Lines for a terminal.
-
-        Args:
-            before: Another board, to mark givens and what has changed since; None marks nothing.
-            colour: Whether to mark by ANSI colours.
-        """
+        """Lines for a terminal; given a board `before`, givens and what has changed since are
+        marked, by ANSI colours or by characters."""
 
     @abc.abstractmethod
     def marks(self, colour: bool) -> str:

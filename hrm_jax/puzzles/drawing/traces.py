@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from hrm_jax.files import atomic_path
-from hrm_jax.puzzles.drawing.painter import Array, Painter
+from hrm_jax.puzzles.drawing.painter import Array, Painter, Shown
 from hrm_jax.puzzles.drawing.pen import WHITE, Pen
 
 Path = str | os.PathLike[str]
@@ -22,20 +22,12 @@ _GAP = " " * 4
 def trace_text(
     painter: Painter, question: Array, boards: Array, *, colour: bool = False, width: int = 80
 ) -> str:
-    """Prints the boards after each ACT step for a terminal, as many side by side as fit.
+    """The boards [K, S] after each ACT step for a terminal of `width` columns, side by side.
 
-    Args:
-        painter: Of the puzzle.
-        question: Tokens [S].
-        boards: Tokens after each step [K, S], any values.
-        colour: Whether to mark what changed by ANSI colours.
-        width: Columns of the terminal.
-
-    Returns:
-        Lines, the last one a legend.
+    What changed is marked, by ANSI colours if `colour` says so; the last line is a legend.
 
     Raises:
-        ValueError: There are no boards, or their shape is another.
+        ValueError: There are no boards, or their shape does not fit the question [S].
     """
     panels = [frame.split("\n") for frame in trace_frames(painter, question, boards, colour=colour)]
     beside = max(1, (width + len(_GAP)) // (len(panels[0][0]) + len(_GAP)))
@@ -61,19 +53,7 @@ def trace_frames(
 
 
 def trace_png(path: Path, painter: Painter, question: Array, boards: Array) -> pathlib.Path:
-    """Draws the boards after each ACT step side by side, four in a row; what changed is yellow.
-
-    Args:
-        path: PNG file to write, atomically.
-        painter, question, boards: As in `trace_text`.
-
-    Returns:
-        `path`.
-
-    Raises:
-        ValueError: As in `trace_text`.
-        OSError: The file cannot be written.
-    """
+    """Draws what `trace_text` prints as PNG, four boards in a row, what changed in yellow."""
     pictures = _pictures(painter, question, boards)
     columns = min(4, len(pictures))
     width, height = pictures[0].size
@@ -88,20 +68,8 @@ def trace_png(path: Path, painter: Painter, question: Array, boards: Array) -> p
 def trace_gif(
     path: Path, painter: Painter, question: Array, boards: Array, *, ms_per_frame: int = 600
 ) -> pathlib.Path:
-    """Draws the boards after each ACT step as an endless animation, one frame each.
-
-    Args:
-        path: GIF file to write, atomically.
-        painter, question, boards: As in `trace_png`.
-        ms_per_frame: Milliseconds a frame is shown; the last one stays three times as long.
-
-    Returns:
-        `path`.
-
-    Raises:
-        ValueError: As in `trace_text`, or `ms_per_frame` is less than 10, the GIF's unit.
-        OSError: The file cannot be written.
-    """
+    """Draws what `trace_png` draws as an endless animation; the last frame stays three times as
+    long. ValueError if a frame is shown for less than 10 ms, the GIF's unit."""
     if ms_per_frame < 10:
         raise ValueError(f"ms_per_frame: expected 10 or more, got {ms_per_frame}")
     first, *others = _pictures(painter, question, boards)
@@ -129,6 +97,6 @@ def _pictures(painter: Painter, question: Array, boards: Array) -> list[Image.Im
     for title, before, board in _steps(question, boards):
         pen = Pen(max(side, _TITLE_WIDTH) + 2 * _MARGIN, height + _TITLE + _MARGIN)
         pen.text(_MARGIN, _TITLE / 2, title, 15, anchor="lm")
-        painter.draw(pen.at(_MARGIN, _TITLE), side, question, board, before=before)
+        painter.draw(pen.at(_MARGIN, _TITLE), side, Shown(question, board, before=before))
         pictures.append(pen.image())
     return pictures

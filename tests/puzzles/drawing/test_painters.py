@@ -11,6 +11,7 @@ from hrm_jax.puzzles.arc.tokens import encode as encode_grid
 from hrm_jax.puzzles.domino.encoding import encode, encode_move
 from hrm_jax.puzzles.domino.game import Move, Position
 from hrm_jax.puzzles.drawing.grid import GridPainter
+from hrm_jax.puzzles.drawing.painter import Shown
 from hrm_jax.puzzles.drawing.pen import GREEN, RED, WRONG, Pen
 from hrm_jax.puzzles.maze.board import parse as parse_maze
 from hrm_jax.puzzles.sudoku.board import parse as parse_sudoku
@@ -38,7 +39,7 @@ def _colours(image):
 
 def _drawn(painter, side, question, board, label=None, **more):
     pen = Pen(side + 2, painter.height(side, question) + 2)
-    painter.draw(pen, side, question, board, label, **more)
+    painter.draw(pen, side, Shown(question, board, label, **more))
     return pen.image()
 
 

@@ -1,1 +1,0 @@
-"""The TensorFlow Datasets builder; TFDS wants a folder of its own for it."""
