@@ -105,26 +105,15 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def from_mapping(
     cls: type[T], values: Mapping[str, Any], where: str = "config", preset: Any = None
 ) -> T:
-    """Builds the dataclass `cls` from a nested mapping.
+    """Builds the dataclass `cls` from a nested mapping, which messages call `where`.
 
-    Args:
-        cls: A dataclass. Fields may be int, float, str, bool, `X | None`, `Literal`,
-            `tuple[X, ...]`, another dataclass, or one of several dataclasses: then `name` in
-            the group is the class attribute `variant` of the one that is meant (the first where it
-            is absent).
-        values: Field names to values; groups are mappings.
-        where: What the mapping is called in messages.
-        preset: Values of the same layout that fields may have though they have no effect: those
-            that only another variant has, and those that the dataclass' method `unused` names, with
-            the reason.
+    Fields may be int, float, str, bool, `X | None`, `Literal`, `tuple[X, ...]`, another dataclass,
+    or one of several dataclasses: then `name` in the group is the class attribute `variant` of the
+    one that is meant (the first where it is absent). Absent fields take their defaults.
 
-    Returns:
-        An instance of `cls`; fields that are absent take their defaults.
-
-    Raises:
-        ConfigError: A field is unknown (the nearest known one is named), missing, of the wrong
-            type, or has no effect and is not at its default. Errors raised by the `__post_init__`
-            of `cls` come through as they are.
+    A `ConfigError` names a field that is unknown, missing, of the wrong type, or has no effect and
+    is not at its default: one that only another variant has, or that the dataclass' method `unused`
+    names, with the reason. Such fields may have the values of `preset`, which has the same layout.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
@@ -132,9 +121,7 @@ def from_mapping(
         if name not in fields:
             raise ConfigError(unknown_field(f"{where}.{name}", fields))
     for name, field in fields.items():
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
+        required = dataclasses.MISSING is field.default is field.default_factory
         if required and name not in values:
             raise ConfigError(f"{where}.{name}: missing, and it has no default")
     inner = preset or {}
@@ -146,16 +133,7 @@ def from_mapping(
 
 
 def refuse_unused(made: Any, where: str, preset: Mapping[str, Any] = {}) -> None:
-    """Refuses fields of a dataclass that are set though its method `unused` names them.
-
-    Args:
-        made: The dataclass.
-        where: What it is called in messages.
-        preset: Values that they may have nevertheless.
-
-    Raises:
-        ConfigError: Names the first one.
-    """
+    """Refuses fields of a dataclass that are set though its method `unused` names them."""
     fields = {f.name: f for f in dataclasses.fields(made)}
     for name, why in made.unused().items() if hasattr(made, "unused") else ():
         first, *rest = name.split(".")
@@ -181,13 +159,8 @@ def _set(where: str, value: Any, usual: Any) -> Iterator[tuple[str, Any]]:
 def choose_preset(preset: str, presets: typing.Collection[str]) -> tuple[str, str]:
     """Which preset a config file takes, and a text for the reader that says why.
 
-    Args:
-        preset: What the user asked for after the colon; "" takes "laptop" where JAX finds no
-            accelerator, "paper" where it does.
-        presets: Those that there are.
-
-    Raises:
-        ValueError: There is no such preset.
+    It is what the user asked for after the colon; for "" it is "laptop" where JAX finds no
+    accelerator, "paper" where it does.
     """
     why = "as asked"
     if not preset:

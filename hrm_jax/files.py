@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -17,16 +18,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`; what was written there becomes `path` on success.
 
     The data reach the disk before the name changes; on an exception nothing at `path` is touched.
-
-    Args:
-        path: Final name of the file. Its folder is made if missing. The temporary name keeps the
-            suffix of `path`, so that writers which look at suffixes behave the same.
-
-    Yields:
-        The temporary path to write to.
-
-    Raises:
-        OSError: The folder cannot be written, or the disk is full.
+    Its folder is made if missing. The temporary name keeps the suffix, which writers look at.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +60,12 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
+def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
+    """Opens a file that is packed if its name ends in `.gz`."""
+    kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
+    return kind(path, mode, **text)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
@@ -80,15 +78,11 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not a JSON object; the message names file and line.
-    """
-    text = pathlib.Path(path).read_text(encoding="utf-8")
+    """Reads a JSON object; a `ValueError` names file and line where it is none."""
     try:
-        value = json.loads(text)
+        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8: {error}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
     if not isinstance(value, dict):

@@ -15,13 +15,8 @@ T = TypeVar("T")
 def add_fields(parser: Any, kind: type, without: Collection[str] = ()) -> None:
     """Adds `--name` for each field, with its default and what its class says of it.
 
-    Whether something is given by a flag alone; several values are separated by commas. A field of
-    text with the metadata `many` may be given again, and its texts are joined by commas.
-
-    Args:
-        parser: An argparse parser or a group of one.
-        kind: The dataclass.
-        without: Fields to leave out.
+    A bool is given by the flag alone; several values are separated by commas. A field of text with
+    the metadata `many` may be given again, and its texts are joined by commas.
     """
     hints, about = typing.get_type_hints(kind), describe_fields(kind)
     for field in dataclasses.fields(kind):
@@ -45,11 +40,7 @@ def add_fields(parser: Any, kind: type, without: Collection[str] = ()) -> None:
 
 
 def from_flags(kind: type[T], args: argparse.Namespace) -> T:
-    """The dataclass that the flags of `add_fields` give.
-
-    Raises:
-        ValueError: What its `__post_init__` raises.
-    """
+    """The dataclass that the flags of `add_fields` give."""
     fields: Any = dataclasses.fields(typing.cast(Any, kind))
     given = {
         f.name: getattr(args, f.name) for f in fields if getattr(args, f.name, None) is not None

@@ -31,18 +31,13 @@ class CsvRows:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> CsvRows:
-        """Reads a file in UTF-8, packed if its name ends in `.gz`; empty lines are left out.
-
-        Raises:
-            DataError: Names file and line: there is no file, it is not CSV, the header lacks
-                `question` or repeats a name, a row has too few or too many fields, no row.
-        """
+        """Reads UTF-8, packed if the name ends in `.gz`; a `DataError` names file and line."""
         path = pathlib.Path(path)
         rows: list[list[str]] = []
         lines: list[int] = []
         number = 0
         try:
-            with _opened(path) as file:
+            with files.opened(path, "rt", encoding="utf-8-sig", newline="") as file:
                 reader = csv.reader(file)
                 header = next(reader, [])
                 if "question" not in header or len(set(header)) != len(header):
@@ -78,17 +73,10 @@ class CsvRows:
     def boards(
         self, name: str, cells: int, size: str, values: Mapping[str, int], legal: str
     ) -> Array:
-        """Turns the texts of a column into boards, int8 [E, cells].
+        """Turns the texts of column `name` into boards, int8 [E, cells].
 
-        Args:
-            name: The column.
-            cells: Characters of each text.
-            size: What the message says to have been expected of the length.
-            values: From 0 on, for each legal character (ASCII).
-            legal: What the message says to have been expected of a character.
-
-        Raises:
-            DataError: Another length, or a character that is not in `values`.
+        `values`, from 0 on, are those of the legal (ASCII) characters; `size` and `legal` are what
+        the `DataError` for another length or character says to have been expected.
         """
         texts = self.columns[name]
         lengths = np.array([len(text) for text in texts])
@@ -111,11 +99,7 @@ class CsvRows:
         return boards
 
     def ratings(self) -> Array | None:
-        """Returns the column `rating`, int32 [E]; None without it.
-
-        Raises:
-            DataError: One is no whole number.
-        """
+        """Returns the column `rating`, whole numbers, int32 [E]; None without it."""
         texts = self.columns.get("rating")
         if texts is None:
             return None
@@ -141,14 +125,7 @@ def write_rows(
     sources = ["generated"] * len(questions) if sources is None else sources
     writer.writerows(zip(sources, questions, answers, ratings.tolist(), strict=True))
     data = buffer.getvalue().encode()
+    if os.fspath(path).endswith(".gz"):
+        data = gzip.compress(data, mtime=0)
     with files.atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(data, mtime=0) if _is_packed(path) else data)
-
-
-def _is_packed(path: str | os.PathLike[str]) -> bool:
-    return os.fspath(path).endswith(".gz")
-
-
-def _opened(path: pathlib.Path) -> Any:
-    opened: Callable[..., Any] = gzip.open if _is_packed(path) else open
-    return opened(path, "rt", encoding="utf-8-sig", newline="")
+        temporary.write_bytes(data)

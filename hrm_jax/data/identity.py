@@ -55,22 +55,18 @@ class Identity:
 
     @classmethod
     def from_json(cls, text: str) -> Identity:
-        """Parses what `to_json` wrote.
-
-        Raises:
-            DataError: `text` is not JSON, or a field is missing, unknown or of the wrong type.
-        """
+        """Parses what `to_json` wrote; a `DataError` names what is wrong."""
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
             raise DataError(f"data identity: not valid JSON: {error.msg}") from error
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(value, dict) or {*value, "frozen"} != names:
+        kinds: dict[str, Any] = dict.fromkeys(("builder", "version", "frozen"), str)
+        kinds |= {"seed": int | None, "counts": dict, "sha256": dict}
+        if not isinstance(value, dict) or {*value, "frozen"} != set(kinds):
             found = sorted(value) if isinstance(value, dict) else type(value).__name__
-            raise DataError(f"data identity: expected the fields {sorted(names)}, found {found}")
+            raise DataError(f"data identity: expected the fields {sorted(kinds)}, found {found}")
         value = {"frozen": "", **value}
-        kinds = {"builder": str, "version": str, "counts": dict, "sha256": dict, "frozen": str}
-        for name, kind in {**kinds, "seed": int | None}.items():
+        for name, kind in kinds.items():
             if not isinstance(value[name], kind):
                 raise DataError(f"data identity: {name} is {value[name]!r}, expected {kind}")
         return cls(**value)

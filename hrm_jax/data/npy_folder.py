@@ -18,14 +18,17 @@ import numpy as np
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.puzzle_format import ARRAYS, Report, check_totals, load_arrays, read_metadata
+from hrm_jax.data.puzzle_format import (
+    ARRAYS,
+    FACTS,
+    Report,
+    check_totals,
+    load_arrays,
+    read_metadata,
+)
 from hrm_jax.data.puzzle_set import Array, PuzzleMetadata, PuzzleSet
 
 __all__ = ["PuzzleMetadata", "PuzzleSet", "read_identifiers", "read_npy", "write_npy"]
-
-_FACTS = (
-    *("vocab_size", "ignore_label_id", "num_puzzle_identifiers", "pad_id", "blank_identifier_id"),
-)
 
 
 def write_npy(
@@ -34,20 +37,11 @@ def write_npy(
     puzzle_set: PuzzleSet,
     identifiers: Sequence[str] = ("<blank>",),
 ) -> None:
-    """Writes one split, `train` or `test`, in the reference's format.
+    """Writes one split, `train` or `test`, of one stored set, in the reference's format.
 
     Every file is written atomically and `dataset.json` last, after the old one is removed, so that
-    a folder whose writing was interrupted is refused by `read_npy`.
-
-    Args:
-        folder: Root of the data set; made if missing.
-        split: `train` or `test`.
-        puzzle_set: Of one stored set.
-        identifiers: Names of the puzzle identifiers, for `identifiers.json`; the reference writes
-            `<blank>` alone where all puzzles share one.
-
-    Raises:
-        DataError: The puzzle set breaks the format, or names several sets.
+    a folder whose writing was interrupted is refused by `read_npy`. The reference names `<blank>`
+    alone where all puzzles share one identifier.
     """
     root = pathlib.Path(folder)
     path = root / split
@@ -68,34 +62,19 @@ def write_npy(
     files.write_json(path / "dataset.json", dataclasses.asdict(puzzle_set.metadata))
 
 
-def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = None) -> PuzzleSet:
+def read_npy(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
     """Reads one split in the reference's format; arrays may be of any integer type.
 
     Large files are mapped into memory and not read as a whole; their arrays cannot be written to.
-
-    Args:
-        folder: Root of the data set.
-        split: `train` or `test`.
-        set_name: One of the split's sets. None reads all of them, one after the other; several
-            then become one set named `all`.
-
-    Returns:
-        The validated split, tokens narrowed to uint8 where they fit, indices int32.
-
-    Raises:
-        DataError: A file is missing, cut off, of another shape or holds illegal values; the
-            message names it.
+    Several sets become one named `all`. A `DataError` names the file that is missing, cut off, of
+    another shape or holds illegal values.
     """
     path = pathlib.Path(folder) / split
     report = Report(strict=str(path))
     metadata = read_metadata(path / "dataset.json", report)
-    names = metadata["sets"] if set_name is None else (set_name,)
-    if set_name is not None and set_name not in metadata["sets"]:
-        raise DataError(f"{path}: there is no set {set_name!r}, only {list(metadata['sets'])}")
-    sets = {name: load_arrays(path, name, report) for name in names}
-    if set_name is None:
-        check_totals(metadata, sets, report)
-    facts = {name: metadata[name] for name in _FACTS}
+    sets = {name: load_arrays(path, name, report) for name in metadata["sets"]}
+    check_totals(metadata, sets, report)
+    facts = {name: metadata[name] for name in FACTS}
     parts = [
         PuzzleSet.build(**arrays, **facts, where=str(path), name=name)
         for name, arrays in sets.items()
@@ -120,11 +99,7 @@ def read_npy(folder: str | os.PathLike[str], split: str, set_name: str | None = 
 
 
 def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
-    """Reads the names of the puzzle identifiers.
-
-    Raises:
-        DataError: `identifiers.json` is missing, or no list of names.
-    """
+    """Reads the names of the puzzle identifiers from `identifiers.json`."""
     path = pathlib.Path(folder) / "identifiers.json"
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
@@ -139,7 +114,5 @@ def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
 
 def _chain(boundaries: list[Array]) -> Array:
     """Joins boundaries [n_i + 1] of consecutive parts to boundaries [sum n_i + 1]."""
-    joined = [np.zeros(1, np.int64)]
-    for part in boundaries:
-        joined.append(part[1:].astype(np.int64) + joined[-1][-1])
-    return np.concatenate(joined)
+    sizes = np.concatenate([np.diff(part) for part in boundaries])
+    return np.append(0, np.cumsum(sizes, dtype=np.int64))

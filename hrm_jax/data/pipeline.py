@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import sys
 import threading
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import grain
 import numpy as np
@@ -17,17 +17,8 @@ Batch = dict[str, npt.NDArray[Any]]
 Indices = npt.NDArray[np.int64]
 
 
-@runtime_checkable
-class BatchSource(Protocol):
-    """A random-access source whose element i is the i-th training batch, for ever."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Batch: ...
-
-
 class Draws(abc.ABC):
-    """A `BatchSource` that draws items in a new random order each epoch, every item once in each.
+    """Training batches, for ever, of items in a new random order each epoch, each item once in it.
 
     What row r of batch i draws is a pure function of (seed, i, r), so an iterator's whole state is
     the index, and every process can compute just its own rows.
@@ -41,11 +32,7 @@ class Draws(abc.ABC):
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        """Prepares draws from {0, …, items - 1}; `batch_size` counts the rows of all processes.
-
-        Raises:
-            ValueError: `process_count` does not divide `batch_size`.
-        """
+        """Prepares draws from {0, …, items - 1}; `batch_size` counts the rows of all processes."""
         if batch_size % process_count:
             raise ValueError(
                 f"batch_size {batch_size} cannot be divided among {process_count} processes"
@@ -110,7 +97,7 @@ def _pick(boundaries: npt.NDArray[Any], part: npt.NDArray[Any], chance: npt.NDAr
     return first + (chance * (boundaries[part + 1] - first)).astype(np.int64)
 
 
-def batch_iterator(source: BatchSource, prefetch: int = 16) -> grain.DatasetIterator:
+def batch_iterator(source: Draws, prefetch: int = 16) -> grain.DatasetIterator:
     """An endless iterator over `source` that keeps batches ready and can be checkpointed."""
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))
@@ -118,8 +105,4 @@ def batch_iterator(source: BatchSource, prefetch: int = 16) -> grain.DatasetIter
 
 def empty_batches() -> grain.DatasetIterator:
     """Endless empty batches, for tasks that make their own data; can be checkpointed."""
-    return iter(grain.MapDataset.range(sys.maxsize).map(_empty).to_iter_dataset())
-
-
-def _empty(_: int) -> Batch:
-    return {}
+    return iter(grain.MapDataset.range(sys.maxsize).map(lambda _: {}).to_iter_dataset())

@@ -3,11 +3,10 @@ wrong, what is inspected is checked as far as it can be."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,51 +17,60 @@ from hrm_jax.data.errors import DataError
 Array = npt.NDArray[Any]
 
 ARRAYS = ("inputs", "labels", "puzzle_identifiers", "puzzle_indices", "group_indices")
-_COUNTS = ("vocab_size", "seq_len", "num_puzzle_identifiers", "total_groups")
+FACTS = ("vocab_size", "num_puzzle_identifiers", "pad_id", "blank_identifier_id", "ignore_label_id")
 _MAPPED = 1 << 26  # bytes above which a file is mapped
 _PART = 1 << 22  # entries of large arrays that are looked at at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class Violation:
-    """One thing that is wrong.
+def _is_whole(x: Any) -> bool:
+    integer = isinstance(x, int | np.integer) and not isinstance(x, bool)
+    return integer and -(2**31) <= x < 2**31
 
-    Attributes:
-        array: Array or file that is concerned.
-        row: Row of the array, counted from 0; None where the whole is concerned.
-        what: What was found and what was expected.
-    """
 
-    array: str
-    row: int | None
-    what: str
+def _are_names(x: Any) -> bool:
+    return isinstance(x, list | tuple) and all(isinstance(n, str) and n.isidentifier() for n in x)
+
+
+_COUNT = ("an integer of at least 1", lambda x: _is_whole(x) and x >= 1)
+_INTEGER = ("an integer", _is_whole)
+_METADATA: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "vocab_size": _COUNT,
+    "seq_len": _COUNT,
+    "num_puzzle_identifiers": _COUNT,
+    "total_groups": _COUNT,
+    "pad_id": _INTEGER,
+    "blank_identifier_id": _INTEGER,
+    "ignore_label_id": ("an integer or null", lambda x: x is None or _is_whole(x)),
+    "mean_puzzle_examples": ("a number", lambda x: _is_whole(x) or isinstance(x, float)),
+    "sets": ("one or more plain names", lambda x: bool(x) and _are_names(x)),
+}
+
+
+class Violation(NamedTuple):
+    """One thing that is wrong."""
+
+    array: str  # or file
+    row: int | None  # counted from 0; None where the whole is concerned
+    what: str  # was found, and what was expected
 
     def __str__(self) -> str:
-        """Formats it as one line."""
         return f"{self.array}{'' if self.row is None else f', row {self.row}'}: {self.what}"
 
 
 class Report:
-    """Collects the first violations and counts the others; a strict one raises the first."""
+    """Collects the first violations and counts the others.
+
+    A strict one, with the name of the data, raises the first as a `DataError`.
+    """
 
     def __init__(self, limit: int = 1, strict: str = "") -> None:
-        """Begins without any.
-
-        Args:
-            limit: How many to collect.
-            strict: Name of the data, for a strict report.
-        """
         self.violations: list[Violation] = []
         self.total = 0
         self._limit = limit
         self._strict = strict
 
     def add(self, array: str, what: str, row: int | None = None) -> None:
-        """Adds one.
-
-        Raises:
-            DataError: The report is strict.
-        """
+        """Adds one."""
         violation = Violation(array, row, what)
         if self._strict:
             raise DataError(f"{self._strict}: {violation}")
@@ -89,55 +97,31 @@ def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
 
 
 def read_metadata(path: pathlib.Path, report: Report) -> dict[str, Any]:
-    """The fields of `dataset.json` that can be used; reports the others.
-
-    Fields it does not know (other programs add some) are left out.
-    """
+    """The fields of `dataset.json` that can be used; reports others, but for unknown ones."""
     try:
-        return check_metadata(files.read_json(path), report)
+        value = files.read_json(path)
     except FileNotFoundError:
         report.add("dataset.json", "there is no such file; was its writing interrupted?")
     except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         report.add("dataset.json", str(error))
+    else:
+        return check_metadata(value, report)
     return {}
 
 
 def check_metadata(value: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """The fields of a `dataset.json` or `PuzzleMetadata` that can be used; reports the others."""
     usable: dict[str, Any] = {}
-    numbers = (*_COUNTS, "pad_id", "blank_identifier_id", "ignore_label_id")
-    for name in (*numbers, "mean_puzzle_examples", "sets"):
+    for name, (expected, fits) in _METADATA.items():
         if name not in value:
             report.add("dataset.json", f"the field {name} is missing")
-    for name in numbers:
-        if name not in value:
-            continue
-        if value[name] is None and name == "ignore_label_id":
-            usable[name] = None
-        elif not isinstance(value[name], int | np.integer) or isinstance(value[name], bool):
-            report.add("dataset.json", f"{name} is {value[name]!r}, expected an integer")
-        elif name in _COUNTS and value[name] < 1:
-            report.add("dataset.json", f"{name} is {value[name]}, expected at least 1")
-        else:
+        elif fits(value[name]):
             usable[name] = value[name]
+        else:
+            report.add("dataset.json", f"{name} is {value[name]!r}, expected {expected}")
     for name, stop in (("pad_id", "vocab_size"), ("blank_identifier_id", "num_puzzle_identifiers")):
         if name in usable and stop in usable and not 0 <= usable[name] < usable[stop]:
             report.add("dataset.json", f"{name} {usable[name]} is outside [0, {usable[stop]})")
-    mean = value.get("mean_puzzle_examples")
-    if isinstance(mean, int | float) and not isinstance(mean, bool):
-        usable["mean_puzzle_examples"] = mean
-    elif "mean_puzzle_examples" in value:
-        report.add("dataset.json", f"mean_puzzle_examples is {mean!r}, expected a number")
-    names: Any = value.get("sets")
-    plain = isinstance(names, list | tuple) and all(
-        isinstance(name, str) and name.isidentifier() for name in names
-    )
-    if plain and names:
-        usable["sets"] = names
-    elif "sets" in value:
-        report.add("dataset.json", f"sets is {names!r}, expected one or more plain names")
     return usable
 
 
@@ -169,17 +153,10 @@ def check_set(
     report: Report,
     vocab_size: int | None = None,
 ) -> dict[str, Array]:
-    """Checks the arrays of one set against each other and against `dataset.json`.
+    """Checks the arrays of set `name` against each other and against `dataset.json`.
 
-    Args:
-        name: Name of the set.
-        arrays: From `load_arrays`.
-        metadata: From `read_metadata`.
-        report: Gets what is wrong.
-        vocab_size: Size of the vocabulary where the metadata lack it.
-
-    Returns:
-        Those of the right kind and number of dimensions.
+    `vocab_size` is for metadata that lack it. Returns the arrays of the right kind and number of
+    dimensions.
     """
     prefix, usable = _prefix(name), {}
     for field, array in arrays.items():
@@ -193,7 +170,7 @@ def check_set(
                 prefix + field,
                 f"is {array.dtype} {array.shape}, expected {wanted} of {dimensions} dimension(s)",
             )
-    inputs, labels = usable.get("inputs"), usable.get("labels")
+    inputs, labels, identifiers, puzzles, _ = map(usable.get, ARRAYS)
     length, vocab = metadata.get("seq_len"), metadata.get("vocab_size", vocab_size)
     if inputs is not None:
         if not len(inputs):
@@ -202,18 +179,19 @@ def check_set(
             report.add(f"{prefix}inputs", f"shape is {inputs.shape}, but seq_len is {length}")
     if inputs is not None and labels is not None and inputs.shape != labels.shape:
         report.add(f"{prefix}labels", f"shape is {labels.shape}, that of inputs {inputs.shape}")
-    _check_range(f"{prefix}inputs", inputs, vocab, None, report)
-    _check_range(f"{prefix}labels", labels, vocab, metadata.get("ignore_label_id"), report)
-    identifiers = usable.get("puzzle_identifiers")
-    stop = metadata.get("num_puzzle_identifiers")
-    _check_range(f"{prefix}puzzle_identifiers", identifiers, stop, None, report)
+    for field, stop, also in (
+        ("inputs", vocab, None),
+        ("labels", vocab, metadata.get("ignore_label_id")),
+        ("puzzle_identifiers", metadata.get("num_puzzle_identifiers"), None),
+    ):
+        if field in usable and stop is not None and usable[field].size:
+            _check_range(prefix + field, usable[field], stop, also, report)
     for field, of, what in (
         ("puzzle_indices", inputs, "examples"),
         ("group_indices", identifiers, "puzzles"),
     ):
         if field in usable:
             _check_boundaries(prefix + field, usable[field], of, what, report)
-    puzzles = usable.get("puzzle_indices")
     if puzzles is not None and identifiers is not None and len(puzzles) != len(identifiers) + 1:
         report.add(
             f"{prefix}puzzle_indices",
@@ -229,12 +207,8 @@ def check_set(
     return usable
 
 
-def _check_range(
-    name: str, array: Array | None, stop: int | None, also: int | None, report: Report
-) -> None:
+def _check_range(name: str, array: Array, stop: int, also: int | None, report: Report) -> None:
     """Values must be in [0, stop) or `also`; names the first bad one of each row."""
-    if array is None or stop is None or not array.size:
-        return
     for start, part in in_parts(array):
         grid = part.reshape(len(part), -1)
         if grid.min() >= 0 and grid.max() < stop:
@@ -273,11 +247,7 @@ def _check_boundaries(name: str, array: Array, of: Array | None, what: str, repo
 def check_totals(
     metadata: Mapping[str, Any], sets: Mapping[str, Mapping[str, Array]], report: Report
 ) -> dict[str, int]:
-    """Checks what `dataset.json` says of all sets together.
-
-    Returns:
-        The numbers of examples, puzzles and groups.
-    """
+    """Checks `dataset.json` on all sets together; returns how many examples, puzzles, groups."""
 
     def total(name: str, more: int = 0) -> int:
         return sum(max(0, len(arrays[name]) + more) for arrays in sets.values() if name in arrays)

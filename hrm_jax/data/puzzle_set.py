@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_format import (
     ARRAYS,
     Array,
@@ -40,27 +40,19 @@ class PuzzleMetadata:
 class PuzzleSet:
     """One split of a puzzle data set with E examples of S tokens, N puzzles and G groups.
 
-    Attributes:
-        inputs: Tokens [E, S], uint8 where the vocabulary fits.
-        labels: Tokens or `metadata.ignore_label_id` [E, S], uint8 where they fit.
-        puzzle_identifiers: Identifier of each puzzle, int32 [N].
-        puzzle_indices: Puzzle i holds the examples [puzzle_indices[i], puzzle_indices[i + 1]),
-            int32 [N + 1].
-        group_indices: Group i holds the puzzles [group_indices[i], group_indices[i + 1]),
-            int32 [G + 1].
-        ratings: Difficulty of each example, float32 [E], or None where it is not known.
+    Puzzle i holds the examples from puzzle_indices[i] up to but without puzzle_indices[i + 1], a
+    group likewise its puzzles.
     """
 
-    inputs: Array
-    labels: Array
-    puzzle_identifiers: Array
-    puzzle_indices: Array
-    group_indices: Array
+    inputs: Array  # tokens [E, S], uint8 where they fit, else int32
+    labels: Array  # tokens or `metadata.ignore_label_id`, likewise
+    puzzle_identifiers: Array  # int32 [N]
+    puzzle_indices: Array  # int32 [N + 1]
+    group_indices: Array  # int32 [G + 1]
     metadata: PuzzleMetadata
-    ratings: Array | None = None
+    ratings: Array | None = None  # difficulty, float32 [E]; None where it is not known
 
     def __len__(self) -> int:
-        """Number of examples, E."""
         return len(self.inputs)
 
     @classmethod
@@ -81,16 +73,10 @@ class PuzzleSet:
         where: str = "puzzle set",
         name: str = "all",
     ) -> PuzzleSet:
-        """Makes a validated set of one stored set, narrowing dtypes and counting.
-
-        The arguments are integers in the shapes of the attributes; `where` names the data in the
-        errors of `validate`, which come through, `name` the stored set.
-        """
-        inputs = narrow_tokens(np.asarray(inputs), f"{where}: inputs")
-        labels = narrow_tokens(np.asarray(labels), f"{where}: labels")
-        identifiers = _as_int32(puzzle_identifiers, f"{where}: puzzle_identifiers")
-        puzzles = _as_int32(puzzle_indices, f"{where}: puzzle_indices")
-        groups = _as_int32(group_indices, f"{where}: group_indices")
+        """Makes a validated set, which is stored as `name`, narrowing dtypes and counting."""
+        inputs, labels = (_narrowed(x, np.uint8, np.int32) for x in (inputs, labels))
+        indices = (puzzle_identifiers, puzzle_indices, group_indices)
+        identifiers, puzzles, groups = (_narrowed(x, np.int32) for x in indices)
         metadata = PuzzleMetadata(
             pad_id=pad_id,
             ignore_label_id=ignore_label_id,
@@ -130,12 +116,7 @@ class PuzzleSet:
         ignore_label_id: int | None,
         ratings: npt.ArrayLike | None = None,
     ) -> PuzzleSet:
-        """Makes a set in which every example is a puzzle, K of them a group, all identifier 0.
-
-        Args:
-            inputs, labels: As of `build`, [G, K, S].
-            ratings: Difficulty of each group [G], or None.
-        """
+        """Makes a set of [G, K, S]: each example is a puzzle, K are a group; ratings are [G]."""
         groups, each = inputs.shape[:2]
         count = groups * each
         return cls.build(
@@ -155,11 +136,7 @@ class PuzzleSet:
         return np.repeat(self.puzzle_identifiers, np.diff(self.puzzle_indices))
 
     def validate(self, where: str) -> None:
-        """Checks every rule of the format; `where` names the data in the message.
-
-        Raises:
-            DataError: Names the array and row, what was found and what was expected.
-        """
+        """Checks every rule of the format; a `DataError` names `where`, array and row."""
         report = Report(strict=where)
         metadata = check_metadata(dataclasses.asdict(self.metadata), report)
         names = (*ARRAYS, "ratings") if self.ratings is not None else ARRAYS
@@ -190,25 +167,12 @@ class PuzzleSet:
         return sha.hexdigest()
 
 
-def narrow_tokens(array: Array, where: str) -> Array:
-    """Casts integer tokens to uint8 if they all fit, else to int32.
-
-    Raises:
-        DataError: Not an integer array, or a value that does not fit 32 bits.
-    """
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: dtype is {array.dtype}, expected integers")
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    if low >= 0 and high <= 255:
-        return array.astype(np.uint8, copy=False)
-    return _as_int32(array, where)
-
-
-def _as_int32(values: npt.ArrayLike, where: str) -> Array:
+def _narrowed(values: npt.ArrayLike, *dtypes: type[np.integer[Any]]) -> Array:
+    """Integers in the first dtype that holds them; what fits none is left to `validate`."""
     array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{where}: dtype is {array.dtype}, expected integers")
-    bounds = np.iinfo(np.int32)
-    if array.size and (int(array.min()) < bounds.min or int(array.max()) > bounds.max):
-        raise DataError(f"{where}: values do not fit 32 bits")
-    return array.astype(np.int32, copy=False)
+    if array.dtype.kind in "iu":
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        for dtype in dtypes:
+            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+                return array.astype(dtype, copy=False)
+    return array

@@ -55,15 +55,13 @@ def split_name(path: Path) -> tuple[str, str | None]:
 
 
 def read_state_dict(path: Path) -> Tensors:
-    """Reads the tensors of a file; its suffix tells the format (see `SUFFIXES`).
+    """Reads the tensors of a file, in its dtypes, except that bfloat16 becomes float32.
 
-    Returns:
-        Arrays by name, in the dtype of the file, except that bfloat16 becomes float32.
+    The suffix tells the format (see `SUFFIXES`).
 
     Raises:
         ValueError: The suffix is unknown, the file is damaged, or it holds anything but tensors.
         ImportError: A package is missing; the message tells how to install it.
-        OSError: There is no such file, or it cannot be read.
     """
     path = pathlib.Path(path)
     _, format = split_name(path)
@@ -79,10 +77,8 @@ def write_state_dict(path: Path, tensors: Mapping[str, npt.NDArray[Any]], format
     """Writes tensors to a file, atomically; `read_state_dict` gives them back bit for bit.
 
     Raises:
-        ValueError: `format` is unknown, `path` has not one of its suffixes, or the format has no
-            such dtype.
+        ValueError: `path` has no suffix of `format`, or the format has no such dtype.
         ImportError: A package is missing; the message tells how to install it.
-        OSError: The file cannot be written.
     """
     path = pathlib.Path(path)
     if format not in FORMATS:
@@ -111,10 +107,6 @@ def _read_safetensors(path: pathlib.Path) -> Tensors:
         raise ValueError(f"{path}: not a safetensors file: {error}") from error
     # ml_dtypes' bfloat16 is no dtype of NumPy's own
     return {k: v if v.dtype.kind in "biufc" else v.astype(np.float32) for k, v in tensors.items()}
-
-
-def _write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
-    safetensors.numpy.save_file(tensors, path)
 
 
 def _read_torch(path: pathlib.Path) -> Tensors:
@@ -214,7 +206,7 @@ _READERS: dict[str, Callable[[pathlib.Path], Tensors]] = {
     "pickle": read_pickle,
 }
 _WRITERS: dict[str, Callable[[pathlib.Path, Tensors], None]] = {
-    "safetensors": _write_safetensors,
+    "safetensors": lambda path, tensors: safetensors.numpy.save_file(tensors, path),
     "torch": _write_torch,
     "numpy": _write_numpy,
     "keras": _write_keras,

@@ -39,9 +39,6 @@ def bare_names(state_dict: Mapping[str, Any]) -> dict[str, str]:
 
     `model.`, `inner.` and the `_orig_mod.` that `torch.compile` adds are prefixes; tensors of the
     reference that hold nothing learnt are left out.
-
-    Raises:
-        ConfigError: Two names differ in their prefix only.
     """
     names: dict[str, str] = {}
     for name in state_dict:
@@ -64,15 +61,10 @@ def from_reference(
 ) -> dict[str, Any]:
     """Reads variables, float32, from a state dict of the reference; `to_reference` inverted.
 
-    Args:
-        state_dict: As for `matching`, with or without the prefixes that `bare_names` takes off.
-        config: Sizes that the tensors must fit.
-        reset_puzzle_table: What to do with a puzzle table whose number of rows is not
-            `config.num_puzzle_identifiers`, because the data set is another one: False refuses
-            it; True gives every identifier the mean row of the table, as the reference does.
-
-    Raises:
-        ConfigError: As by `matching`.
+    Names may lack the prefixes that `bare_names` takes off; tensors that do not fit the sizes are
+    refused as by `matching`. With `reset_puzzle_table`, a puzzle table of another number of rows,
+    because the data set is another one, is not: every identifier gets the mean row of the table, as
+    the reference does.
     """
     template = jax.eval_shape(lambda: init(config, jax.random.key(0)))
     tensors = {_PREFIX + bare: state_dict[name] for bare, name in bare_names(state_dict).items()}

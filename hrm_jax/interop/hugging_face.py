@@ -58,10 +58,6 @@ _RENAMED: Mapping[Kind, tuple[tuple[str, str], ...]] = {
     ),
 }
 _PREFIXES: Mapping[Kind, str] = {"gpt2": "transformer.", "llama": "model."}
-_EMBEDDING: Mapping[Kind, str] = {
-    "gpt2": "transformer.wte.weight",
-    "llama": "model.embed_tokens.weight",
-}
 _HEAD = "lm_head.weight"
 
 # Masks and wavelengths that older versions saved too.
@@ -76,23 +72,13 @@ def to_hugging_face(
     eos_token_id: int | None = None,
     pad_token_id: int | None = None,
 ) -> tuple[Tensors, dict[str, Any]]:
-    """Gives a GPT-2 or Llama the names, layouts and settings of transformers.
+    """A GPT-2 or Llama, with scanned layers or without, as transformers keeps it.
 
-    Args:
-        config, params: The model, with scanned layers or without.
-        bos_token_id, eos_token_id, pad_token_id: Tokens that begin and end a text and fill it up;
-            None where there is no such token.
-
-    Returns:
-        Float32 arrays under the names of `GPT2LMHeadModel` or `LlamaForCausalLM`, and the content
-        of config.json.
-
-    Raises:
-        ConfigError: The model is neither a GPT-2 nor a Llama; the message names the field.
+    Returns float32 arrays under the names of `GPT2LMHeadModel` or `LlamaForCausalLM`, and the
+    content of config.json; a `ConfigError` names the field by which the model is neither.
     """
     tensors = _their_tensors(kind_of(config), with_torch_names(params))
-    settings = {
-        **to_settings(config),
+    settings = to_settings(config) | {
         "bos_token_id": bos_token_id,
         "eos_token_id": eos_token_id,
         "pad_token_id": pad_token_id,
@@ -103,7 +89,10 @@ def to_hugging_face(
 def from_hugging_face(
     folder_or_state_dict: _Path | Mapping[str, Any], config: Mapping[str, Any] | None = None
 ) -> tuple[TransformerConfig, dict[str, Any]]:
-    """Reads a GPT-2 or Llama of transformers.
+    """Reads a GPT-2 or Llama of transformers: configuration and parameters, layers not scanned.
+
+    Where either attention or feed-forward layers have biases, the biases of the others are zeros.
+    Dropout is that of GPT-2's residual stream; dropout of attention weights is not known here.
 
     Args:
         folder_or_state_dict: A folder with config.json and model.safetensors or pytorch_model.bin,
@@ -111,15 +100,9 @@ def from_hugging_face(
             or without the prefix of the language model's inner model.
         config: The content of config.json; with a folder, None reads the one in it.
 
-    Returns:
-        Configuration and parameters, float32, layers not scanned. Where either attention or
-        feed-forward layers have biases, the biases of the others are zeros. Dropout is that of
-        GPT-2's residual stream; dropout of attention weights is not known here.
-
     Raises:
         ConfigError: The model is of another type, has something that is not supported (the message
             names the field), or the tensors do not fit the configuration (it lists all of them).
-        ValueError, ImportError, OSError: As by `read_state_dict`.
     """
     given, where = folder_or_state_dict, "config"
     if not isinstance(given, Mapping):
@@ -155,19 +138,9 @@ def save_pretrained(
     """Writes a folder that `AutoModelForCausalLM.from_pretrained` of transformers reads.
 
     The folder appears when all is in it; one that was there before is replaced if there is nothing
-    in it that this function does not write.
-
-    Args:
-        folder: Where.
-        config, params: As for `to_hugging_face`.
-        tokenizer: What `load_tokenizer` takes: "bytes", or a tokenizer.json or its folder. It is
-            put into the folder, for `AutoTokenizer.from_pretrained`.
-
-    Raises:
-        ConfigError: The model is neither a GPT-2 nor a Llama, or has fewer tokens than the
-            tokenizer.
-        DataError: The tokenizer cannot be read.
-        OSError: The folder cannot be written, or there is something else in it.
+    in it that this function does not write. A tokenizer, as `load_tokenizer` takes it, is put into
+    it for `AutoTokenizer.from_pretrained`. A model that is neither a GPT-2 nor a Llama, or has
+    fewer tokens than the tokenizer, is a `ConfigError`.
     """
     ids: dict[str, int | None] = {}
     if tokenizer is not None:
@@ -239,12 +212,13 @@ def _known_names(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_tied_head(kind: Kind, tensors: dict[str, Any], where: str) -> dict[str, Any]:
     """Tensors without a head that is the embedding over again, as PyTorch's files have it."""
-    head, embedding = tensors.get(_HEAD), tensors.get(_EMBEDDING[kind])
+    name = _their_name(kind, "embed_tokens.weight")
+    head, embedding = tensors.get(_HEAD), tensors.get(name)
     if head is None or embedding is None:
         return tensors
     require(
         head.shape == embedding.shape and bool((head == embedding).all()),
-        f"{where}: tie_word_embeddings is true, but {_HEAD} is not {_EMBEDDING[kind]}",
+        f"{where}: tie_word_embeddings is true, but {_HEAD} is not {name}",
     )
     return {name: tensor for name, tensor in tensors.items() if name != _HEAD}
 

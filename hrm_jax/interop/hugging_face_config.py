@@ -71,11 +71,7 @@ _UNDERSTOOD: Mapping[Kind, Mapping[str, tuple[Any, ...]]] = {
 
 
 def to_settings(config: TransformerConfig) -> dict[str, Any]:
-    """The content of config.json, without special tokens, and without a Llama's dropout.
-
-    Raises:
-        ConfigError: As by `kind_of`.
-    """
+    """The content of config.json, without special tokens, and without a Llama's dropout."""
     kind = kind_of(config)
     settings = {theirs: getattr(config, ours) for ours, theirs, _ in _FIELDS[kind]}
     activation = {"gpt2": "activation_function", "llama": "hidden_act"}[kind]
@@ -92,11 +88,8 @@ def to_settings(config: TransformerConfig) -> dict[str, Any]:
 def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, TransformerConfig]:
     """What the content of config.json describes, which is called `where` in messages.
 
-    Sizes must be there; what else is left out has the defaults of transformers.
-
-    Raises:
-        ConfigError: The model is of another type, or has something that is not supported; the
-            message names the field.
+    Sizes must be there; what else is left out has the defaults of transformers. A `ConfigError`
+    names the field by which the model is of another type, or that is not supported.
     """
     kind: Any = settings.get("model_type")
     known = " or ".join(map(repr, _ARCHITECTURES))
@@ -123,11 +116,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
 
 
 def kind_of(config: TransformerConfig) -> Kind:
-    """Which of transformers' models it is.
-
-    Raises:
-        ConfigError: The model is neither a GPT-2 nor a Llama; the message names the field.
-    """
+    """Which of transformers' models it is; a `ConfigError` names the field by which it is none."""
     kinds: dict[str, Kind] = {"learned": "gpt2", "rotary": "llama"}
     require(
         config.positions in kinds,

@@ -42,17 +42,10 @@ def export_language_model(
 ) -> list[pathlib.Path]:
     """Writes a language model; `import_language_model` reads it back bit for bit.
 
-    Args:
-        config, params: The model, with scanned layers or without.
-        output: With one of `files.FORMATS`, a file for the weights, under the names of PyTorch
-            modules (see `to_torch_names`), with a suffix of the format; `<name>.config.json` is
-            written beside it. With "hugging_face", a folder (see `save_pretrained`).
-        tokenizer: What `load_tokenizer` takes; only the folder gets it.
-
-    Raises:
-        ConfigError: The format is "hugging_face", and the model is neither a GPT-2 nor a Llama.
-        ValueError: `format` is not one of `LANGUAGE_FORMATS`.
-        ValueError, ImportError, OSError: As by `write_state_dict` and `save_pretrained`.
+    With the format "hugging_face", `output` is a folder (see `save_pretrained`). With one of
+    `files.FORMATS` it is a file for the weights, under the names of PyTorch modules (see
+    `to_torch_names`), with a suffix of the format; `<name>.config.json` is written beside it,
+    without a tokenizer.
     """
     if format not in LANGUAGE_FORMATS:
         raise ValueError(f"format: expected one of {', '.join(LANGUAGE_FORMATS)}, got {format!r}")
@@ -70,13 +63,9 @@ def export_language_model(
 def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
     """Reads a language model: its configuration and its parameters, float32.
 
-    Args:
-        path: The weights that `export_language_model` wrote, with `<name>.config.json` beside
-            them; or a folder with a GPT-2 or Llama of transformers (see `from_hugging_face`).
-
-    Raises:
-        ConfigError: The configuration is wrong, or the weights do not fit it.
-        ValueError, ImportError, OSError: As by `read_state_dict`.
+    It is in the weights that `export_language_model` wrote, with `<name>.config.json` beside them,
+    or in a folder with a GPT-2 or Llama of transformers (see `from_hugging_face`). A `ConfigError`
+    names what is wrong in the configuration, or does not fit it.
     """
     path = pathlib.Path(path)
     if path.is_dir():

@@ -167,12 +167,7 @@ def _interpret(content: Any) -> Any:
 
 
 def read_pickle(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
-    """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays by name, by NumPy 1 or 2.
-
-    Raises:
-        ValueError: The file is damaged, or holds anything else; the message tells what.
-        OSError: The file cannot be read.
-    """
+    """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays by name; refuses all else."""
     try:
         with (
             open(path, "rb") as file,
@@ -195,11 +190,7 @@ def read_pickle(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def write_pickle(path: pathlib.Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Writes a dict of arrays, which Python's own `pickle.load` reads too, with NumPy alone.
-
-    Raises:
-        ValueError: A dtype is not one of NumPy's numbers.
-    """
+    """Writes a dict of arrays, which Python's own `pickle.load` reads too, with NumPy alone."""
     for name, array in tensors.items():
         if array.dtype.str[1:] not in _DTYPES:
             raise ValueError(f"{name}: {array.dtype} cannot be pickled without further packages")

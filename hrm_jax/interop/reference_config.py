@@ -19,8 +19,7 @@ from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
 
-LOSS_NAME = "losses@ACTLossHead"
-LOSS_TYPES = ("stablemax_cross_entropy", "softmax_cross_entropy")
+_LOSS = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
 
 # What the references take from the data set; we write it down beside the training settings.
 _FROM_DATA = ("seq_len", "vocab_size", "num_puzzle_identifiers")
@@ -46,24 +45,12 @@ def _known(kind: Any) -> list[str]:
     return [*(field.name for field in dataclasses.fields(kind)), *_REFERENCES[kind][1]]
 
 
-def to_reference_config(
-    config: RecurrentConfig, *, loss_type: str = LOSS_TYPES[0], **extra: Any
-) -> dict[str, Any]:
+def to_reference_config(config: RecurrentConfig) -> dict[str, Any]:
     """Writes a configuration as the reference does, in plain values: the network under `arch`.
 
-    Args:
-        config: Sizes. `q_target`, `halt_threshold` and `width_multiple`, which the references do
-            not know, are only written where they are not what the reference does.
-        loss_type: One of `LOSS_TYPES`.
-        **extra: Further fields of the top level, such as `lr` or `epochs`; plain values.
-
-    Raises:
-        ConfigError: `loss_type` is unknown, or a field in `extra` is written already.
+    `q_target`, `halt_threshold` and `width_multiple`, which the references do not know, are only
+    written where they are not what the reference does.
     """
-    require(
-        loss_type in LOSS_TYPES,
-        f"arch.loss.loss_type: expected one of {', '.join(LOSS_TYPES)}, got {loss_type!r}",
-    )
     arch_name, constant = _REFERENCES[type(config)]
     values = dataclasses.asdict(config)
     del values["attention"]  # how it is computed, not what
@@ -74,12 +61,7 @@ def to_reference_config(
     if config.width_multiple == 256:
         del values["width_multiple"]
     top = {name: values.pop(name) for name in _FROM_DATA}
-    loss = {"name": LOSS_NAME, "loss_type": loss_type}
-    arch = {"name": arch_name, "loss": loss, **values, **constant}
-    for name in extra:
-        written = name in ("arch", *_known(type(config)))
-        require(not written, f"{name}: is written from the configuration")
-    return {"arch": arch, **top, **extra}
+    return {"arch": {"name": arch_name, "loss": dict(_LOSS), **values, **constant}, **top}
 
 
 def from_reference_config(
@@ -89,21 +71,16 @@ def from_reference_config(
     seq_len: int | None = None,
     kind: type[RecurrentConfig] = HRMConfig,
 ) -> RecurrentConfig:
-    """Reads a configuration with a reference's field names.
+    """Reads a configuration with a reference's field names; a `ConfigError` names a wrong one.
 
     Args:
         source: A mapping, or the path of a .yaml, .yml or .json file with one: either flat, or
-            with the network's fields under `arch`. Fields of training and data are ignored.
+            with the network's fields under `arch`. Fields of training and data are ignored; those
+            that are not written have the defaults of `kind`.
         state_dict: Tensors by the reference's names. `vocab_size`, `num_puzzle_identifiers` and,
             with learned positions or an MLP over them, `seq_len` are taken from their shapes
             where `source` has none.
         seq_len: Grid tokens; goes before what `source` says.
-        kind: `HRMConfig` or `TRMConfig`. Fields that are not written have its defaults.
-
-    Raises:
-        ConfigError: A field is missing, misspelt or has a value that the network does not know;
-            or the configuration is of another network.
-        OSError: The file cannot be read.
     """
     values = dict(source) if isinstance(source, Mapping) else _read_mapping(source)
     arch = values.pop("arch", {})
@@ -132,16 +109,10 @@ def from_reference_config(
         known["seq_len"] = seq_len
     prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model", known).prefix_len
     known = _inferred(prefix, state_dict or {}) | known
-    for name in ("seq_len", "vocab_size"):
-        require(name in known, f"{name}: {_HELP[name]}")
+    untold = "not in the configuration, and the weights do not tell it"
+    require("seq_len" in known, f"seq_len: {untold}; give seq_len=")
+    require("vocab_size" in known, f"vocab_size: {untold}")
     return from_mapping(kind, known, "model", known)
-
-
-_MLP_OVER_POSITIONS = "L_level.layers.0.mlp_t.down_proj.weight"
-_HELP = {
-    "seq_len": "not in the configuration, and the weights do not tell it; give seq_len=",
-    "vocab_size": "not in the configuration, and there are no weights to tell it",
-}
 
 
 def _read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -165,7 +136,8 @@ def _inferred(prefix: int, state_dict: Mapping[str, Any]) -> dict[str, int]:
         found = bare in names and np.ndim(state_dict[names[bare]]) == 2
         return np.shape(state_dict[names[bare]])[0] if found else None
 
-    positions = rows("embed_pos.embedding_weight") or rows(_MLP_OVER_POSITIONS)
+    mlp_over_positions = rows("L_level.layers.0.mlp_t.down_proj.weight")
+    positions = rows("embed_pos.embedding_weight") or mlp_over_positions
     found = {
         "vocab_size": rows("embed_tokens.embedding_weight"),
         "num_puzzle_identifiers": rows(PUZZLE_TABLE),

@@ -27,8 +27,7 @@ def load_hrm(
     """Loads HRM's weights with the reference's tensor names, whichever file format they are in.
 
     Args:
-        path_or_state_dict: A file that `files.read_state_dict` reads, or torch tensors or arrays
-            by name.
+        path_or_state_dict: As for `files.read_state_dict`; or torch tensors or arrays by name.
         config: The reference's configuration, flat or as in its `all_config.yaml`, or the path of
             such a file (.yaml, .yml, .json).
         seq_len: Grid tokens, where `config` and weights do not tell.
@@ -37,9 +36,6 @@ def load_hrm(
 
     Raises:
         ConfigError: The configuration is not HRM's, or the weights do not fit it.
-        ValueError: The file is damaged, of unknown format or holds anything but tensors.
-        ImportError: PyTorch is needed to read the file, and missing.
-        OSError: A file cannot be read.
     """
     return _load(HRMConfig, path_or_state_dict, config, seq_len, reset_puzzle_table)
 

@@ -46,9 +46,8 @@ def from_torch_names(
 ) -> dict[str, Any]:
     """Reads parameters, float32, from a state dict; `to_torch_names` inverted.
 
-    Args:
-        tensors, hints: As for `matching`, as are errors.
-        template: Nested parameters of the same shapes, or `jax.ShapeDtypeStruct`s in their place.
+    `template` are nested parameters of the same shapes, or `jax.ShapeDtypeStruct`s in their place;
+    tensors that do not fit are refused as by `matching`.
     """
     named = jax.eval_shape(lambda params: with_torch_names(params, leaves), template)
     arrays = matching(tensors, {name: x.shape for name, x in named.items()}, hints)
@@ -66,14 +65,8 @@ def matching(
 ) -> Tensors:
     """Float32 arrays with exactly the names and shapes expected.
 
-    Args:
-        tensors: Torch tensors or arrays of any floating dtype (bfloat16 too) by name.
-        expected: Shapes by name.
-        hints: By name, what else to say where a shape is wrong.
-
-    Raises:
-        ConfigError: Tensors are missing, unexpected, or of the wrong shape or dtype; the message
-            lists all of them.
+    They are of torch tensors or arrays of any floating dtype, bfloat16 too. A `ConfigError` lists
+    all that are missing, unexpected, or of the wrong shape (with the hint by that name) or dtype.
     """
     found, problems = {}, []
     for name, shape in expected.items():

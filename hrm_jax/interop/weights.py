@@ -17,18 +17,10 @@ _REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
 
 
 def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Reads weights for a run.
+    """Reads weights for a run of this configuration: sizes of the model, and its variables.
 
-    Args:
-        path: A file with the names of the PyTorch references, for HRM and TRM; for language models
-            what `import_language_model` takes.
-        config: Configuration of the run, whose `model` says which of the two.
-
-    Returns:
-        Sizes of the model, and its variables.
-
-    Raises:
-        ConfigError, ValueError, ImportError, OSError: What the readers raise.
+    For HRM and TRM they are in a file with the names of the PyTorch references, for language models
+    in what `import_language_model` takes.
     """
     reference = _REFERENCES.get(type(config.model))
     if reference is None:
@@ -48,12 +40,7 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
 
 
 def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> list[pathlib.Path]:
-    """Writes the weights of what `hrm_jax.load` returns, and their configuration beside them.
-
-    Raises:
-        ValueError: The format is unknown, not one of such models, or does not go with `output`.
-        ImportError, OSError: As `export` and `export_language_model`.
-    """
+    """Writes the weights of what `hrm_jax.load` returns, and their configuration beside them."""
     if type(model.config) in _REFERENCES:
         if format == "hugging_face":
             raise ValueError("--format=hugging_face is for language models")

@@ -101,11 +101,6 @@ def self_attention(
 
     The same as `attention` of the three, q and k turned by `apply_rotary` before. The kernels do
     that themselves where a sequence is short: turning and dividing cost as many bytes as attention.
-
-    Args:
-        qkv: Queries, keys and values, any float dtype.
-        rotary: From `rotary_tables`; None turns nothing.
-        impl: As for `attention`, as are result and errors.
     """
     length, size = qkv.shape[1], qkv.shape[-1]
     impl = _measured(impl, length, size, qkv.dtype)
@@ -143,15 +138,11 @@ def masked_attention(
     v: Float[Array, "B K T C"],
     mask: Bool[Array, "#B #S T"] | None = None,
 ) -> Float[Array, "B H S C"]:
-    """Attention by XLA, under any mask.
+    """Attention by XLA, of queries to the keys that `mask` shows them, at least one each.
 
     Heads come before positions, so that both products are plain batched matrix products without
     any change of layout. The softmax is taken in float32, and its division is done after the
     product with `v`, on [S, C] values instead of [S, T].
-
-    Args:
-        q, k, v: As for `attention`, but for the order of the axes.
-        mask: Which keys a query sees, at least one each; None shows all of them.
     """
     batch, heads, length, channels = q.shape
     key_heads = k.shape[1]

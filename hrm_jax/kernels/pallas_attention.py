@@ -164,7 +164,7 @@ def _short_backward(
 
 
 def _turn(
-    left: Array, right: Array, tables: tuple[Array, Array], back: bool = False
+    left: Array, right: Array, tables: tuple[Array, ...], back: bool = False
 ) -> tuple[Array, Array]:
     """Both halves of queries or keys, turned by their position's angle, or back; float32."""
     cos, sin = tables
@@ -172,11 +172,9 @@ def _turn(
     return left * cos - right * sin, right * cos + left * sin
 
 
-def _load_turned(
-    qkv_ref: Any, which: int, rows: int, tables: tuple[Array, Array] | None
-) -> list[Array]:
+def _load_turned(qkv_ref: Any, which: int, rows: int, tables: tuple[Array, ...]) -> list[Array]:
     """Queries (0) or keys (1) of all positions, whole or, where they are turned, as two halves."""
-    if tables is None:
+    if not tables:
         return [_load(qkv_ref, 0, rows, which)]
     half = qkv_ref.shape[-1] // 2
     left, right = (
@@ -186,14 +184,10 @@ def _load_turned(
     return [part.astype(left.dtype) for part in turned]
 
 
-def _load_tables(refs: tuple[Any, ...], rows: int) -> tuple[Array, Array] | None:
-    return (_load(refs[0], 0, rows), _load(refs[1], 0, rows)) if refs else None
-
-
 def _self_forward(qkv_ref: Any, *refs: Any, dot: Dot, rows: int) -> None:
     """One head of self-attention; refs are [S, 3, C], cosines and sines [S, C/2] or none, o."""
     *angles, o_ref = refs
-    tables = _load_tables(tuple(angles), rows)
+    tables = tuple(_load(ref, 0, rows) for ref in angles)
     q, k = (_load_turned(qkv_ref, which, rows, tables) for which in (0, 1))
     weights, _ = _short_weights(dot, q, k, qkv_ref.shape[0], False)
     v = _load(qkv_ref, 0, rows, 2)
@@ -203,7 +197,7 @@ def _self_forward(qkv_ref: Any, *refs: Any, dot: Dot, rows: int) -> None:
 def _self_backward(qkv_ref: Any, do_ref: Any, *refs: Any, dot: Dot, rows: int) -> None:
     """Gradient of q, k and v [S, 3, C] of one head, q and k before they were turned."""
     *angles, dqkv_ref = refs
-    tables = _load_tables(tuple(angles), rows)
+    tables = tuple(_load(ref, 0, rows) for ref in angles)
     q, k = (_load_turned(qkv_ref, which, rows, tables) for which in (0, 1))
     v, do = _load(qkv_ref, 0, rows, 2), _load(do_ref, 0, rows)
     weights, scale = _short_weights(dot, q, k, qkv_ref.shape[0], False)
@@ -211,7 +205,7 @@ def _self_backward(qkv_ref: Any, do_ref: Any, *refs: Any, dot: Dot, rows: int) -
     dscores = _score_gradients(dot, weights, scale, v, do, v.dtype)
     dq, dk = [dot(dscores, part) for part in k], [dot(dscores, part, "a") for part in q]
     for which, parts in enumerate((dq, dk)):
-        if tables is None:
+        if not tables:
             _store(dqkv_ref, 0, parts[0], which)
             continue
         half = dqkv_ref.shape[-1] // 2
@@ -341,21 +335,15 @@ class Tiles:
 
     They are such that an H200 has the registers for them, as `kernel_resources` of
     benchmarks/analysis/gpu_compiler.py tells: those here for 16-bit floats, `TILES_32` for float32.
-
-    Attributes:
-        rows, columns: Queries and keys of a tile in the forward pass, powers of two from 16 on.
-        back_rows, back_columns: In the backward pass.
-        warps, back_warps: Warps of a program (32 threads each); 0 chooses by the tile.
-        stages: Depth of the software pipeline.
     """
 
-    rows: int = 128
-    columns: int = 64
+    rows: int = 128  # queries of a tile in the forward pass; sizes are powers of two from 16 on
+    columns: int = 64  # keys
     back_rows: int = 64
     back_columns: int = 64
-    warps: int = 0
+    warps: int = 0  # of a program (32 threads each); 0 chooses by the tile
     back_warps: int = 0
-    stages: int = 2
+    stages: int = 2  # of the software pipeline
 
 
 TILES_32 = Tiles(rows=64, columns=32, back_rows=32, back_columns=32)
@@ -395,14 +383,9 @@ def _call(
     warps: int,
     stages: int,
 ) -> Any:
-    """One program for each tile of each head of each row, in that order: tiles change fastest.
+    """One program for each tile of each head of each row (`grid`): tiles change fastest.
 
-    Args:
-        body: Of (refs of operands, ref of the row's length where there are lengths, refs of
-            outputs) and how to multiply tiles.
-        name: For profiles.
-        grid: Tiles, heads, rows.
-        warps, stages: For Triton.
+    `body` takes refs of operands, of the row's length where there are lengths, and of outputs.
     """
     tiles, heads, batch = grid
 
@@ -538,13 +521,9 @@ def pallas_attention(
     short: bool | None = None,
     tiles: Tiles | None = None,
 ) -> Float[Array, "B S H C"]:
-    """softmax(q kᵀ / √C) v by the kernels of this file, on one device.
+    """`hrm_jax.kernels.attention.attention` on one device, for `HEAD_SIZES`.
 
-    Args:
-        q, k, v, lengths, causal: As for `hrm_jax.kernels.attention.attention`; C is one of
-            `HEAD_SIZES`.
-        short: Whether scores are held whole; None does where `held_whole` says so.
-        tiles: Sizes of what a program works on; None takes those of the dtype.
+    Scores are held whole if `short`, else where `held_whole` says so.
     """
     if short is None:
         short = held_whole(max(q.shape[1], k.shape[1]), q.shape[-1], q.dtype)
@@ -558,19 +537,13 @@ def _attend_self(qkv: Array, angles: tuple[Array, ...], tiles: Tiles) -> Array:
     return _self_call(_self_forward, "attention_self", qkv, angles, None, tiles)
 
 
-def _self_saved(
-    qkv: Array, angles: tuple[Array, ...], tiles: Tiles
-) -> tuple[Array, tuple[Any, ...]]:
-    return _attend_self(qkv, angles, tiles), (qkv, angles)
-
-
 def _self_gradient(tiles: Tiles, saved: tuple[Any, ...], do: Array) -> tuple[Any, ...]:
     qkv, angles = saved
     dqkv = _self_call(_self_backward, "attention_self_back", qkv, angles, do, tiles)
     return dqkv, jax.tree.map(jnp.zeros_like, angles)
 
 
-_attend_self.defvjp(_self_saved, _self_gradient)
+_attend_self.defvjp(lambda *args: (_attend_self(*args), args[:2]), _self_gradient)
 
 
 def _self_call(
@@ -600,12 +573,7 @@ def pallas_self_attention(
 
     Queries, keys and values are read where one product has left them, q and k are turned on the
     way, and the gradient is written as one array: no copy of any of them is made around the kernel.
-
-    Args:
-        qkv: Queries, keys and values before rotation; C is one of `HEAD_SIZES`, with rotation at
-            least 32.
-        rotary: From `rotary_tables`, its halves alike; None turns nothing.
-        tiles: Warps and stages.
+    C is one of `HEAD_SIZES`, with rotation at least 32; the halves of `rotary` are alike.
     """
     half = qkv.shape[-1] // 2
     angles = () if rotary is None else tuple(jnp.asarray(x, jnp.float32)[:, :half] for x in rotary)

@@ -93,7 +93,7 @@ def test_the_parity_file(trm_folder):
 )
 def test_round_trip_over_a_file(changes, trm_config, tmp_path):
     config = dataclasses.replace(trm_config, **changes)
-    written = to_reference_config(config, lr=1e-4, ema_rate=0.999)
+    written = {**to_reference_config(config), "lr": 1e-4, "ema_rate": 0.999}
     for name, text in (("c.yaml", yaml.safe_dump(written)), ("c.json", json.dumps(written))):
         (tmp_path / name).write_text(text)
         assert _read(tmp_path / name) == config
@@ -140,12 +140,6 @@ def test_the_other_networks_configuration_is_refused(trm_config):
         from_reference_config(to_reference_config(trm_config))
     with pytest.raises(ConfigError, match=r"arch\.name: expected recursive_reasoning"):
         _read(to_reference_config(HRMConfig(seq_len=4, vocab_size=5)))
-
-
-def test_fields_that_are_written_are_refused(trm_config):
-    for name in ("seq_len", "H_layers", "mlp_t"):
-        with pytest.raises(ConfigError, match=f"^{name}: "):
-            to_reference_config(trm_config, **{name: 1})
 
 
 # --- weights ----------------------------------------------------------------------------------

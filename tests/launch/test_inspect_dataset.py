@@ -194,7 +194,7 @@ def _arrays(**changes):
         (_metadata(pad_id="gone"), "dataset.json: the field pad_id is missing"),
         (_metadata(pad_id=6), "dataset.json: pad_id 6 is outside [0, 6)"),
         (_metadata(blank_identifier_id=1), "blank_identifier_id 1 is outside [0, 1)"),
-        (_metadata(total_groups=0), "total_groups is 0, expected at least 1"),
+        (_metadata(total_groups=0), "total_groups is 0, expected an integer of at least 1"),
         (_metadata(total_groups=99), "total_groups is 99, but there are 12"),
         (_metadata(mean_puzzle_examples=2.5), "24 examples in 24 puzzles make 1"),
         (_metadata(mean_puzzle_examples=None), "mean_puzzle_examples is None"),

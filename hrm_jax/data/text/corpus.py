@@ -22,10 +22,6 @@ def split_documents(
 
     A share `held_out` of the (different) documents is kept aside, chosen by a hash of their
     contents and the seed: order and names do not matter, and equal ones stay on one side.
-
-    Raises:
-        DataError: All documents are one and the same.
-        ValueError: `held_out` is not between 0 and 1.
     """
     if not 0 < held_out < 1:
         raise ValueError(f"held_out is {held_out}, expected more than 0 and less than 1")
@@ -57,11 +53,7 @@ class TextWindows(Draws):
     def __init__(
         self, documents: Documents, tokenizer: Tokenizer, length: int, *draws: int, **named: int
     ) -> None:
-        """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`.
-
-        Raises:
-            ValueError: `process_count` does not divide `batch_size`, or `length` is below 1.
-        """
+        """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`."""
         if length < 1:
             raise ValueError(f"length is {length}, expected 1 or more")
         parts = []
@@ -73,8 +65,7 @@ class TextWindows(Draws):
             parts, dtype=np.uint16 if small else np.int32, casting="unsafe"
         )
         self._length = length
-        self.windows = max(1, len(self._stream) // length)  # in an epoch
-        super().__init__(self.windows, *draws, **named)
+        super().__init__(max(1, len(self._stream) // length), *draws, **named)
 
     def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
         numbers, inverse = np.unique(epochs, return_inverse=True)
@@ -92,7 +83,7 @@ class TextWindows(Draws):
 def encode_document(documents: Documents, index: int, tokenizer: Tokenizer) -> Tokens:
     """Returns the tokens of a document without special ones, int32 [N]."""
     if isinstance(tokenizer, ByteTokenizer):
-        return tokenizer.encode_bytes(documents[index])
+        return np.frombuffer(documents[index], np.uint8).astype(np.int32)
     return np.array(tokenizer.encode(documents.text(index)), np.int32)
 
 
@@ -101,21 +92,12 @@ def eval_windows(
 ) -> tuple[Tokens, npt.NDArray[np.bool_]]:
     """Cuts documents into overlapping windows such that each of their tokens is scored once.
 
+    Returns tokens, int32 [N, length], filled up with PAD; and which of them are scored, bool: in
+    each window the last `stride`, or all but the first where it begins its document.
+
     A document begins with BOS (EOS where there is no BOS), which is not scored; no window reaches
-    over the end of a document. In a window that does not begin its document the first
-    `length - stride` tokens are only context. Bits per byte of a model are thus the sum over
-    `mask` of -log2 p(token | tokens before it in the row), divided by `len(documents.tokens)`.
-
-    Args:
-        length: Tokens S of a window.
-        stride: New tokens of a window.
-
-    Returns:
-        Tokens, int32 [N, S], filled up with PAD; and which of them are scored, bool [N, S]: never
-        the first of a row.
-
-    Raises:
-        ValueError: `stride` is out of range, or the tokenizer has neither BOS nor EOS.
+    over the end of a document. Bits per byte of a model are thus the sum over the mask of
+    -log2 p(token | tokens before it in the row), divided by `len(documents.tokens)`.
     """
     if not 1 <= stride < length:
         raise ValueError(f"stride is {stride}, expected 1 to length - 1 = {length - 1}")

@@ -13,46 +13,19 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.text.tokenizers import utf8
 
 
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What reading had to put up with.
-
-    Attributes:
-        invalid_bytes: Bytes that are not UTF-8 (or lone surrogates in JSON); each maximal piece of
-            them is U+FFFD in the documents.
-        first_invalid: The first lines that had some, as `file:line`.
-    """
-
-    files: int = 0
-    invalid_bytes: int = 0
-    invalid_lines: int = 0
-    first_invalid: tuple[str, ...] = ()
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Documents:
-    """D documents, as UTF-8.
+    """D documents, as UTF-8: document i is tokens[boundaries[i]:boundaries[i + 1]]; read-only."""
 
-    Attributes:
-        names: Where each is from: `file`, or `file:line` where a file holds several.
-        tokens: Bytes of all documents one after the other, uint8 [N]; read-only.
-        boundaries: Document i is tokens[boundaries[i]:boundaries[i + 1]], int64 [D + 1]; read-only.
-        report: What the reader found.
-    """
-
-    names: tuple[str, ...]
-    tokens: npt.NDArray[np.uint8]
-    boundaries: npt.NDArray[np.int64]
-    report: Report = Report()
+    names: tuple[str, ...]  # where each is from: `file`, or `file:line` where that holds several
+    tokens: npt.NDArray[np.uint8]  # bytes of all documents one after the other [N]
+    boundaries: npt.NDArray[np.int64]  # [D + 1]
 
     @classmethod
-    def of(
-        cls, texts: Iterable[str | bytes], names: Sequence[str] = (), report: Report | None = None
-    ) -> Documents:
+    def of(cls, texts: Iterable[str | bytes], names: Sequence[str] = ()) -> Documents:
         """Makes documents of texts, or of bytes that are UTF-8 already; names are else `0`, `1`, …
 
-        Raises:
-            DataError: There is no text, or an empty one.
+        None at all, or an empty one, is a `DataError`.
         """
         data = bytearray()
         ends = [0]
@@ -68,7 +41,7 @@ class Documents:
         tokens = np.frombuffer(data, np.uint8)
         tokens.flags.writeable = False
         boundaries.flags.writeable = False
-        return cls(names, tokens, boundaries, report or Report())
+        return cls(names, tokens, boundaries)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -86,7 +59,7 @@ class Documents:
     def select(self, indices: Iterable[int]) -> Documents:
         """Returns some of the documents, in the order given."""
         chosen = list(indices)
-        return Documents.of((self[i] for i in chosen), [self.names[i] for i in chosen], self.report)
+        return Documents.of((self[i] for i in chosen), [self.names[i] for i in chosen])
 
     def digest(self) -> str:
         """Returns the SHA-256 of texts and boundaries; names do not count."""

@@ -24,16 +24,9 @@ def spanish_name(number: int) -> str:
 def number_pairs(limit: int, train: int, test: int, seed: int) -> tuple[Pairs, Pairs]:
     """Returns pairs of digits and words; no number is in both parts, or twice in one.
 
-    Both parts have equally many numbers of each count of digits, as far as there are so many:
-    short numbers come all, long ones make up for them. The held-out part has none below 100: these
-    are the words that all others are made of.
-
-    Args:
-        limit: Numbers are 0 to limit - 1; 101 to 10^9.
-        train, test: Pairs of each part.
-
-    Raises:
-        ValueError: `limit` is out of range, or there are not so many numbers below it.
+    Both parts have equally many numbers of each count of digits, as far as there are so many below
+    `limit`: short numbers come all, long ones make up for them. The held-out part has none below
+    100: these are the words that all others are made of.
     """
     if not 101 <= limit <= _LARGEST:
         raise ValueError(f"limit is {limit}, expected 101 to {_LARGEST}")

@@ -53,16 +53,9 @@ def read_pairs(
 ) -> Pairs:
     r"""Reads pairs from a file in UTF-8, packed if its name ends in `.gz`.
 
-    Args:
-        path: A `.jsonl` of records with both fields, or else a file with `prompt<TAB>target` on
-            each line, in which `\t`, `\n` and `\\` stand for tab, newline and backslash and any
-            other backslash for itself. Blank lines are left out.
-        prompt_field, target_field: Fields of the records.
-
-    Raises:
-        DataError: Names file and line: no such file, a line without a tab or with several, an
-            empty prompt or target, invalid UTF-8, no JSON, a field that is missing or no string, or
-            a file without pairs.
+    It is a `.jsonl` of records with both fields, or else has `prompt<TAB>target` on each line, in
+    which `\t`, `\n` and `\\` stand for tab, newline and backslash and any other backslash for
+    itself. Blank lines are left out. A `DataError` names file and line of what is wrong.
     """
     path = pathlib.Path(path)
     packed = path.name.endswith((".jsonl", ".jsonl.gz"))
@@ -123,7 +116,6 @@ class EncodedPairs:
     prompt_length: Tokens  # [E]
     target: Tokens  # [E, T], each ending in EOS
     target_length: Tokens  # [E], EOS among them
-    dropped: tuple[str, ...] = ()  # where the pairs that were too long are from
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -141,16 +133,9 @@ def encode_pairs(
     target_length: int,
     too_long: Literal["refuse", "drop"] = "refuse",
 ) -> EncodedPairs:
-    """Makes tokens of pairs.
+    """Makes tokens of pairs: up to `prompt_length` (P), and `target_length` with the EOS (T).
 
-    Args:
-        prompt_length: Tokens P that a prompt has at most.
-        target_length: Tokens T that a target has at most, EOS among them.
-        too_long: Whether longer pairs are an error, or left out with a warning.
-
-    Raises:
-        DataError: Some pairs are too long and `refuse`, or all are.
-        ValueError: The tokenizer has no EOS, or `too_long` is neither of the two.
+    Longer ones are refused, or left out with a warning; where all are too long, they are refused.
     """
     if too_long not in ("refuse", "drop"):
         raise ValueError(f"too_long is {too_long!r}, expected refuse or drop")
@@ -158,27 +143,24 @@ def encode_pairs(
     if eos is None:
         raise ValueError("the tokenizer has no EOS token for targets to end with")
     pad = eos if tokenizer.pad_id is None else tokenizer.pad_id
-    prompts, targets, dropped, named = [], [], [], []
+    prompts, targets, dropped = [], [], []
     for prompt, target, where in zip(pairs.prompts, pairs.targets, pairs.where, strict=True):
         ids, goal = tokenizer.encode(prompt), [*tokenizer.encode(target), eos]
         if len(ids) <= prompt_length and len(goal) <= target_length:
             prompts.append(ids)
             targets.append(goal)
         else:
-            dropped.append(where)
-            named.append(f"{where} ({len(ids)} + {len(goal)})")
+            dropped.append(f"{where} ({len(ids)} + {len(goal)})")
     if dropped:
         message = (
             f"{len(dropped)} of {len(pairs)} pairs are longer than {prompt_length} tokens of "
-            f"prompt + {target_length} of target: {', '.join(named[:_SHOWN])}"
+            f"prompt + {target_length} of target: {', '.join(dropped[:_SHOWN])}"
         )
         if too_long == "refuse" or not prompts:
             raise DataError(f"{message}; allow longer ones, or drop them with too_long='drop'")
         log.warning("%s; they are left out", message)
     return EncodedPairs(
-        *_filled_up(prompts, prompt_length, pad),
-        *_filled_up(targets, target_length, pad),
-        dropped=tuple(dropped),
+        *_filled_up(prompts, prompt_length, pad), *_filled_up(targets, target_length, pad)
     )
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import glob
-import gzip
+import itertools
 import json
 import logging
 import os
 import pathlib
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.text.documents import Documents, Report
+from hrm_jax.data.text.documents import Documents
 from hrm_jax.data.text.tokenizers import utf8
+from hrm_jax.files import opened
 
 log = logging.getLogger("hrm_jax")
 
@@ -34,7 +35,7 @@ def read_documents(
     normalize: bool = False,
     strict: bool = False,
 ) -> Documents:
-    """Reads documents, line by line.
+    """Reads documents, line by line; a `DataError` names file and line of what is wrong.
 
     Args:
         paths: Files (`.txt`, `.jsonl`, each also with `.gz`), folders (all such files in them at
@@ -44,16 +45,7 @@ def read_documents(
         document: What a document is in a `.txt`: the whole file, each line, or the lines between
             blank lines. Lines that hold nothing but blanks are no documents.
         normalize: Brings text into Unicode's form NFC.
-        strict: Refuses bytes that are not UTF-8, instead of counting, reporting and replacing them.
-
-    Returns:
-        The documents in the order of files and lines; a byte order mark is left out.
-
-    Raises:
-        DataError: Names file and line: no such file, an unknown suffix, a file without documents, a
-            damaged gzip file, a record that is not JSON or whose field is missing or no string,
-            and, where `strict`, invalid UTF-8.
-        ValueError: `document` is none of the three.
+        strict: Refuses bytes that are not UTF-8, instead of replacing them with a warning.
     """
     if document not in ("file", "line", "blank_line"):
         raise ValueError(f"document is {document!r}, expected file, line or blank_line")
@@ -64,8 +56,9 @@ def read_documents(
     for path in files:
         before = len(names)
         lines = repair.lines(path)
-        several = _is_json(path) or document != "file"
-        if _is_json(path):
+        records = path.name.endswith((".jsonl", ".jsonl.gz"))
+        several = records or document != "file"
+        if records:
             found = _records(path, lines, json_field, repair)
         else:
             found = {"file": _whole, "line": _each, "blank_line": _between_blanks}[document](lines)
@@ -74,15 +67,12 @@ def read_documents(
             texts.append(text)
         if len(names) == before:
             raise DataError(f"{path}: there is no text in it")
-    return Documents.of(texts, names, repair.report(len(files)))
+    repair.report()
+    return Documents.of(texts, names)
 
 
 def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Returns the files that `read_documents` reads, without repetitions.
-
-    Raises:
-        DataError: Something does not exist, has an unknown suffix, or is a folder without files.
-    """
+    """Returns the files that `read_documents` reads, without repetitions."""
     expected = f"expected {', '.join(SUFFIXES)}"
     if not paths:
         raise DataError("no text files are named")
@@ -96,16 +86,15 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
                 and p.is_file()
                 and not any(part.startswith(".") for part in p.relative_to(path).parts)
             ]
-            if not inside:
-                raise DataError(f"{path}: there are no text files in the folder; {expected}")
+            what = f"there are no text files in the folder; {expected}"
         elif path.exists():
             inside = [path]
         else:
             inside = sorted(map(pathlib.Path, glob.glob(str(path), recursive=True)))
             inside = [p for p in inside if p.is_file()]
-            if not inside:
-                what = "no file fits the pattern" if glob.has_magic(str(path)) else "no such file"
-                raise DataError(f"{path}: {what}")
+            what = "no file fits the pattern" if glob.has_magic(str(path)) else "no such file"
+        if not inside:
+            raise DataError(f"{path}: {what}")
         for file in inside:
             if not file.name.endswith(SUFFIXES):
                 raise DataError(f"{file}: unknown kind of file; {expected}")
@@ -114,17 +103,10 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
 
 
 def open_lines(path: pathlib.Path) -> Iterator[Line]:
-    """Yields number and bytes of each line, from a file that is packed if it ends in `.gz`.
-
-    A byte order mark is left out.
-
-    Raises:
-        DataError: The file cannot be read, or not to its end; names the last whole line.
-    """
+    """Yields number and bytes of each line of a file, packed or not, without a byte order mark."""
     number = 0
-    opened: Callable[..., Any] = gzip.open if path.name.endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
+        with opened(path) as file:
             for number, line in enumerate(file, 1):
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError as error:
@@ -161,7 +143,6 @@ class _Repair:
         return utf8(unicodedata.normalize("NFC", text) if self._normalize else text)
 
     def note(self, path: pathlib.Path, number: int, count: int, what: str) -> None:
-        """Counts `count` invalid bytes on a line."""
         if self._strict:
             raise DataError(f"{path}:{number}: invalid UTF-8: {what}")
         self._bytes += count
@@ -169,17 +150,12 @@ class _Repair:
         if len(self._first) < _SHOWN:
             self._first.append(f"{path}:{number}")
 
-    def report(self, files: int) -> Report:
+    def report(self) -> None:
         if self._bytes:
             log.warning(
                 "%d bytes on %d lines are not UTF-8 and were replaced by U+FFFD; the first at %s",
                 self._bytes, self._lines, ", ".join(self._first),
             )  # fmt: skip
-        return Report(files, self._bytes, self._lines, tuple(self._first))
-
-
-def _is_json(path: pathlib.Path) -> bool:
-    return path.name.endswith((".jsonl", ".jsonl.gz"))
 
 
 def _whole(lines: Iterable[Line]) -> Iterator[Line]:
@@ -195,17 +171,10 @@ def _each(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 def _between_blanks(lines: Iterable[Line]) -> Iterator[Line]:
-    first = 0
-    part: list[bytes] = []
-    for number, line in lines:
-        if line.strip():
-            first = first if part else number
-            part.append(line)
-        elif part:
-            yield first, b"".join(part).rstrip(b"\r\n")
-            part = []
-    if part:
-        yield first, b"".join(part).rstrip(b"\r\n")
+    for blank, group in itertools.groupby(lines, lambda line: not line[1].strip()):
+        if not blank:
+            numbers, texts = zip(*group, strict=True)
+            yield numbers[0], b"".join(texts).rstrip(b"\r\n")
 
 
 def _records(
@@ -221,11 +190,7 @@ def _records(
 
 
 def json_records(path: pathlib.Path, lines: Iterable[Line]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and record of each line that is not blank.
-
-    Raises:
-        DataError: Names file and line: it is not JSON, or no object.
-    """
+    """Yields line number and record of each line that is not blank."""
     for number, line in lines:
         if not line.strip():
             continue
@@ -243,11 +208,6 @@ def json_records(path: pathlib.Path, lines: Iterable[Line]) -> Iterator[tuple[in
 
 
 def string_field(path: pathlib.Path, number: int, record: dict[str, Any], field: str) -> str:
-    """Returns a field of a record.
-
-    Raises:
-        DataError: Names file and line: there is no such field, or it is no string.
-    """
     if field not in record:
         raise DataError(
             f"{path}:{number}: there is no field {field!r}; the fields are {', '.join(record)}"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import codecs
 import importlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
+from hrm_jax import files
 from hrm_jax.data.errors import DataError
 
 PAD, BOS, EOS, PLAN = 256, 257, 258, 259
@@ -41,17 +38,10 @@ class Tokenizer(Protocol):
     PAD fills up short sequences, BOS begins a document, EOS ends it; None where there is none.
     """
 
-    @property
-    def vocab_size(self) -> int: ...
-
-    @property
-    def pad_id(self) -> int | None: ...
-
-    @property
-    def bos_id(self) -> int | None: ...
-
-    @property
-    def eos_id(self) -> int | None: ...
+    vocab_size: int
+    pad_id: int | None
+    bos_id: int | None
+    eos_id: int | None
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of `text` without special ones; lone surrogates become U+FFFD."""
@@ -75,18 +65,13 @@ def utf8(text: str) -> bytes:
 class ByteTokenizer:
     """The bytes of UTF-8 are the tokens 0 to 255; then come PAD, BOS, EOS and PLAN."""
 
-    vocab_size = 260
-    pad_id = PAD
-    bos_id = BOS
-    eos_id = EOS
-    plan_id = PLAN
+    vocab_size: int = 260
+    pad_id: int | None = PAD
+    bos_id: int | None = BOS
+    eos_id: int | None = EOS
 
     def encode(self, text: str) -> list[int]:
         return list(utf8(text))
-
-    def encode_bytes(self, data: bytes | npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
-        """Returns the tokens of bytes that are UTF-8 already, int32 [N]."""
-        return np.frombuffer(data, np.uint8).astype(np.int32)
 
     def decode(self, ids: Iterable[int]) -> str:
         return _only_bytes(ids).decode(errors="replace")
@@ -113,21 +98,12 @@ class _ByteStream:
 class PretrainedTokenizer:
     """A tokenizer of Hugging Face's `tokenizers`, read from its `tokenizer.json`."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        bos: str | None = None,
-        eos: str | None = None,
-        pad: str | None = None,
-    ) -> None:
-        """Reads the files; nothing is fetched from the network.
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Reads the file, or that in a folder; nothing is fetched from the network.
 
-        Special tokens that are not named are those of `tokenizer_config.json` or
-        `special_tokens_map.json` beside the `tokenizer.json`, and absent if these name none.
-
-        Raises:
-            DataError: A file is missing or broken, or a special token is not in the vocabulary.
-            ImportError: The package `tokenizers` is not installed.
+        Special tokens are those of `tokenizer_config.json` or `special_tokens_map.json` beside it,
+        and absent if these name none. A `DataError` names a file that is missing or broken, and a
+        special token that is not in the vocabulary.
         """
         try:
             package = importlib.import_module("tokenizers")
@@ -149,17 +125,13 @@ class PretrainedTokenizer:
         self._inner.encode_special_tokens = True  # "</s>" in a text is four characters
         self.vocab_size: int = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
         named = _special_tokens(file.parent)
-        self.bos_id = self._special(file, bos or named.get("bos_token"), "bos")
-        self.eos_id = self._special(file, eos or named.get("eos_token"), "eos")
-        self.pad_id = self._special(file, pad or named.get("pad_token"), "pad")
-
-    def _special(self, file: pathlib.Path, name: str | None, role: str) -> int | None:
-        if name is None:
-            return None
-        found: int | None = self._inner.token_to_id(name)
-        if found is None:
-            raise DataError(f"{file}: the {role} token {name!r} is not in the vocabulary")
-        return found
+        ids = {role: self._inner.token_to_id(name) for role, name in named.items()}
+        for role, found in ids.items():
+            if found is None:
+                raise DataError(f"{file}: {role} {named[role]!r} is not in the vocabulary")
+        self.bos_id: int | None = ids.get("bos_token")
+        self.eos_id: int | None = ids.get("eos_token")
+        self.pad_id: int | None = ids.get("pad_token")
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`, which may spell special tokens but never becomes them."""
@@ -181,15 +153,12 @@ def _special_tokens(folder: pathlib.Path) -> dict[str, str]:
         if not path.is_file():
             continue
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = files.read_json(path)
         except ValueError as error:
-            raise DataError(f"{path}: not valid JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{path}: expected a JSON object, found {type(values).__name__}")
+            raise DataError(str(error)) from error
         for role in ("bos_token", "eos_token", "pad_token"):
             value = values.get(role)
-            if isinstance(value, dict):
-                value = value.get("content")
+            value = value.get("content") if isinstance(value, dict) else value
             if isinstance(value, str):
                 named[role] = value
     return named
@@ -234,12 +203,7 @@ class _SuffixStream:
 
 
 def load_tokenizer(name_or_path: str) -> Tokenizer:
-    """The tokenizer named `bytes`, or that of a `tokenizer.json` or of a folder with one.
-
-    Raises:
-        DataError: There is no such file, or it is no tokenizer.
-        ImportError: The package `tokenizers` is needed and not installed.
-    """
+    """The tokenizer named `bytes`, or a `PretrainedTokenizer`."""
     return ByteTokenizer() if name_or_path == "bytes" else PretrainedTokenizer(name_or_path)
 
 

@@ -67,7 +67,7 @@ def test_an_epoch_has_every_window_once(length, size):
     stream = _stream(documents)
     source = TextWindows(documents, TOKENIZER, length, size, seed=1)
     windows = len(stream) // length
-    assert source.windows == windows
+    assert source.items == windows
     drawn = np.concatenate([source[i]["tokens"] for i in range(-(-5 * windows // size))])
     assert drawn.dtype == np.int32
     ring = stream + stream

@@ -88,7 +88,7 @@ def test_pairs_that_are_too_long(caplog):
     with pytest.raises(DataError, match=message):
         encode_pairs(pairs, TOKENIZER, 4, 4)
     kept = encode_pairs(pairs, TOKENIZER, 4, 4, too_long="drop")
-    assert (len(kept), kept.dropped) == (1, ("f:2", "f:3"))
+    assert len(kept) == 1
     assert kept.prompt[0, 0] == ord("a")
     assert "2 of 3 pairs are longer" in caplog.text
     with pytest.raises(DataError, match="3 of 3 pairs are longer"):
