@@ -20,14 +20,10 @@ class Attention(nn.Module):
     """Self-attention, alone or together with keys and values of earlier calls.
 
     Attributes:
-        size: D.
-        num_heads: Query heads H.
-        num_kv_heads: Key and value heads K; divides H. 0 takes H.
+        num_kv_heads: Key and value heads K; divides the query heads H. 0 takes H.
         head_dim: Size C of a head; 0 takes D / H.
         fused: Whether q, k and v are one product, `qkv_proj`, for attention of all positions to
             all; else three.
-        causal: Whether a position sees only those up to itself.
-        kernel_init, out_init: Initialisers of q, k, v and of the output layer.
         dtype: Computation dtype; parameters are float32.
         engine: Of attention without a cache: `impl` of `hrm_jax.kernels.attention.attention`.
     """
@@ -64,10 +60,7 @@ class Attention(nn.Module):
         rotary: Rotary | None = None,
         lengths: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B S D"]:
-        """Attends to the positions given, of which the first `lengths` of a row are valid.
-
-        `rotary` turns q and k by the angles of their positions.
-        """
+        """Attends to the positions given, of which the first `lengths` of a row are valid."""
         if self.fused:
             assert lengths is None
             assert not self.causal
@@ -86,14 +79,11 @@ class Attention(nn.Module):
         start: Int[Array, " B"],
         mask: Bool[Array, "B S T"],
     ) -> tuple[Float[Array, "B S D"], LayerCache]:
-        """Attends to the positions given and to those in the cache, into which they are put.
+        """Attends to the positions given and to those in the cache, into which they are put from
+        `start` on; no row may run over its end.
 
-        Args:
-            x, rotary: As in `__call__`.
-            cache: Keys and values.
-            start: Place in the cache of each row's first position; no row may run over its end.
-            mask: Which positions of the cache a query sees; T is how many of them, from the first
-                on, are to be looked at.
+        The mask says which of the first T positions of the cache, the only ones that are looked at,
+        a query sees.
         """
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in self._heads(x, rotary))
         cache = (_write(cache[0], k, start), _write(cache[1], v, start))

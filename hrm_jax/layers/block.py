@@ -16,11 +16,8 @@ from hrm_jax.layers.norm import rms_norm
 class PostNormBlock(nn.Module):
     """x ← RMS(x + Mixer(x)); x ← RMS(x + SwiGLU(x)).
 
-    Attributes:
-        mixer: How positions see one another: a function of x that makes its layers in the block.
-        width: Inner width F of the feed-forward layer.
-        axis: Of x, along which the mixer works and the norm behind it: it is the last for them.
-        eps: Added to the mean square in both norms.
+    The mixer, by which positions see one another, is a function of x that makes its layers in the
+    block. It and the norm behind it work along `axis` of x, which is the last for them.
     """
 
     mixer: Callable[[Array], Array]

@@ -77,8 +77,6 @@ class FeedForward(nn.Module):
     Attributes:
         kind: "relu", "gelu" (GPT-2's tanh form), or gated: "geglu" (exact GELU), "swiglu", and
             "fused_swiglu", which has [W_gate; W_up] in one product, `gate_up_proj`.
-        width: Inner width F.
-        kernel_init, down_init: Initialisers of the first layers and of the last.
         dtype: Computation dtype; parameters are float32.
 
     References:

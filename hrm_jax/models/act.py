@@ -18,14 +18,8 @@ Halting = Literal["q", "fixed"]
 
 
 class ACTCarry(struct.PyTreeNode):
-    """What goes from one ACT step to the next, for each row (slot) of a batch.
-
-    Attributes:
-        z_H, z_L: States [B, P+S, D] in the computation dtype.
-        steps: ACT steps the row's puzzle has had [B].
-        halted: Whether the row takes a new puzzle at the next step [B].
-        current_data: The puzzles being worked on; the arrays of a batch.
-    """
+    """What goes from one ACT step to the next, for each row (slot) of a batch: states, steps that
+    its puzzle has had, whether it takes a new one at the next step, and the puzzle."""
 
     z_H: Float[Array, "B T D"]
     z_L: Float[Array, "B T D"]
@@ -105,13 +99,9 @@ def act_step(
 ) -> tuple[ACTCarry, Thought]:
     """One step of evaluation: refill, think, count, halt.
 
-    Args:
-        config, variables: The model, with `constants` and, if any, `tables`.
-        carry: From `initial_carry` or the step before.
-        batch: `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted.
-        halting: "fixed" halts after `max_steps`, as the reference's evaluation does; "q" also
-            where the model wants to.
-        max_steps: Defaults to `config.halt_max_steps`; may exceed it.
+    The batch has `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted. "fixed"
+    halts after `max_steps` (by default those of training, which it may exceed), as the
+    reference's evaluation does; "q" also where the model wants to.
     """
     carry = refill(carry, batch, variables["constants"])
     data = carry.current_data
@@ -126,16 +116,11 @@ def act_step(
 
 
 class Solved(struct.PyTreeNode):
-    """Answers to N puzzles.
+    """Answers to N puzzles: tokens [N, S], uint8, ACT steps [N], and q_halt at the last one [N], of
+    which the sigmoid is the model's belief to be right.
 
-    Attributes:
-        predictions: Tokens [N, S], uint8.
-        steps: ACT steps taken [N].
-        q_halt: Halting value at the last step [N]; its sigmoid is the model's belief to be right.
-        trace: With tracing, predictions after each step [N, max_steps, S], uint8; after a row
-            halted its last answer is repeated. Else None.
-        iterations: Passes of the network that were run, over the whole batch.
-        seconds: Wall time, where the host has taken it.
+    With tracing, `trace` are the predictions after each step [N, max_steps, S], uint8; after a row
+    halted its last answer is repeated. `iterations` are passes of the network over a whole batch.
     """
 
     predictions: Any
@@ -163,17 +148,9 @@ def solve(
     """Solves puzzles in one `lax.while_loop`; slots whose row halted take the next puzzle at once.
 
     Pure; meant to be jitted with everything after `count` static. The loop ends when all rows
-    have halted.
-
-    Args:
-        config, variables, halting, max_steps: As in `act_step`.
-        inputs, identifiers: Puzzles.
-        count: How many of them are real; the others are padding, so that one compiled shape serves
-            all numbers.
-        slots: Rows B that think at a time.
-        trace: Whether to keep the answer after every step.
-        sharding: How the slots are spread over devices; None leaves it to the compiler.
-        step: The ACT step to run.
+    have halted. The first `count` puzzles are real; the others are padding, so that one compiled
+    shape serves all numbers. `slots` are the rows B that think at a time, and `sharding` is how
+    they are spread over devices.
     """
     limit = max_steps or config.halt_max_steps
     total, length = inputs.shape

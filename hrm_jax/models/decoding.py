@@ -23,15 +23,10 @@ def greedy(
     added: Float[Array, "B S D"] | None = None,
     suppressed: Sequence[int] = (),
 ) -> Int[Array, "B T"]:
-    """The likeliest next token, again and again; pure.
+    """The likeliest next token, `count` times, but none of those `suppressed`; pure.
 
-    Args:
-        config, params: The Transformer.
-        tokens, lengths: Texts, padded at their ends, and their tokens, at least one each.
-        count: Tokens to add, T.
-        end: Token after which there are only more of it.
-        added: Added to the embeddings of `tokens`.
-        suppressed: Tokens that are never given.
+    Texts are padded at their ends; `added` is added to their embeddings. After `end` there are only
+    more of it.
     """
     model = Transformer(config)
     banned = jnp.zeros(config.vocab_size, bool).at[jnp.array(suppressed, jnp.int32)].set(True)

@@ -38,7 +38,6 @@ class HRMConfig(RecurrentConfig):
 
     @property
     def H_depth(self) -> int:
-        """Two modules."""
         return self.H_layers
 
     @property
@@ -48,5 +47,4 @@ class HRMConfig(RecurrentConfig):
 
     @property
     def bootstraps(self) -> bool:
-        """As `q_target` says."""
         return self.q_target == "second_forward"

@@ -66,7 +66,6 @@ class PlannerExecutorConfig(LanguageModelConfig):
     executor_sees_prompt: bool = True
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         return {} if self.num_codes else {"code_temperature": "num_codes is 0"}
 
     def __post_init__(self) -> None:
@@ -90,23 +89,16 @@ class PlannerExecutorConfig(LanguageModelConfig):
 
     @property
     def planner(self) -> TransformerConfig:
-        """The planner's encoder."""
         return self._transformer(self.planner_layers, self.planner_length, causal=False)
 
     @property
     def executor(self) -> TransformerConfig:
-        """The executor."""
         length = self.max_length + self.num_plans
         return self._transformer(self.executor_layers, length, causal=True)
 
 
 class Plan(struct.PyTreeNode):
-    """What the planner decided.
-
-    Attributes:
-        vectors: Plan vectors [B, M, E].
-        logits: Logits of the codes [B, M, K]; None where plans are continuous.
-    """
+    """Plan vectors, and the logits of their codes; None where plans are continuous."""
 
     vectors: Float[Array, "B M E"]
     logits: Float[Array, "B M K"] | None
@@ -157,14 +149,10 @@ class Planner(nn.Module):
         noise: PRNGKeyArray | None = None,
         temperature: Float[Array, ""] | float = 1.0,
     ) -> Plan:
-        """Reads and decides.
+        """Reads texts, padded at their ends, and decides.
 
-        Args:
-            tokens: Text, padded at its end.
-            lengths: Its tokens.
-            noise: Key of the Gumbel noise with which codes are tried in training; None takes the
-                likeliest code.
-            temperature: Of the relaxed choice, whose gradient is used.
+        `noise` is the key of the Gumbel noise with which codes are tried in training; None takes
+        the likeliest code. The temperature is of the relaxed choice, whose gradient is used.
         """
         c = self.config
         x, _ = self.encoder.hidden(tokens, lengths=lengths)
@@ -202,11 +190,8 @@ class PlannerExecutor(nn.Module):
     def __call__(
         self, tokens: Int[Array, "B S"], split: Int[Array, " B"], *noise: Any
     ) -> tuple[Float[Array, "B T V"], Plan]:
-        """Plans from what is before `split`, and reads the text with the plan in front of the rest.
-
-        Returns:
-            Logits of the token after each position of `weave(tokens, split, M, plan_id)`, and the
-            plan.
+        """Plans from what is before `split`, and reads the text with the plan in front of the rest:
+        logits of the token after each position of `weave(tokens, split, M, plan_id)`, and the plan.
         """
         plan = self.plan(tokens, split, *noise)
         return self.execute(tokens, split, plan.vectors), plan

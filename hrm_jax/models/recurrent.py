@@ -80,7 +80,6 @@ class RecurrentConfig:
     attention: Engine = "auto"
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         conditions = {
             "rope_theta": (self.pos_encodings != "rope", "pos_encodings is not 'rope'"),
             "halt_exploration_prob": (self.halt_max_steps == 1, "halt_max_steps is 1"),
@@ -136,18 +135,12 @@ class RecurrentConfig:
 
     @property
     def dtype(self) -> Any:
-        """The computation dtype."""
         return jnp.dtype(self.forward_dtype)
 
 
 class Thought(struct.PyTreeNode):
-    """What one ACT step of the network gives.
-
-    Attributes:
-        z_H, z_L: New states [B, P+S, D] in the computation dtype, without gradient.
-        logits: Token logits [B, S, V], float32.
-        q_halt, q_continue: Halting values [B], float32.
-    """
+    """What one ACT step of the network gives: new states in the computation dtype and without
+    gradient, logits and halting values in float32."""
 
     z_H: Float[Array, "B T D"]
     z_L: Float[Array, "B T D"]
@@ -250,11 +243,7 @@ class RecurrentNetwork(nn.Module):
 
 
 def init(config: RecurrentConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`.
-
-    Raises:
-        ConfigError: The config does not say how long puzzles are or how many tokens there are.
-    """
+    """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`."""
     known = "at least 1 to make a model"
     require_fields(config, "model", known, lambda x: x >= 1, "seq_len", "vocab_size")
     inputs = jnp.zeros((1, config.seq_len), jnp.int32)
@@ -269,8 +258,7 @@ def _apply(config: RecurrentConfig, variables: Variables, method: str, *args: An
 def _cycles(
     config: RecurrentConfig,
     variables: Variables,
-    z_H: Float[Array, "B T D"],
-    z_L: Float[Array, "B T D"],
+    states: tuple[Array, Array],
     x: Float[Array, "B T D"],
     n_H: int,
     n_L: int,
@@ -286,8 +274,8 @@ def _cycles(
         return _apply(config, variables, "update_H", z_H, z_L), z_L
 
     if n_H == 0:
-        return jax.lax.fori_loop(0, n_L, fast, (z_H, z_L))
-    return jax.lax.fori_loop(0, n_H, slow, (z_H, z_L))
+        return jax.lax.fori_loop(0, n_L, fast, states)
+    return jax.lax.fori_loop(0, n_H, slow, states)
 
 
 def think(
@@ -301,17 +289,16 @@ def think(
     """One ACT step, without gradient but for the last updates: `config.learnt` of z_L, one of z_H.
 
     The parameters are differentiated through these updates, the embeddings and the heads.
-    `puzzle_rows` are the rows of the puzzle table, one for each row of the batch.
     """
     c, learnt = config, config.learnt
     frozen = jax.lax.stop_gradient(variables)
     x = _apply(c, variables, "embed", inputs, puzzle_rows)
-    still = jax.lax.stop_gradient(x)
-    z_H, z_L = jax.lax.stop_gradient((z_H, z_L))
+    still, states = jax.lax.stop_gradient((x, (z_H, z_L)))
     if c.H_cycles > 1:
-        z_H, z_L = _cycles(c, frozen, z_H, z_L, still, c.H_cycles - 1, c.L_cycles)
+        states = _cycles(c, frozen, states, still, c.H_cycles - 1, c.L_cycles)
     if c.L_cycles > learnt:
-        z_H, z_L = _cycles(c, frozen, z_H, z_L, still, 0, c.L_cycles - learnt)
+        states = _cycles(c, frozen, states, still, 0, c.L_cycles - learnt)
+    z_H, z_L = states
     for _ in range(learnt):
         z_L = _apply(c, variables, "update_L", z_H, z_L, x)
     z_H = _apply(c, variables, "update_H", z_H, z_L)
@@ -329,7 +316,7 @@ def next_halting_values(
     puzzle_rows: Float[Array, "B E"] | None,
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """q_halt and q_continue after one more step, without any gradient (the "second forward")."""
-    variables, z_H, z_L, puzzle_rows = jax.lax.stop_gradient((variables, z_H, z_L, puzzle_rows))
+    variables, puzzle_rows, states = jax.lax.stop_gradient((variables, puzzle_rows, (z_H, z_L)))
     x = _apply(config, variables, "embed", inputs, puzzle_rows)
-    z_H, _ = _cycles(config, variables, z_H, z_L, x, config.H_cycles, config.L_cycles)
+    z_H, _ = _cycles(config, variables, states, x, config.H_cycles, config.L_cycles)
     return _apply(config, variables, "halting_values", z_H)

@@ -101,7 +101,6 @@ class TransformerConfig(LanguageModelConfig):
     causal: bool = True
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
 
     def __post_init__(self) -> None:
@@ -129,12 +128,10 @@ class TransformerConfig(LanguageModelConfig):
 
     @property
     def key_heads(self) -> int:
-        """K."""
         return self.num_kv_heads or self.num_heads
 
     @property
     def head_size(self) -> int:
-        """C."""
         return self.head_dim or self.hidden_size // self.num_heads
 
 
@@ -284,18 +281,11 @@ class Transformer(nn.Module):
     ) -> tuple[Float[Array, "B S D"], Cache | None]:
         """What the head takes, and the cache with this call's keys and values.
 
-        With a cache, position s of row b is the row's position start[b] + s: it sees what the
-        cache holds at the positions up to its own. Positions behind a row's end (in a chunk that is
-        filled up) do no harm: later calls overwrite them before they see them.
-
-        Args:
-            tokens: Texts.
-            lengths: Without a cache: valid positions of each row; later ones are seen by none.
-            added: Added to the token embeddings.
-            cache: From `init_cache` or an earlier call.
-            start: Position of each row's first token; start + S must not exceed the cache.
-            window: With a cache: how many of its first positions are looked at; every
-                start + S must be within. None looks at all.
+        Without a cache, only the first `lengths` positions of a row are seen. With a cache,
+        position s of row b is the row's position start[b] + s: it sees what the cache holds at the
+        positions up to its own. Positions behind a row's end (in a chunk that is filled up) do no
+        harm: later calls overwrite them before they see them. Of the cache only the first `window`
+        positions are looked at; every start + S must be within. `added` is added to the embeddings.
         """
         c = self.config
         length = tokens.shape[1]

@@ -26,8 +26,7 @@ class TRMConfig(RecurrentConfig):
         mlp_t: Whether an MLP over the P+S positions takes the place of attention. Puzzles then
             have all the same length.
 
-    The other fields are those of `RecurrentConfig`. There is no q_continue: rows halt where
-    q_halt > halt_threshold.
+    There is no q_continue: rows halt where q_halt > halt_threshold.
     """
 
     L_layers: int = 2
@@ -39,7 +38,6 @@ class TRMConfig(RecurrentConfig):
     variant: ClassVar[str] = "trm"
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         alone = {} if self.puzzle_emb_ndim else {"puzzle_emb_len": "puzzle_emb_ndim is 0"}
         return {**super().unused(), **alone}
 
@@ -64,5 +62,4 @@ class TRMConfig(RecurrentConfig):
 
     @property
     def prefix_len(self) -> int:
-        """P: prefix tokens that the puzzle embedding takes."""
         return (self.puzzle_emb_len if self.puzzle_emb_ndim else 0) or super().prefix_len

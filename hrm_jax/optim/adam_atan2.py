@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,40 +33,27 @@ def arctan2(y: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.copysign(jnp.where(height > x, np.float32(np.pi / 2) - angle, angle), y)
 
 
-class ScaleByAdamAtan2State(NamedTuple):
-    """Number of updates so far (int32 scalar), and the two moments, shaped like the parameters."""
-
-    count: jax.Array  # type: ignore[assignment]
-    mu: optax.Updates
-    nu: optax.Updates
-
-
 def scale_by_adam_atan2(
     b1: float = 0.9, b2: float = 0.95, form: Form = "upstream"
 ) -> optax.GradientTransformation:
     """Rescales updates by the AdamATan2 rule.
 
-    Args:
-        b1, b2: Decay of the means of gradients and of their squares.
-        form: "upstream" is what the package `adam-atan2` 0.0.3 computes,
-            atan2(m, √v / √(1 − b2ᵗ)) / (1 − b1ᵗ): the first bias correction outside. "a127" is
-            1.27 · atan2(m̂, √v̂), with both corrections inside.
-
-    Returns:
-        A gradient transformation; its updates are to be scaled by the negative learning rate.
+    "upstream" is what the package `adam-atan2` 0.0.3 computes, atan2(m, √v / √(1 − b2ᵗ)) /
+    (1 − b1ᵗ): the first bias correction outside. "a127" is 1.27 · atan2(m̂, √v̂), with both
+    corrections inside.
 
     References:
         Everett et al., Scaling Exponents Across Parameterizations and Optimizers
         (https://arxiv.org/abs/2407.05872), §4.3.
     """
 
-    def init(params: optax.Params) -> ScaleByAdamAtan2State:
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
         zeros = lambda: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
-        return ScaleByAdamAtan2State(jnp.zeros([], jnp.int32), zeros(), zeros())
+        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros(), zeros())
 
     def update(
-        updates: optax.Updates, state: ScaleByAdamAtan2State, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, ScaleByAdamAtan2State]:
+        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         del params
         count = state.count + 1
         mu = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mu)
@@ -79,7 +66,7 @@ def scale_by_adam_atan2(
                 return arctan2(m, jnp.sqrt(v) / second) / first
             return 1.27 * arctan2(m / first, jnp.sqrt(v) / second)
 
-        return jax.tree.map(direction, mu, nu), ScaleByAdamAtan2State(count, mu, nu)
+        return jax.tree.map(direction, mu, nu), optax.ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformation(init, update)
 
@@ -91,10 +78,7 @@ def adam_atan2(
     weight_decay: float = 0.0,
     form: Form = "upstream",
 ) -> optax.GradientTransformation:
-    """AdamATan2 with decoupled weight decay on every parameter: p ← p(1 − lr·wd) − lr·update.
-
-    The other arguments are those of `scale_by_adam_atan2`.
-    """
+    """AdamATan2 with decoupled weight decay on every parameter: p ← p(1 − lr·wd) − lr·update."""
     return optax.chain(
         scale_by_adam_atan2(b1, b2, form),
         optax.add_decayed_weights(weight_decay),

@@ -51,27 +51,21 @@ class OptimizerConfig:
         check("0..1", lambda x: 0 <= x <= 1, "lr_min_ratio")
 
 
-def warmup_cosine(
-    peak: float, warmup_steps: int, total_steps: int, min_ratio: float
-) -> optax.Schedule:
-    """Linear warm-up, then a half cosine from `peak` to `peak * min_ratio` at `total_steps`.
+def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> optax.Schedule:
+    """Linear warm-up, then a half cosine from `peak` to `peak * lr_min_ratio` at `total_steps`.
 
     The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
     """
+    warmup, least = config.warmup_steps, config.lr_min_ratio
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1
-        progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+        progress = (step - warmup) / max(1, total_steps - warmup)
         cosine = 0.5 * (1 + jnp.cos(math.pi * progress))
-        decayed = peak * (min_ratio + (1 - min_ratio) * cosine)
-        return jnp.where(step < warmup_steps, peak * step / max(1, warmup_steps), decayed)
+        decayed = peak * (least + (1 - least) * cosine)
+        return jnp.where(step < warmup, peak * step / max(1, warmup), decayed)
 
     return schedule
-
-
-def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> optax.Schedule:
-    """The schedule of `config`, with the given peak."""
-    return warmup_cosine(peak, config.warmup_steps, total_steps, config.lr_min_ratio)
 
 
 def _inner_matrices(params: optax.Params) -> Any:
@@ -89,10 +83,7 @@ def _inner_matrices(params: optax.Params) -> Any:
 def build_optimizer(
     config: OptimizerConfig, total_steps: int, updates_per_step: int = 1
 ) -> optax.GradientTransformation:
-    """Builds the optimizer of a run of `total_steps` steps of the loop.
-
-    All updates of a step have the learning rate of that step.
-    """
+    """The optimizer of a run of so many steps; all updates of a step have its learning rate."""
     schedule = learning_rate(config, total_steps, config.learning_rate)
     rate = schedule if updates_per_step == 1 else lambda count: schedule(count // updates_per_step)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()

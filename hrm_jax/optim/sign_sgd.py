@@ -18,8 +18,6 @@ def sparse_sign_sgd(
 
     Gradients of rows with the same identifier are summed first. The dense gradient is never made:
     the cost is O(B²E), whatever N.
-
-    `identifiers` are the rows that the batch used, with the gradients of what each of them read.
     """
     same = identifiers[:, None] == identifiers[None, :]
     summed = jnp.matmul(

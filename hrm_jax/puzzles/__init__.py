@@ -35,9 +35,7 @@ def named(builder: str) -> Puzzle | None:
 def guess(seq_len: int, vocab_size: int | None = None, tokens: int = 0) -> Puzzle | None:
     """The puzzle whose boards have that length and vocabulary; None where there is none.
 
-    Args:
-        seq_len: Tokens of an example.
-        vocab_size: None takes the smallest vocabulary that holds `tokens` different ones.
+    Without `vocab_size` it is the one with the smallest vocabulary of at least `tokens`.
     """
     fitting = [
         puzzle

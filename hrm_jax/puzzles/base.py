@@ -29,13 +29,8 @@ Votes = Sequence[tuple[Array, Array]]
 
 
 def only(use: str, default: Any) -> Any:
-    """A field of `PuzzleData` that has an effect in one use alone.
-
-    Args:
-        use: "train" in training, "build" in `build_dataset.py`; "draw" where puzzles are generated,
-            "files" where they are read.
-        default: Its default.
-    """
+    """A field of `PuzzleData` that has an effect in one use alone: "train" in training, "build" in
+    `build_dataset.py`, "draw" where puzzles are generated, "files" where they are read."""
     return dataclasses.field(default=default, metadata={"only": use})
 
 
@@ -62,7 +57,6 @@ class PuzzleData:
         return ""
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         uses = {field.name: field.metadata.get("only") for field in dataclasses.fields(self)}
         if self.path:
             without = [name for name, use in uses.items() if use != "train"]
@@ -83,12 +77,8 @@ class Splits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Typing:
-    """How a puzzle is typed, row by row.
-
-    Attributes:
-        what: What to type, for people.
-        characters: What each character that may be typed stands for; "" for one left out.
-    """
+    """How a puzzle is typed, row by row: `what` to type, for people, and what each of the
+    `characters` that may be typed stands for ("" for one left out)."""
 
     what: str
     characters: Mapping[str, str]
@@ -162,11 +152,7 @@ class Puzzle:
     # --- text -------------------------------------------------------------------------------------
 
     def parse(self, text: str, seq_len: int) -> Array:
-        """Reads a puzzle that a person typed: tokens [S].
-
-        Raises:
-            DataError: It is none, or contradicts itself.
-        """
+        """Reads a puzzle that a person typed: tokens [S]; DataError where it is none."""
         raise NotImplementedError
 
     def to_text(self, tokens: Array) -> str:
@@ -194,11 +180,7 @@ class Puzzle:
         return inputs, labels
 
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
-        """The same puzzle [S] in another form, for voting; pure.
-
-        Raises:
-            DataError: Such puzzles have no symmetries to vote under.
-        """
+        """The same puzzle [S] in another form, for voting; pure."""
         raise DataError(f"votes: {self.name} puzzles have no symmetries to vote under")
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
@@ -212,11 +194,7 @@ class Puzzle:
         return None
 
     def obeys(self, inputs: Array, predictions: Array) -> Array:
-        """Which answers obey the rules, so far as can be told without the label, bool [N].
-
-        Raises:
-            DataError: Answers to such puzzles cannot be checked.
-        """
+        """Which answers obey the rules, so far as can be told without the label, bool [N]."""
         found = self.valid(inputs, predictions)
         if found is None:
             raise DataError(
@@ -234,23 +212,14 @@ class Puzzle:
         return f"The board {'keeps' if keeps else 'breaks'} the rules."
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
-        """Checks examples against the rules.
-
-        Args:
-            inputs, labels: Integers [N, S] of any values; labels are 0 where ignored.
-            columns: As `columns` says.
-            test: Whether they are of the test split.
-        """
+        """Checks examples of a split, integers [N, S] of any values, against the rules; labels are
+        0 where ignored, and `columns` is what the method of that name says."""
         raise NotImplementedError
 
     # --- data sets --------------------------------------------------------------------------------
 
     def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
-        """Generates or reads train and test puzzles, of which none is shared.
-
-        Raises:
-            DataError: Values out of range, bad files, or a test puzzle in training.
-        """
+        """Generates or reads train and test puzzles, of which none is shared."""
         raise NotImplementedError
 
     def write(self, folder: pathlib.Path, data: Any, file_format: str) -> Identity:
@@ -275,17 +244,8 @@ class Puzzle:
         *,
         overwrite: bool = False,
     ) -> Identity:
-        """Builds a data set folder; it appears under its name only when it is complete.
-
-        Args:
-            output: Folder to make; `identity.json` stands in it beside the splits.
-            data: Which puzzles.
-            file_format: One of `formats`.
-            overwrite: Replace a data set of ours that stands there.
-
-        Raises:
-            ConfigError, DataError: A field has no effect, as `make`, or a folder is in the way.
-        """
+        """Builds a data set folder, with `identity.json` beside the splits; it appears under its
+        name only when it is complete. `overwrite` replaces a data set of ours that stands there."""
         refuse_unused(data, "data")
         if file_format not in self.formats:
             expected = ", ".join(self.formats)
@@ -296,11 +256,7 @@ class Puzzle:
         return identity
 
     def read(self, folder: str | os.PathLike[str], split: str) -> PuzzleSet:
-        """Reads a split of a data set folder.
-
-        Raises:
-            DataError: It is missing or damaged.
-        """
+        """Reads a split of a data set folder; DataError where it is missing or damaged."""
         folder = pathlib.Path(folder)
         stored_as_npy = (folder / split / "dataset.json").exists()
         if stored_as_npy or not list(folder.glob("**/dataset_info.json")):
@@ -310,13 +266,13 @@ class Puzzle:
         return read_tfds(folder, split)
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """Train and test sets of a run; `cache` keeps generated ones for the next time.
-
-        Raises:
-            ConfigError: A field of `data` is for `build_dataset.py` alone.
-            DataError: As `make` and `read`.
-        """
-        self._refuse_fields_of_the_builder(data)
+        """Train and test sets of a run; `cache` keeps generated ones for the next time."""
+        for field in dataclasses.fields(data):
+            value = getattr(data, field.name)
+            if field.metadata.get("only") == "build" and value != field.default:
+                raise ConfigError(
+                    f"data.{field.name} is {value!r}: only launch/build_dataset.py takes it"
+                )
         kept = cache if cache and (cache / "test" / "dataset.json").exists() else None
         folder = data.path or kept
         if folder:
@@ -328,34 +284,15 @@ class Puzzle:
                 write_npy(cache, "test", test)
         return Splits(train, test, self.identify(train, test, None if data.path else data.seed))
 
-    def _refuse_fields_of_the_builder(self, data: Any) -> None:
-        for field in dataclasses.fields(data):
-            value = getattr(data, field.name)
-            if field.metadata.get("only") == "build" and value != field.default:
-                raise ConfigError(
-                    f"data.{field.name} is {value!r}: only launch/build_dataset.py takes it"
-                )
-
     def read_csv(self, path: str | os.PathLike[str]) -> PuzzleSet:
-        """Puzzles with answers from a CSV file.
-
-        Raises:
-            DataError: The file is bad, or these puzzles have no such files.
-        """
+        """Puzzles with answers from a CSV file."""
         raise DataError(
             f"{path}: expected a data set folder, {self.name} puzzles have no CSV files"
         )
 
     def read_test(self, path: str | os.PathLike[str], run: Identity | None = None) -> PuzzleSet:
-        """Puzzles to evaluate: a CSV file, or the test split of a data set folder.
-
-        Args:
-            path: File or folder.
-            run: What identifies the data of the run that is evaluated.
-
-        Raises:
-            DataError: It is missing or bad, or cannot be used with that run.
-        """
+        """Puzzles to evaluate: a CSV file, or the test split of a data set folder. DataError where
+        they do not go with the data of the `run` that is evaluated."""
         path = pathlib.Path(path)
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
@@ -364,11 +301,7 @@ class Puzzle:
     # --- figures ----------------------------------------------------------------------------------
 
     def first(self, test: PuzzleSet, augmentations: int) -> PuzzleSet:
-        """The test with only so many augmentations of each puzzle, besides the puzzle itself.
-
-        Raises:
-            ConfigError: Such tests have no augmentations.
-        """
+        """The test with only so many augmentations of each puzzle, besides the puzzle itself."""
         raise ConfigError(f"config.eval_aug: tests of {self.name} puzzles have no augmentations")
 
     def tally(self, puzzles: PuzzleSet, votes: Votes) -> dict[str, Any]:
@@ -376,9 +309,5 @@ class Puzzle:
         return {}
 
     def submission(self, puzzles: PuzzleSet, votes: Votes) -> Any:
-        """The answers as a contest wants them, for a JSON file; with no votes, just checks.
-
-        Raises:
-            DataError: There is no contest.
-        """
+        """The answers as a contest wants them, for a JSON file; with no votes, just checks."""
         raise DataError(f"submission: answers to {self.name} puzzles make none")

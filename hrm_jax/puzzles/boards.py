@@ -72,14 +72,8 @@ class BoardShape:
 
 @dataclasses.dataclass(frozen=True)
 class BoardPuzzles:
-    """Puzzles on boards of one shape.
-
-    Attributes:
-        questions, answers: Boards as given and as solved, integers [E, cells].
-        ratings: Difficulty, int32 [E].
-        sources: Where each puzzle is from, or None.
-        shape: Shape of the boards.
-    """
+    """Puzzles on boards of one shape: as given and as solved, integers [E, cells], and how hard
+    they are, int32 [E]."""
 
     questions: Array
     answers: Array
@@ -88,7 +82,6 @@ class BoardPuzzles:
     shape: Any = dataclasses.field(kw_only=True)
 
     def __len__(self) -> int:
-        """Number of puzzles, E."""
         return len(self.questions)
 
     def take(self, rows: npt.ArrayLike) -> Self:
@@ -105,12 +98,9 @@ class BoardPuzzles:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class BoardPuzzle(Puzzle):
-    """A puzzle whose questions and answers are boards of one character a cell.
-
-    Attributes:
-        board_shape: Gives the usual `BoardShape` with so many cells, or raises DataError.
-        csv_hint: What else to say where a line of a CSV file has the wrong length.
-    """
+    """A puzzle whose questions and answers are boards of one character a cell. `board_shape` gives
+    the usual `BoardShape` with so many cells, or raises DataError; `csv_hint` is what else to say
+    where a line of a CSV file has the wrong length."""
 
     formats: tuple[str, ...] = ("npy", "tfds", "csv")
     board_shape: Callable[[int], Any]
@@ -133,11 +123,7 @@ class BoardPuzzle(Puzzle):
     def solved(
         self, rows: CsvRows, questions: Array, answers: Array | None, shape: Any
     ) -> tuple[Array, Array]:
-        """Checks questions and answers (if there are any), and returns answers and ratings.
-
-        Raises:
-            DataError: By `rows.refuse`.
-        """
+        """Checks questions and answers (if any) by `rows.refuse`; returns answers and ratings."""
         raise NotImplementedError
 
     def essence(self, puzzles: BoardPuzzles, data: Any) -> tuple[list[bytes], str]:
@@ -149,13 +135,8 @@ class BoardPuzzle(Puzzle):
         return boards.astype(np.uint8)
 
     def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """Tokens of each puzzle and then random augmentations, uint8 [E, 1 + num_aug, cells] twice.
-
-        As in the reference's builders, they are made in advance.
-
-        Raises:
-            DataError: There are not so many.
-        """
+        """Tokens of each puzzle and then random augmentations, uint8 [E, 1 + num_aug, cells] twice,
+        made in advance as in the reference's builders."""
         boards = [self.tokens(x) for x in (puzzles.questions, puzzles.answers)]
         inputs, labels = (np.repeat(x[:, None], 1 + num_aug, axis=1) for x in boards)
         draw = functools.partial(self.augment, self.data())
@@ -169,7 +150,6 @@ class BoardPuzzle(Puzzle):
     # --- what all have in common ------------------------------------------------------------------
 
     def typing(self, seq_len: int) -> Typing | None:
-        """As in `Puzzle`; where nothing else is said, with the characters of CSV files."""
         shape = self.board_shape(seq_len)
         values, _ = self.characters(shape, answer=False)
         return Typing(f"a {shape} {self.painter.name}", {c: c for c in values})
@@ -177,15 +157,10 @@ class BoardPuzzle(Puzzle):
     def augment(
         self, data: Any, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """As in `Puzzle`: both under the same symmetry."""
         return self.transform(key, inputs), self.transform(key, labels)
 
     def puzzles(self, data: Any) -> tuple[BoardPuzzles, BoardPuzzles]:
-        """Generates or reads train and test puzzles.
-
-        Raises:
-            DataError: Bad arguments or files, or a test puzzle in training.
-        """
+        """Generates or reads train and test puzzles, of which none is shared."""
         if bool(data.train_csv) != bool(data.test_csv):
             raise DataError("train_csv and test_csv belong together: give both or neither")
         if data.train_csv:
@@ -208,15 +183,8 @@ class BoardPuzzle(Puzzle):
         return train, test
 
     def puzzle_set(self, puzzles: BoardPuzzles, num_aug: int = 0, seed: int = 0) -> PuzzleSet:
-        """Puzzles as tokens; pad, ignore label and blank identifier are 0, as in the reference.
-
-        Returns:
-            E · (1 + num_aug) examples, each a puzzle of its own; a puzzle as it is and then its
-            augmentations form a group.
-
-        Raises:
-            DataError: There are not so many augmentations.
-        """
+        """Puzzles as tokens; pad, ignore label and blank identifier are 0, as in the reference. A
+        puzzle as it is and then its augmentations, each a puzzle of its own, form a group."""
         if num_aug < 0:
             raise DataError(f"num_aug is {num_aug}, expected 0 or more")
         if num_aug:
@@ -226,23 +194,17 @@ class BoardPuzzle(Puzzle):
         vocab_size = self.vocab_size(puzzles.shape.cells)
         return PuzzleSet.grouped(inputs, labels, vocab_size, 0, puzzles.ratings)
 
-    def _sets(
-        self, train: BoardPuzzles, test: BoardPuzzles, data: Any
-    ) -> tuple[PuzzleSet, PuzzleSet]:
+    def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
+        train, test = self.puzzles(data)
         return self.puzzle_set(train, data.num_aug, data.seed), self.puzzle_set(test)
 
-    def make(self, data: Any) -> tuple[PuzzleSet, PuzzleSet]:
-        """As in `Puzzle`; the training puzzles have their augmentations."""
-        return self._sets(*self.puzzles(data), data)
-
     def write(self, folder: pathlib.Path, data: Any, file_format: str) -> Identity:
-        """As in `Puzzle`; as CSV, `train.csv` and `test.csv`."""
         if file_format == "csv" and data.num_aug:
             raise DataError(
                 "num_aug: CSV holds the puzzles alone; augment when training, or use npy"
             )
-        puzzles = self.puzzles(data)
-        sets = self._sets(*puzzles, data)
+        puzzles = train, test = self.puzzles(data)
+        sets = self.puzzle_set(train, data.num_aug, data.seed), self.puzzle_set(test)
         if file_format == "tfds":
             from hrm_jax.puzzles.tfds_files import write_tfds  # slow import, and optional
 
@@ -252,27 +214,20 @@ class BoardPuzzle(Puzzle):
                 write_npy(folder, split, part)
             elif file_format == "csv":
                 self.write_csv(folder / f"{split}.csv", some)
-        return self.identify(*sets, data.seed, train_puzzles=len(puzzles[0]))
+        return self.identify(*sets, data.seed, train_puzzles=len(train))
 
     def load(self, data: Any, cache: pathlib.Path | None = None) -> Splits:
-        """As in `Puzzle`; what is read from CSV files is not kept."""
         return super().load(data, None if data.train_csv or data.test_csv else cache)
 
     def read_csv(self, path: str | os.PathLike[str]) -> PuzzleSet:
         return self.puzzle_set(self.read_boards(path))
 
     def read_boards(self, path: str | os.PathLike[str], shape: Any = None) -> BoardPuzzles:
-        """Reads and checks puzzles.
+        """Reads and checks puzzles, by default of the usual shape that the first question fills.
 
-        Args:
-            path: CSV in UTF-8, packed if the name ends in `.gz`. The header names the columns:
-                `question` (required), `answer` and `rating` (computed if absent) and `source`.
-                Others are ignored, and so are empty lines.
-            shape: Shape of the boards; None takes the usual one that the first question fills.
-
-        Raises:
-            DataError: Names file and line: not CSV, wrong number of characters, an illegal
-                character, no puzzle, an answer that is wrong, a rating that is no whole number.
+        They are CSV in UTF-8, packed if the name ends in `.gz`. The header names the columns:
+        `question` (required), `answer` and `rating` (computed if absent) and `source`. Others are
+        ignored, and so are empty lines. A DataError names file and line.
         """
         rows = CsvRows.read(path)
         if shape is None:
@@ -299,11 +254,7 @@ class BoardPuzzle(Puzzle):
         )
 
     def write_csv(self, path: str | os.PathLike[str], puzzles: BoardPuzzles) -> None:
-        """Writes puzzles for `read_boards`, atomically; packed if the name ends in `.gz`.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Writes puzzles for `read_boards`, atomically; packed if the name ends in `.gz`."""
         questions, answers = (
             [self.to_text(self.tokens(board)) for board in boards]
             for boards in (puzzles.questions, puzzles.answers)
@@ -318,11 +269,7 @@ class BoardPuzzle(Puzzle):
         train_name: str = "train",
         test_name: str = "test",
     ) -> None:
-        """Refuses a test puzzle that shares its essence with a training puzzle.
-
-        Raises:
-            DataError: Names the first such pair, counted from 1, and how many test puzzles are hit.
-        """
+        """Refuses test puzzles that share their essence with a training puzzle."""
         known: dict[bytes, int] = {}
         for row, item in enumerate(self.essence(train, data)[0]):
             known.setdefault(item, row)
@@ -336,29 +283,34 @@ class BoardPuzzle(Puzzle):
             )
 
 
+def read_board(text: str, shape: BoardShape, values: Mapping[str, int], legal: str) -> Array:
+    """A board from one line of text, row by row: the value of each character, int8 [cells]."""
+    if len(text) != shape.cells:
+        raise DataError(f"board has {len(text)} characters, expected {shape.cells}")
+    for cell, character in enumerate(text):
+        if character not in values:
+            raise DataError(f"{shape.place(cell)}: {character!r} is illegal, expected {legal}")
+    return np.array([values[character] for character in text], np.int8)
+
+
 def apart(
-    generate: Callable[[int, int, Accept], BoardPuzzles],
+    generate: Callable[..., BoardPuzzles],
     essence: Callable[[BoardPuzzles], list[bytes]],
     num_train: int,
     num_test: int,
 ) -> tuple[BoardPuzzles, BoardPuzzles]:
-    """Generates training and test puzzles that share no essence.
-
-    `generate` takes count, stream and what is accepted.
-    """
-    train = generate(num_train, 0, None)
+    """Training and test puzzles that share no essence; `generate` takes count, stream, accept."""
+    train = generate(count=num_train)
     taken = set(essence(train))
-    return train, generate(num_test, 1, lambda some: [x not in taken for x in essence(some)])
+    return train, generate(
+        count=num_test, stream=1, accept=lambda some: [x not in taken for x in essence(some)]
+    )
 
 
 def refuse_changed(
     rows: CsvRows, questions: Array, answers: Array, free: Array, shape: BoardShape
 ) -> None:
-    """Refuses answers that differ from their question [E, cells] in cells that are not free.
-
-    Raises:
-        DataError: Names file, line and cell.
-    """
+    """Refuses answers that differ from their question [E, cells] in cells that are not free."""
     differs = (questions != answers) & ~free
 
     def describe(row: int) -> str:
@@ -389,20 +341,15 @@ def distinct(
 ) -> BoardPuzzles:
     """Draws puzzles until there are `count` with different questions.
 
-    The first ones are taken, so the result does not depend on how many are drawn at a time.
+    The first ones are taken, so the result does not depend on how many are drawn at a time. A
+    stream is an independent sequence under the same seed.
 
     Args:
-        count: Puzzles wanted.
-        seed, stream: The stream is an independent sequence under the same seed.
-        draw: Draws the puzzles numbered from `first` on, so many of them (or those of them that
-            may be used).
-        accept: Which of those may be used.
+        draw: Draws the puzzles numbered from the first number on, so many of them (or those of
+            them that may be used).
         at_a_time: Least and greatest number to draw at a time.
         patience: Puzzles in a row of which none is new before giving up.
         wanted: What puzzles they are, and what to allow where there are too few.
-
-    Raises:
-        DataError: Too few are found, or a number is out of range.
     """
     if count < 1 or not 0 <= seed < 2**32 or not 0 <= stream < 2**31:
         raise DataError(

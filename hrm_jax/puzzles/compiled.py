@@ -15,10 +15,7 @@ import numpy as np
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles with numba, to run beside other threads.
-
-    The machine code is kept on disk where some folder can be written.
-    """
+    """Compiles with numba, to run beside other threads, and keeps that on disk where it can."""
     try:
         return numba.njit(function, cache=True, nogil=True)
     except RuntimeError:  # numba: "no locator available": neither __pycache__ nor the user's cache

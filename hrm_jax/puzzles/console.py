@@ -13,12 +13,7 @@ class Leave(Exception):
 
 @dataclasses.dataclass
 class Console:
-    """Where a person reads and types.
-
-    Attributes:
-        input, output: Streams of text.
-        ansi: Whether the output is a terminal that understands ANSI codes.
-    """
+    """Streams of text where a person types and reads; `ansi` if the output takes ANSI codes."""
 
     input: Any
     output: Any
@@ -29,11 +24,7 @@ class Console:
         print(text, file=self.output, flush=True)
 
     def ask(self, prompt: str, help_text: str) -> str:
-        """Reads a line; answers `help` by itself.
-
-        Raises:
-            Leave: At `quit` and at the end of the input.
-        """
+        """Reads a line; answers `help` by itself, and raises `Leave` at `quit` or the end."""
         while True:
             print(prompt, end="", file=self.output, flush=True)
             line = self.input.readline()

@@ -24,26 +24,15 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
 
 
 def parse(config: Mapping[str, Any]) -> RunConfig:
-    """Turns a nested mapping into the frozen configuration of the task it names.
-
-    Args:
-        config: What `preset_config` makes, or any mapping; fields that are absent take their
-            defaults.
-
-    Raises:
-        ConfigError: An unknown task or field (the nearest known one is named), or a bad value.
-    """
+    """Turns a nested mapping, as `preset_config` makes one, into the frozen configuration of the
+    task it names; fields that are absent take their defaults."""
     values = dict(config)
     preset = values.pop("preset_values", {})
     return from_mapping(config_class(config), values, preset=preset)
 
 
 def config_class(config: Mapping[str, Any]) -> type[RunConfig]:
-    """The class of a nested mapping's configuration.
-
-    Raises:
-        ConfigError: An unknown task.
-    """
+    """The class of a nested mapping's configuration."""
     name = config.get("task")
     if name not in _TASKS:
         raise ConfigError(f"config.task: expected one of {', '.join(_TASKS)}, got {name!r}")
@@ -57,16 +46,8 @@ def preset_config(
 
     It has every field of the task, and those of all networks, so that `model.name` alone can be
     changed. What the preset sets stands in `preset_values` too: where another network or other data
-    are chosen, `parse` then knows what the user has not set.
-
-    Args:
-        task: Name of the task.
-        presets: Fields that each preset sets, nested.
-        preset: One of them; "" chooses by the hardware, see `choose_preset`.
-
-    Raises:
-        ValueError: There is no such preset.
-        KeyError: A preset sets a field that does not exist.
+    are chosen, `parse` then knows what the user has not set. The `preset` "" chooses by the
+    hardware, see `choose_preset`.
     """
     name, why = choose_preset(preset, presets)
     config = ml_collections.ConfigDict(defaults(task)).lock()
@@ -95,11 +76,6 @@ def build(
     data_cache: pathlib.Path | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Builds the task of a configuration; see `hrm_jax.tasks.base.Task`.
-
-    Args:
-        config: From `parse`.
-        data_cache: Folder in which generated data are kept.
-        variables: Weights to start from instead of fresh ones.
-    """
+    """Builds the task of a configuration, which keeps generated data in a folder and starts from
+    `variables` instead of fresh weights; see `hrm_jax.tasks.base.Task`."""
     return kind(config)(config, data_cache, variables)

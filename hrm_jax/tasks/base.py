@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -14,7 +15,7 @@ from flax import struct
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from hrm_jax.data.identity import Identity
-from hrm_jax.fields import require
+from hrm_jax.fields import require, require_fields
 
 Metrics = Mapping[str, Array]
 """Name to a float32 pair [2]: a sum and the number of things summed. `tokens`, if it is there, sums
@@ -28,8 +29,7 @@ class State(struct.PyTreeNode):
     """Everything a run needs to go on: all of it but `frozen` is checkpointed.
 
     Attributes:
-        step: Steps of the loop that are done, int32 scalar; the loop alone counts them.
-        params: What the optimizer trains.
+        step: Steps of the loop that are done; the loop alone counts them.
         opt_state: The optimizer's own state, with its own count of updates.
         key: Root of the run's randomness; never changes, steps fold their number in.
         ema: Average of `params`; None where none is kept.
@@ -75,15 +75,11 @@ class EarlyStopping:
     min_delta: float = 0.0
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         why = "early_stopping.metric is not set"
         return {} if self.metric else dict.fromkeys(("mode", "patience", "min_delta"), why)
 
     def __post_init__(self) -> None:
-        require(
-            self.patience >= 1,
-            f"config.early_stopping.patience: expected at least 1, got {self.patience}",
-        )
+        require_fields(self, "config.early_stopping", "at least 1", lambda x: x >= 1, "patience")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +100,12 @@ class ControlConfig:
     token_limit_iterations: int = 12
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         return {} if self.max_tokens else {"token_limit_iterations": "there is no max_tokens"}
 
     def __post_init__(self) -> None:
-        least = {"max_iterations": 0, "max_tokens": 0, "token_limit_iterations": 1}
-        for name, value in least.items():
-            given = getattr(self, name)
-            require(
-                given >= value, f"config.control.{name}: expected at least {value}, got {given}"
-            )
+        check = functools.partial(require_fields, self, "config.control")
+        check("at least 0", lambda x: x >= 0, "max_iterations", "max_tokens")
+        check("at least 1", lambda x: x >= 1, "token_limit_iterations")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +124,8 @@ class MeshConfig:
     smallest: int = 65536
 
     def __post_init__(self) -> None:
-        for name in ("data", "fsdp", "smallest"):
-            value = getattr(self, name)
-            require(value >= 0, f"config.mesh.{name}: expected 0 or more, got {value}")
+        names = ("data", "fsdp", "smallest")
+        require_fields(self, "config.mesh", "0 or more", lambda x: x >= 0, *names)
         require(
             bool(self.data or self.fsdp),
             "config.mesh: data and fsdp are both 0, but only one can take the rest",
@@ -203,30 +194,23 @@ class RunConfig:
     wandb: str = ""
 
     def __post_init__(self) -> None:
-        for name in (
-            *("steps", "batch_size", "log_every", "eval_every", "checkpoint_every"),
-            "keep_checkpoints",
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"config.{name}: expected at least 1, got {value}")
+        numbers = ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every")
+        check = functools.partial(require_fields, self, "config")
+        check("at least 1", lambda x: x >= 1, *numbers, "keep_checkpoints")
+        check("0 <= seed < 2**31", lambda x: 0 <= x < 2**31, "seed")
         micro = self.microbatch_size
         require(
             micro == 0 or (micro > 0 and self.batch_size % micro == 0),
             f"config.microbatch_size: {micro} does not divide batch_size {self.batch_size}",
         )
-        require(0 <= self.seed < 2**31, f"config.seed: expected 0 <= seed < 2**31, got {self.seed}")
 
 
 class Task(abc.ABC):
     """What is learnt. The loop knows nothing else of it.
 
-    A task has `init`, `batches` and `step`; the other methods have answers that suit many.
-
-    Attributes:
-        config: The configuration.
-        batch_axis: Axis of a batch's arrays along which its rows lie.
-        unit: What a row is called.
-        shown: Figures beside the progress bar: what they are called there, and their names.
+    A task has `init`, `batches` and `step`; the other methods have answers that suit many. The rows
+    of a batch, a `unit` each, lie along `batch_axis` of its arrays. `shown` are figures beside the
+    progress bar: what they are called there, and their names.
     """
 
     config: Any
@@ -244,14 +228,11 @@ class Task(abc.ABC):
         """A fresh state, without what is frozen; to be jitted."""
 
     def frozen(self, place: Callable[[Any], Array]) -> Any:
-        """Makes what is frozen, at each start of a run.
+        """Makes what is frozen, at each start of a run: a tree of what `place` returned. The run is
+        refused if it differs when it goes on.
 
-        Args:
-            place: Puts an array on the devices, divided over `fsdp` as parameters are; called for
-                one array after the other, no more than one of them need be whole in memory.
-
-        Returns:
-            A tree of what `place` returned. The run is refused if it differs when it goes on.
+        `place` puts an array on the devices, divided over `fsdp` as parameters are; called for one
+        array after the other, no more than one of them need be whole in memory.
         """
         return {}
 
@@ -280,34 +261,19 @@ class Task(abc.ABC):
         return {"params": state.averaged}
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        """What to tell the user at the end of a run, which may leave pictures in its folder.
-
-        Args:
-            state: The last state, its weights whole on each device.
-            figures: The last evaluation.
-            folder: The run's workdir.
-        """
+        """What to tell the user at the end of a run, which may leave pictures in its folder; the
+        weights of the last state are whole on each device."""
         return "\n".join(f"{name}: {value}" for name, value in figures.items())
 
     @classmethod
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> Any:
-        """What `hrm_jax.load` returns.
-
-        Args:
-            config: The configuration of a run.
-            weights: Of `weights`, as numpy arrays.
-            name: Of the run.
-        """
+        """What `hrm_jax.load` returns of a run of that name, with its `weights` as numpy arrays."""
         return weights
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:
-        """The configuration of a run that starts from weights of a model with these sizes.
-
-        Args:
-            config: As the user gave it.
-            sizes: Configuration of the network that the weights are of.
-        """
+        """The user's configuration of a run that starts from weights of a network whose own
+        configuration is `sizes`."""
         return config
 
 

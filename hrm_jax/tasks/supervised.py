@@ -17,12 +17,8 @@ from hrm_jax.tasks.base import Metrics, State, pair
 
 
 class Carry(NamedTuple):
-    """What a loss is handed from the step before, and hands on.
-
-    Attributes:
-        rows: Of each row of the batch, arrays [B, …].
-        rest: Of all of them together; handed from microbatch to microbatch too.
-    """
+    """What a loss is handed from the step before, and hands on: of each row of the batch, arrays
+    [B, …], and of all of them together; that is handed from microbatch to microbatch too."""
 
     rows: Any = None
     rest: Any = None
@@ -39,12 +35,10 @@ that the batch reads, by its name, which alone have a gradient."""
 
 @dataclasses.dataclass(frozen=True)
 class SparseTable:
-    """How a table is read and updated (sign-SGD on the rows that a batch reads).
+    """How a table is read and updated: by sign-SGD on the rows that a batch reads.
 
-    Attributes:
-        identifiers: From a batch and what its rows carry to the rows that they read [B].
-        learning_rate: Peak of the learning rate; its schedule is that of the parameters.
-        weight_decay: Decoupled.
+    `identifiers` turns a batch and what its rows carry into the rows that they read [B]. The
+    learning rate is a peak; its schedule is that of the parameters.
     """
 
     identifiers: Callable[[Any, Any], Int[Array, " B"]]
@@ -53,14 +47,8 @@ class SparseTable:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the mean loss, and what came with them.
-
-    Attributes:
-        params: With respect to the parameters.
-        tables: With respect to the rows that were read, by table, [B, D] each.
-        carry: What is carried on.
-        metrics: Sums and counts.
-    """
+    """Gradients of the mean loss with respect to the parameters and the rows that were read, by
+    table, [B, D] each; and what came with them."""
 
     params: Any
     tables: Mapping[str, Array]
@@ -70,15 +58,9 @@ class Gradients(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedTrainer:
-    """Initial state and step of a task that is a loss over rows.
+    """Initial state and step of a task that is a loss over rows, in a run of `total_steps`.
 
-    Attributes:
-        optimizer: How parameters are updated.
-        total_steps: Length of the run, for the schedules.
-        loss: The loss.
-        microbatch_size: Rows whose gradient is computed at a time; 0 for all. The loss then sees
-            no more rows than that at once.
-        tables: How each of the state's tables is used.
+    The loss sees no more than `microbatch_size` rows at once; 0 for all.
     """
 
     optimizer: OptimizerConfig
@@ -153,10 +135,7 @@ def apply_gradients(
 ) -> tuple[State, Metrics]:
     """Updates the parameters and their average; returns the new state and what to report.
 
-    Args:
-        grads: Gradient with respect to `state.params`.
-        total_steps: Length of the run, in steps of the loop.
-        updates_per_step: Updates in each of them, by which the schedule is stretched.
+    The schedule is as long as the run, `total_steps` steps of the loop with so many updates each.
     """
     optimizer = build_optimizer(rule, total_steps, updates_per_step)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -175,18 +154,11 @@ def over_microbatches(
     microbatch_size: int,
     carry: Any = None,
 ) -> tuple[Any, Any, Any]:
-    """Applies `function` to a batch part by part.
+    """Applies `function` to `rows`, a tree of arrays [B, …], part by part; 0 takes all at once.
 
-    Args:
-        function: From a part of `rows`, and what is carried, to (tree of sums, tree of arrays with
-            the part's rows, what is carried on).
-        rows: Tree of arrays [B, …].
-        microbatch_size: Rows of a part; 0 or B takes all at once. Part i is made of every n-th
-            row from row i on, so that a batch sharded over devices stays spread over them.
-        carry: What the first part is handed.
-
-    Returns:
-        The sums over all parts, the rows in their order [B, …], and what the last part hands on.
+    From a part, and what is carried, it gives a tree of sums, a tree of arrays with the part's
+    rows, and what is carried on; so does this for all parts together. Part i is made of every n-th
+    row from row i on, so that a batch sharded over devices stays spread over them.
     """
     total = len(jax.tree.leaves(rows)[0])
     if microbatch_size in (0, total):

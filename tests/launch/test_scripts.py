@@ -154,10 +154,10 @@ def test_solve_and_evaluate_mazes(run, finished, tmp_path):
     for name in ("voted/valid", "voted/optimal", "verified/optimal", "verified/exact_accuracy"):
         assert 0 <= figures[name] <= 1
     for bad, message in (
-        (maze[1:], "maze has 24 characters, expected 25"),
+        (maze[1:], "board has 24 characters, expected 25"),
         (maze.replace("S", " "), "error: maze: there is no S"),
-        (maze.replace("#", "x"), "'x' is none of the characters"),
-        ("#" * 400, "maze has 400 characters, expected 25"),
+        (maze.replace("#", "x"), "'x' is illegal, expected one of"),
+        ("#" * 400, "board has 400 characters, expected 25"),
     ):
         _assert_one_line(run("solve", *flags, bad), message)
     run("solve", *flags, maze, f"--trace={tmp_path / 'maze.gif'}")

@@ -7,49 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import KEY, SMALL, TINY, batch_of, random_variables
 
-from hrm_jax.models import act, recurrent
-from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models import act
 from hrm_jax.models.recurrent import Thought
-from hrm_jax.models.trm import TRMConfig
 from hrm_jax.tasks.puzzles.act_training import segment_loss
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
-
-SMALL = HRMConfig(
-    seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, H_layers=1, L_layers=1,
-    halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, forward_dtype="float32",
-)  # fmt: skip
-TINY = TRMConfig(
-    seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, L_layers=1, H_cycles=2,
-    L_cycles=3, halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, puzzle_emb_len=2,
-    forward_dtype="float32",
-)  # fmt: skip
-KEY = jax.random.key(0)
-
-
-def _random_variables(config, seed=0):
-    """Variables without zeros, so that q and the puzzle table matter."""
-    random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: recurrent.init(config, KEY))
-    return jax.tree.map(
-        lambda x: jnp.asarray(random.standard_normal(x.shape) / np.sqrt(x.shape[0]), x.dtype),
-        shapes,
-    )
-
-
-def _batch(rows, config=SMALL, seed=0):
-    random = np.random.default_rng(seed)
-    return {
-        "inputs": jnp.asarray(random.integers(1, config.vocab_size, (rows, config.seq_len))),
-        "puzzle_identifiers": jnp.asarray(random.integers(0, 3, rows)),
-    }
-
 
 # --- refill and exploration -------------------------------------------------------------------
 
 
 def test_refill_resets_only_rows_that_halted():
-    batch, other = _batch(3), _batch(3, seed=1)
+    batch, other = batch_of(3), batch_of(3, seed=1)
     constants = {"H_init": jnp.full(16, 2.0), "L_init": jnp.full(16, 3.0)}
     carry = act.initial_carry(SMALL, batch)
     assert carry.halted.all()
@@ -192,12 +161,12 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_solving_is_stepping_each_puzzle_by_hand(kind):
     config = KINDS[kind]
-    variables = _random_variables(config)
+    variables = random_variables(config)
     if config.mixer == "positions":  # else chaotic: rounding grows tenfold at each step
         for layer in variables["params"]["L_level"].values():
             for name in ("mlp", "mlp_t"):
                 layer[name]["down_proj"]["kernel"] *= 0.25
-    batch = _batch(5)
+    batch = batch_of(5)
     step = jax.jit(functools.partial(act.act_step, config, halting="q", max_steps=6))
     expected = []
     for row in range(5):
@@ -235,7 +204,7 @@ def _sure(variables, q_halt):
 
 def test_trm_halts_in_training_where_q_halt_is_above_the_threshold():
     config = dataclasses.replace(TINY, halt_threshold=3.0)
-    variables, batch = _random_variables(config), _batch(4)
+    variables, batch = random_variables(config), batch_of(4)
     batch["labels"] = batch["inputs"]
     carry = act.refill(act.initial_carry(config, batch), batch, variables["constants"])
     minimum = jnp.array([0, 1, 2, 3])
@@ -248,7 +217,7 @@ def test_trm_halts_in_training_where_q_halt_is_above_the_threshold():
         return segment_loss(config, "stablemax", weights, rows, carry, minimum)
 
     for q_halt in (2.9, 3.1):
-        grads, (after, metrics, _) = segment(_sure(variables, q_halt)["params"])
+        grads, (after, metrics) = segment(_sure(variables, q_halt)["params"])
         np.testing.assert_array_equal(after.steps, 1)
         np.testing.assert_array_equal(after.halted, (minimum < 2) & (q_halt > 3))
     assert "q_continue_loss" not in metrics  # and it is not trained
@@ -258,7 +227,7 @@ def test_trm_halts_in_training_where_q_halt_is_above_the_threshold():
 
 
 def test_evaluation_with_fixed_halting_goes_on():
-    variables, batch = _sure(_random_variables(TINY), 3.0), _batch(2)
+    variables, batch = _sure(random_variables(TINY), 3.0), batch_of(2)
     carry = act.initial_carry(TINY, batch)
     carry, _ = jax.jit(functools.partial(act.act_step, TINY))(variables, carry, batch)
     assert not carry.halted.any()

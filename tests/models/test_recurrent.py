@@ -7,43 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small import KEY, SMALL, TINY, batch_of, random_variables
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.models import act, recurrent
-from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.recurrent import RecurrentNetwork, Thought, next_halting_values, think
 from hrm_jax.models.trm import TRMConfig
 
-KEY = jax.random.key(0)
 SUDOKU = TRMConfig(seq_len=81, vocab_size=11, puzzle_emb_ndim=512)
-SMALL = HRMConfig(
-    seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, H_layers=1, L_layers=1,
-    halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, forward_dtype="float32",
-)  # fmt: skip
-TINY = TRMConfig(
-    seq_len=4, vocab_size=7, hidden_size=16, num_heads=2, expansion=1.0, L_layers=1, H_cycles=2,
-    L_cycles=3, halt_max_steps=4, num_puzzle_identifiers=3, puzzle_emb_ndim=16, puzzle_emb_len=2,
-    forward_dtype="float32",
-)  # fmt: skip
 MLP = dataclasses.replace(TINY, mlp_t=True, pos_encodings="none", num_heads=3)
-
-
-def _random_variables(config, seed=0):
-    """Variables without zeros, so that q and the puzzle table matter."""
-    random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: recurrent.init(config, KEY))
-    return jax.tree.map(
-        lambda x: jnp.asarray(random.standard_normal(x.shape) / np.sqrt(x.shape[0]), x.dtype),
-        shapes,
-    )
-
-
-def _batch(rows, config=SMALL, seed=0):
-    random = np.random.default_rng(seed)
-    return {
-        "inputs": jnp.asarray(random.integers(1, config.vocab_size, (rows, config.seq_len))),
-        "puzzle_identifiers": jnp.asarray(random.integers(0, 3, rows)),
-    }
 
 
 # --- sizes and fresh weights --------------------------------------------------------------------
@@ -103,7 +75,7 @@ def test_shapes_and_dtypes():
             {"puzzle_emb_ndim": 0},
             {"puzzle_emb_ndim": 20, "pos_encodings": "learned"},
         ):
-            config, batch = dataclasses.replace(base, **changes), _batch(2)
+            config, batch = dataclasses.replace(base, **changes), batch_of(2)
             fresh = jax.eval_shape(functools.partial(recurrent.init, config), KEY)
             assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(fresh))
             assert set(fresh["constants"]) == {"H_init", "L_init"}
@@ -138,8 +110,8 @@ def test_fresh_weights_do_not_halt_and_have_the_right_spread():
 
 def test_the_puzzle_embedding_matters_and_is_padded_with_zeros():
     config = dataclasses.replace(SMALL, puzzle_emb_ndim=20)
-    variables = _random_variables(config)
-    batch = _batch(1)
+    variables = random_variables(config)
+    batch = batch_of(1)
     rows = act.puzzle_rows(variables, jnp.array([1]))
     x = RecurrentNetwork(config).apply(variables, batch["inputs"], rows, method="embed")
     prefix = np.asarray(x[0, :2]).reshape(-1)
@@ -168,7 +140,7 @@ def _states(config, seed=3):
 
 @pytest.mark.parametrize("config", [SMALL, TINY], ids=["HRM", "TRM"])
 def test_no_gradient_reaches_the_states(config):
-    variables, batch = _random_variables(config), _batch(2)
+    variables, batch = random_variables(config), batch_of(2)
 
     def read(params, *states):
         return _read(config, {**variables, "params": params}, batch, *states)
@@ -191,7 +163,7 @@ def test_gradient_is_that_of_the_last_updates(kind):
     """Against the states before the last updates held constant, and finite differences."""
     config, learnt = GRADIENTS[kind]
     model = RecurrentNetwork(config)
-    variables, batch = _random_variables(config), _batch(2)
+    variables, batch = random_variables(config), batch_of(2)
     z_H, z_L = _states(config)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
 
@@ -245,7 +217,7 @@ def test_gradient_is_that_of_the_last_updates(kind):
 
 
 def test_next_halting_values_are_those_of_the_next_step():
-    variables, batch = _random_variables(SMALL), _batch(2)
+    variables, batch = random_variables(SMALL), batch_of(2)
     rows = act.puzzle_rows(variables, batch["puzzle_identifiers"])
     args = (variables, *_states(SMALL), batch["inputs"], rows)
     out = jax.jit(functools.partial(think, SMALL))(*args)

@@ -10,7 +10,7 @@ import pytest
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.optim.adam_atan2 import adam_atan2, scale_by_adam_atan2
-from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate, warmup_cosine
+from hrm_jax.optim.build import OptimizerConfig, build_optimizer, learning_rate
 from hrm_jax.optim.sign_sgd import sparse_sign_sgd
 
 
@@ -47,7 +47,7 @@ def test_adam_atan2_ignores_the_scale_of_gradients():
 
 
 def test_schedule_is_the_references(units):
-    schedule = warmup_cosine(1e-4, 20, 100, 0.1)
+    schedule = learning_rate(OptimizerConfig(warmup_steps=20, lr_min_ratio=0.1), 100, 1e-4)
     ours = [schedule(step - 1) for step in units["sched/step"]]  # ours counts updates from 0
     np.testing.assert_allclose(ours, units["sched/lr"], rtol=1e-5, atol=1e-12)
 

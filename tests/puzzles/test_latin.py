@@ -204,7 +204,7 @@ def test_text_and_back():
     assert LATIN.typing(25).what == "a 5×5 Latin square (. for a blank)"
     for text, message in (
         (QUESTION[1:], "board has 24 characters, expected 25"),
-        (QUESTION[:-1] + "6", "row 5, column 5: '6' is neither a digit 1 to 5 nor a blank"),
+        (QUESTION[:-1] + "6", "row 5, column 5: '6' is illegal, expected a digit 1 to 5, . or 0"),
         ("11" + QUESTION[2:], "digit 1 stands twice in row 1: at row 1, column 1 and row 1, col"),
         ("5" + QUESTION[1:], "digit 5 stands twice in column 1: at row 1, column 1 and row 5"),
     ):

@@ -11,7 +11,7 @@ from hrm_jax.data.npy_folder import read_npy
 from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.puzzle import MAZE, MazeData, default_min_path
 from hrm_jax.puzzles.maze.solver import optimal
-from hrm_jax.puzzles.maze.symmetry import apply_dihedral
+from hrm_jax.puzzles.maze.symmetry import places
 
 SMALL = MazeData(size=6, num_train=12, num_test=5)
 
@@ -50,9 +50,8 @@ def test_npy(tmp_path, num_aug):
             for x, y in zip(train.inputs[group], train.labels[group], strict=True)
         }
         turned = {
-            apply_dihedral(number, originals.inputs[row]).tobytes()
-            + apply_dihedral(number, originals.labels[row]).tobytes()
-            for number in range(8)
+            originals.inputs[row][turn].tobytes() + originals.labels[row][turn].tobytes()
+            for turn in places(MazeShape(6, 6))
         }
         assert pairs <= turned
         assert len(pairs) == 1 + num_aug

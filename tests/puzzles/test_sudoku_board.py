@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.sudoku.board import (
-    SudokuShape,
-    check_rules,
-    contradictions,
-    from_tokens,
-    is_solution,
-    parse,
-    to_text,
-    to_tokens,
-)
+from hrm_jax.puzzles.digits.board import check_rules, contradictions, is_solution
+from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, parse, to_text, to_tokens
 
 GRID4 = "1234341221434321"
 
@@ -56,7 +48,7 @@ def test_text_round_trip_reads_both_blanks():
 def test_bad_text_is_refused():
     with pytest.raises(DataError, match="has 4 characters, expected 16"):
         parse("1234", SudokuShape.of(4))
-    with pytest.raises(DataError, match="row 2, column 1: '5' is neither"):
+    with pytest.raises(DataError, match="row 2, column 1: '5' is illegal, expected a digit 1 to 4"):
         parse("1234" + "5" + "." * 11)
     with pytest.raises(DataError, match="row 1, column 2: '²'"):
         parse("1²" + "." * 14)

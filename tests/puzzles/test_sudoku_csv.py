@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.digits.board import is_solution
 from hrm_jax.puzzles.digits.solver import solve_many
-from hrm_jax.puzzles.sudoku.board import (
-    SudokuShape,
-    from_tokens,
-    is_solution,
-    parse,
-    to_text,
-    to_tokens,
-)
+from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, parse, to_text, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU, SudokuData
 from hrm_jax.puzzles.sudoku.symmetry import canonical

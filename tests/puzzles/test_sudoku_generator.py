@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.puzzles.digits.board import is_solution
 from hrm_jax.puzzles.digits.solver import solve_many
 from hrm_jax.puzzles.sudoku import generator
-from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
+from hrm_jax.puzzles.sudoku.board import SudokuShape
 from hrm_jax.puzzles.sudoku.generator import generate, generate_split
 from hrm_jax.puzzles.sudoku.symmetry import canonical
 

@@ -12,9 +12,10 @@ from numba.core import caching
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.compiled import compiled
+from hrm_jax.puzzles.digits.board import is_solution
 from hrm_jax.puzzles.digits.search import search_many
-from hrm_jax.puzzles.digits.solver import solve, solve_many
-from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution, parse
+from hrm_jax.puzzles.digits.solver import solve_many
+from hrm_jax.puzzles.sudoku.board import SudokuShape, parse
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sudoku"
 
@@ -45,11 +46,12 @@ def test_counts_of_random_4x4_boards_agree_with_brute_force():
 
 
 def test_empty_boards():
-    assert solve(np.zeros(16, int), SudokuShape.of(4), limit=1000)[0] == 288
+    assert solve_many(np.zeros((1, 16), int), SudokuShape.of(4), limit=1000)[0] == 288
     for size in (6, 9):
-        count, solution, guesses = solve(np.zeros(size * size, int), SudokuShape.of(size), 7)
-        assert count == 7  # stops at the limit
-        assert is_solution(solution, SudokuShape.of(size))
+        shape = SudokuShape.of(size)
+        counts, solutions, guesses = solve_many(np.zeros((1, shape.cells), int), shape, 7)
+        assert counts == 7  # stops at the limit
+        assert is_solution(solutions, shape)
         assert guesses > 0
 
 
@@ -57,10 +59,9 @@ def test_unsolvable_boards_have_no_solution():
     shape = SudokuShape.of(9)
     contradictory = parse("11" + "." * 79)
     no_candidate = parse("12345678." + "........9" + "." * 63)
-    for board in (contradictory, no_candidate):
-        count, solution, _ = solve(board, shape)
-        assert count == 0
-        assert not solution.any()
+    counts, solutions, _ = solve_many(np.stack([contradictory, no_candidate]), shape)
+    assert not counts.any()
+    assert not solutions.any()
 
 
 def test_singles_need_no_guess():
@@ -70,9 +71,9 @@ def test_singles_need_no_guess():
     answer = parse(
         "483921657967345821251876493548132976729564138136798245372689514814253769695417382"
     )
-    count, solution, guesses = solve(board, SudokuShape.of(9))
-    assert (count, guesses) == (1, 0)
-    np.testing.assert_array_equal(solution, answer)
+    counts, solutions, guesses = solve_many(board[None], SudokuShape.of(9))
+    assert (counts, guesses) == (1, 0)
+    np.testing.assert_array_equal(solutions[0], answer)
 
 
 def test_bad_arguments_are_named():
@@ -95,7 +96,7 @@ def test_hard_puzzles_have_one_solution_and_take_seconds(name):
     questions = np.array([parse(row["question"]) for row in rows])
     answers = np.array([parse(row["answer"]) for row in rows])
     shape = SudokuShape.of(9)
-    solve(questions[0], shape)  # compile
+    solve_many(questions[:1], shape)  # compile
     start = time.process_time()
     counts, solutions, _ = solve_many(questions, shape)
     assert time.process_time() - start < 20

@@ -1,6 +1,5 @@
 """Symmetries: uniform, rule-keeping augmentation, and the canonical form against brute force."""
 
-import functools
 import itertools
 
 import jax
@@ -8,21 +7,21 @@ import numpy as np
 import pytest
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution, to_tokens
+from hrm_jax.puzzles.digits.board import is_solution
+from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, to_tokens
 from hrm_jax.puzzles.sudoku.generator import generate
-from hrm_jax.puzzles.sudoku.symmetry import canonical, transform, undo
+from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
+from hrm_jax.puzzles.sudoku.symmetry import canonical
 
 
-def many(shape, count, inputs, labels=None, seed=0):
+def many(count, inputs, labels=None, seed=0):
     """A puzzle and its labels under `count` symmetries."""
     keys = jax.random.split(jax.random.key(seed), count)
     labels = inputs if labels is None else labels
-    return tuple(np.asarray(transform_many(keys, tokens, shape)) for tokens in (inputs, labels))
+    return tuple(np.asarray(transform_many(keys, tokens)) for tokens in (inputs, labels))
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def transform_many(keys, tokens, shape):
-    return jax.vmap(lambda key: transform(key, tokens, shape))(keys)
+transform_many = jax.jit(jax.vmap(SUDOKU.transform, (0, None)))
 
 
 def line_orders(size, per_block):
@@ -61,7 +60,7 @@ def test_augmented_puzzles_keep_the_rules_and_belong_together(size):
     shape = SudokuShape.of(size)
     puzzle = generate(shape, 1, (size * size // 2,) * 2, 1)
     question, answer = to_tokens(puzzle.questions[0]), to_tokens(puzzle.answers[0])
-    inputs, labels = many(shape, 64, question, answer)
+    inputs, labels = many(64, question, answer)
     assert inputs.dtype == labels.dtype == np.uint8
     assert is_solution(from_tokens(labels), shape).all()
     given = inputs != 1
@@ -75,7 +74,7 @@ def test_augmented_puzzles_keep_the_rules_and_belong_together(size):
 def test_cells_move_uniformly_over_the_group(size, elements):
     shape = SudokuShape.of(size)
     places = np.arange(shape.cells, dtype=np.int32) + 100  # no tokens of digits: not relabelled
-    moved, _ = many(shape, 20 * elements, places)
+    moved, _ = many(20 * elements, places)
     kinds, counts = np.unique(moved, axis=0, return_counts=True)
     assert len(kinds) == elements
     chi2 = ((counts - 20) ** 2 / 20).sum()
@@ -92,9 +91,8 @@ def test_cells_move_uniformly_over_the_group(size, elements):
 
 
 def test_digits_are_relabelled_uniformly():
-    shape = SudokuShape.of(4)
     inputs = np.repeat(np.arange(2, 6, dtype=np.uint8), 4)
-    relabelled, _ = many(shape, 4800, inputs)
+    relabelled, _ = many(4800, inputs)
     firsts = np.bincount(relabelled[:, 0], minlength=6)
     assert firsts[:2].sum() == 0
     assert (abs(firsts[2:] - 1200) < 5 * np.sqrt(1200)).all()
@@ -102,10 +100,9 @@ def test_digits_are_relabelled_uniformly():
 
 
 def test_pads_blanks_and_ignored_labels_stay_what_they_are():
-    shape = SudokuShape.of(6)
     inputs = np.array([0, 1, 5] * 12, np.uint8)
     labels = np.array([0, -100, 5] * 12, np.int32)
-    new_inputs, new_labels = many(shape, 50, inputs, labels)
+    new_inputs, new_labels = many(50, inputs, labels)
     assert new_labels.dtype == np.int32
     assert ((new_labels == -100) == (new_inputs == 1)).all()
     assert ((new_labels == 0) == (new_inputs == 0)).all()
@@ -117,10 +114,10 @@ def test_same_key_same_symmetry_with_and_without_jit():
     shape = SudokuShape.of(4)
     tokens = np.asarray(to_tokens(generate(shape, 1, (16, 16), 0).answers[0]))
     key = jax.random.key(3)
-    jitted = jax.jit(transform, static_argnums=2)
-    plain = transform(key, tokens, shape)
-    np.testing.assert_array_equal(plain, jitted(key, tokens, shape))
-    assert (np.asarray(jitted(jax.random.key(4), tokens, shape)) != plain).any()
+    jitted = jax.jit(SUDOKU.transform)
+    plain = SUDOKU.transform(key, tokens)
+    np.testing.assert_array_equal(plain, jitted(key, tokens))
+    assert (np.asarray(jitted(jax.random.key(4), tokens)) != plain).any()
 
 
 @pytest.mark.parametrize("size", [4, 6])
@@ -147,7 +144,7 @@ def test_canonical_is_the_same_over_a_9x9_orbit_and_differs_between_grids():
     assert is_solution(forms, shape).all()
     np.testing.assert_array_equal(canonical(forms, shape), forms)
     for grid, form in zip(grids, forms, strict=True):
-        images, _ = many(shape, 40, to_tokens(grid))
+        images, _ = many(40, to_tokens(grid))
         assert (canonical(from_tokens(images), shape) == form).all()
 
 
@@ -155,7 +152,7 @@ def test_the_most_symmetric_grid_is_its_own_quick_case():
     shape = SudokuShape.of(9)
     rows = [[(3 * (r % 3) + r // 3 + c) % 9 + 1 for c in range(9)] for r in range(9)]
     grid = np.array(rows, np.int8).reshape(1, -1)
-    images, _ = many(shape, 20, to_tokens(grid[0]))
+    images, _ = many(20, to_tokens(grid[0]))
     assert (canonical(from_tokens(images), shape) == canonical(grid, shape)).all()
 
 
@@ -178,7 +175,7 @@ def test_canonical_refuses_what_is_no_grid():
 
 
 @pytest.mark.parametrize("size", [4, 6])
-def test_undo_is_the_inverse_with_the_same_key(size):
+def test_restoring_is_the_inverse_with_the_same_key(size):
     shape = SudokuShape.of(size)
     random = np.random.default_rng(size)
     boards = random.integers(0, shape.vocab_size, (500, shape.cells), np.uint8)  # as models answer
@@ -186,9 +183,8 @@ def test_undo_is_the_inverse_with_the_same_key(size):
 
     @jax.jit
     def there_and_back(keys, boards):
-        there = jax.vmap(lambda key, x: transform(key, x, shape))(keys, boards)
-        undo_all = jax.vmap(lambda key, x: undo(key, x, shape))
-        return there, undo_all(keys, there), undo_all(keys[::-1], there)
+        there, restore = jax.vmap(SUDOKU.transform)(keys, boards), jax.vmap(SUDOKU.restore)
+        return there, restore(keys, there), restore(keys[::-1], there)
 
     there, back, others = there_and_back(keys, boards)
     assert back.dtype == np.uint8

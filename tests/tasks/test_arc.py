@@ -1,5 +1,6 @@
 """ARC as a task: its data, the translation, the votes, and what is measured."""
 
+import functools
 import importlib.util
 import json
 import pathlib
@@ -62,7 +63,7 @@ def answering(state, monkeypatch):
     """Evaluates a task whose model gives the answers (and q_halt) made of its test set."""
 
     def evaluate(task, answers, q_halt=None):
-        test = task.evaluated()
+        test = task.evaluated
 
         def solve(config, variables, inputs, identifiers, *, max_steps, **_):
             predictions = answers(test)
@@ -150,7 +151,8 @@ def test_one_right_answer_of_three_is_found_at_the_second_try(task, answering):
 def test_examples_are_moved_as_pairs(task):
     train = task.train
     keys = jax.random.split(jax.random.key(1), len(train))
-    inputs, labels = jax.vmap(task.augment)(keys, train.inputs, train.labels)
+    augment = functools.partial(task.puzzle.augment, task.config.data)
+    inputs, labels = jax.vmap(augment)(keys, train.inputs, train.labels)
     places = set()
     for before, after, answer, target in zip(
         train.inputs, np.asarray(inputs), train.labels, np.asarray(labels), strict=True
@@ -183,7 +185,7 @@ def test_a_step_moves_its_examples_where_asked(augment, config, state):
 
 def test_fewer_augmentations_are_evaluated(config, answering):
     task = tasks.build(tasks.parse(config(eval_aug=1)))
-    some = task.evaluated()
+    some = task.evaluated
     assert (len(task.test), len(some)) == (SHOWN, 6)
     some.validate("some")
     names = ARC.load(task.config.data).test.questions  # those of all, made anew
@@ -195,8 +197,8 @@ def test_fewer_augmentations_are_evaluated(config, answering):
             getattr(some.questions, field), getattr(names, field)[rows], field
         )
     assert answering(task, lambda test: test.labels)["eval/pass_at_1"] == 1
-    assert len(tasks.build(tasks.parse(config(eval_aug=0))).evaluated()) == 3
-    assert len(tasks.build(tasks.parse(config(eval_aug=9))).evaluated()) == SHOWN
+    assert len(tasks.build(tasks.parse(config(eval_aug=0))).evaluated) == 3
+    assert len(tasks.build(tasks.parse(config(eval_aug=9))).evaluated) == SHOWN
 
 
 def test_a_part_of_the_answers_is_scored_by_itself(task):

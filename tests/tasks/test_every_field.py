@@ -170,7 +170,7 @@ def _effects(values):
             max_steps=config.eval_max_steps or None,
         )
         tokens, names = jnp.zeros((4, task.config.model.seq_len), int), jnp.zeros(4, int)
-        yield _text(solve, weights, tokens, names, 4), len(task.evaluated())
+        yield _text(solve, weights, tokens, names, 4), len(task.evaluated)
     else:
         rows = {name: x[:8] for name, x in held_out.items()}
         yield _text(task._scores, weights["params"], rows, jnp.ones(8, bool))

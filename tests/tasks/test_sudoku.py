@@ -1,6 +1,7 @@
 """The Sudoku task: its data, its figures, and that it learns."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -14,7 +15,8 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import ConfigError
 from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
-from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, is_solution
+from hrm_jax.puzzles.digits.board import is_solution
+from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU, SudokuData
 from hrm_jax.tasks.base import Task
 from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, solve_puzzles
@@ -123,7 +125,7 @@ def test_hints_come_after_the_symmetry(tiny):
     boards = {}
     for hints in (0.0, 1.0):
         task = _build(tiny(data__hints=hints))
-        augment = jax.vmap(task.augment)
+        augment = jax.vmap(functools.partial(task.puzzle.augment, task.config.data))
         boards[hints] = map(np.asarray, augment(keys, task.train.inputs, task.train.labels))
     (before, answers), (after, same_answers) = boards.values()
     np.testing.assert_array_equal(same_answers, answers)
@@ -247,7 +249,7 @@ def test_it_learns_a_handful_of_puzzles(tiny, tmp_path, start):
 
         def __init__(self, *args):
             super().__init__(*args)
-            self._evaluated = self.train
+            self.evaluated = self.train
 
     def outcome(rate):
         config = tiny(

@@ -129,9 +129,9 @@ def test_validity_is_checked_and_not_believed(model, test_set):
     ("puzzle", "message"),
     [
         ("123", "3 characters, expected 16"),
-        ("5" + "." * 15, "row 1, column 1: '5' is neither a digit 1 to 4"),
+        ("5" + "." * 15, "row 1, column 1: '5' is illegal, expected a digit 1 to 4"),
         ("11" + "." * 14, "digit 1 stands twice in row 1"),
-        ("x" * 16, "'x' is neither"),
+        ("x" * 16, "'x' is illegal"),
         ("." * 81, "81 characters, expected 16"),
     ],
 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.boards import BoardShape
+from hrm_jax.puzzles.boards import BoardShape, read_board
 
 UNITS = ("row", "column", "box")
 
@@ -17,7 +16,6 @@ class DigitShape(BoardShape):
     size: int
 
     def sides(self) -> tuple[int, int]:
-        """Rows and columns, N of each."""
         return self.size, self.size
 
     @property
@@ -26,33 +24,18 @@ class DigitShape(BoardShape):
         return self.size + 2
 
     def units(self) -> Array:
-        """Returns the cells of each row, then column, and then others: int64 [2N or 3N, N]."""
+        """The cells of each row, then column, and then others: int64 [2N or 3N, N]."""
         grid = np.arange(self.cells).reshape(self.size, self.size)
         return np.concatenate([grid, grid.T])
 
 
 def parse(text: str, shape: DigitShape) -> Array:
-    """Reads a board from one line of text: digits, 0 for a blank, int8 [cells].
-
-    The text has a character per cell, row by row: a digit, or `.` or `0` for a blank.
-
-    Raises:
-        DataError: Wrong length, or a character that is none of these.
-    """
-    if len(text) != shape.cells:
-        raise DataError(f"board has {len(text)} characters, expected {shape.cells}")
-    legal = digits_of_text(shape)
-    for cell, character in enumerate(text):
-        if character not in legal:
-            raise DataError(
-                f"{shape.place(cell)}: {character!r} is neither a digit 1 to {shape.size} "
-                f"nor a blank (. or 0)"
-            )
-    return np.array([legal[character] for character in text], np.int8)
+    """Reads a board: digits, 0 for a blank (in the text `.` or `0`), int8 [cells]."""
+    return read_board(text, shape, digits_of_text(shape), f"a digit 1 to {shape.size}, . or 0")
 
 
 def digits_of_text(shape: DigitShape) -> dict[str, int]:
-    """Returns the digit (0 for a blank) that each legal character stands for."""
+    """The digit (0 for a blank) that each legal character stands for."""
     return {".": 0} | {str(digit): digit for digit in range(shape.size + 1)}
 
 
@@ -62,23 +45,17 @@ def to_text(board: Array) -> str:
 
 
 def to_tokens(boards: Array) -> Array:
-    """Turns digits (0 blank) into tokens (digit + 1), uint8 of the same shape."""
+    """Digits (0 blank) as tokens (digit + 1), uint8 of the same shape."""
     return (boards + 1).astype(np.uint8)
 
 
 def from_tokens(tokens: Array) -> Array:
-    """Turns tokens into digits, int8 of the same shape; pad (0) becomes a blank like token 1.
-
-    A model may predict pad, which has no digit; a blank is not a solution either.
-    """
+    """Tokens as digits, int8 of the same shape; pad, which a model may predict, becomes a blank."""
     return np.maximum(tokens.astype(np.int64) - 1, 0).astype(np.int8)
 
 
 def check_rules(boards: Array, shape: DigitShape) -> Array:
-    """Says whether no digit repeats in a unit, bool [...]; blanks are allowed.
-
-    Boards are digits, 0 for a blank [..., cells]; with other values the rules are not kept.
-    """
+    """Whether boards of digits [..., cells], 0 for a blank, repeat none in a unit, bool [...]."""
     in_units = np.sort(boards[..., shape.units()], axis=-1)
     repeats = (in_units[..., 1:] == in_units[..., :-1]) & (in_units[..., 1:] != 0)
     legal = ((boards >= 0) & (boards <= shape.size)).all(-1)
@@ -86,12 +63,12 @@ def check_rules(boards: Array, shape: DigitShape) -> Array:
 
 
 def is_solution(boards: Array, shape: DigitShape) -> Array:
-    """Says whether a board is full and keeps the rules: digits [..., cells] to bool [...]."""
+    """Whether a board is full and keeps the rules: digits [..., cells] to bool [...]."""
     return np.asarray(check_rules(boards, shape) & (boards > 0).all(-1))
 
 
 def contradictions(board: Array, shape: DigitShape) -> str | None:
-    """Describes the first repeated digit of a board [cells], or returns None if there is none."""
+    """The first repeated digit of a board [cells] in words; None if there is none."""
     for index, cells in enumerate(shape.units()):
         digits = board[cells]
         for digit in range(1, shape.size + 1):

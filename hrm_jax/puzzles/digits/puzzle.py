@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from hrm_jax.data.csv_files import CsvRows
 from hrm_jax.data.errors import DataError
-from hrm_jax.puzzles.base import Array, Checks, Typing
-from hrm_jax.puzzles.boards import BoardPuzzle, refuse_changed
+from hrm_jax.fields import require
+from hrm_jax.puzzles.base import Array, Checks, Typing, only
+from hrm_jax.puzzles.boards import BoardData, BoardPuzzle, refuse_changed
 from hrm_jax.puzzles.digits.board import (
     DigitShape,
     check_rules,
@@ -21,14 +25,37 @@ from hrm_jax.puzzles.digits.board import (
     to_tokens,
 )
 from hrm_jax.puzzles.digits.solver import solve_many
+from hrm_jax.puzzles.digits.symmetry import Symmetry, apply, inverse
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitData(BoardData):
+    """Boards of digits.
+
+    Attributes:
+        givens: Least and greatest number of givens of generated puzzles; () for the usual ones.
+    """
+
+    givens: tuple[int, ...] = only("draw", ())
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            len(self.givens) in (0, 2),
+            f"data.givens: expected a least and a greatest number, got {self.givens}",
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class DigitPuzzle(BoardPuzzle):
-    """Each digit once in each unit of a `DigitShape`. Tokens: 0 pad, 1 blank, digit + 1."""
+    """Each digit once in each unit of a `DigitShape`. Tokens: 0 pad, 1 blank, digit + 1.
+
+    `random_symmetry` draws a symmetry of boards of such a shape.
+    """
+
+    random_symmetry: Callable[[PRNGKeyArray, Any], Symmetry]
 
     def units(self, seq_len: int) -> tuple[Array, ...]:
-        """Rows, columns, and what else the shape has."""
         return tuple(self.board_shape(seq_len).units())
 
     # --- text -------------------------------------------------------------------------------------
@@ -42,7 +69,6 @@ class DigitPuzzle(BoardPuzzle):
         return to_tokens(board)
 
     def answer_text(self, tokens: Array) -> str:
-        """As in `Puzzle`; a blank is no answer."""
         return self.to_text(tokens).replace(".", "?")
 
     def typing(self, seq_len: int) -> Typing:
@@ -52,6 +78,16 @@ class DigitPuzzle(BoardPuzzle):
             f"a {shape} {self.painter.name} (. for a blank)",
             {**characters, **dict.fromkeys(" \t|+-", "")},
         )
+
+    # --- symmetries -------------------------------------------------------------------------------
+
+    def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
+        shape = self.board_shape(inputs.shape[0])
+        return apply(self.random_symmetry(key, shape), inputs, shape)
+
+    def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
+        shape = self.board_shape(answer.shape[0])
+        return apply(inverse(self.random_symmetry(key, shape)), answer, shape)
 
     # --- rules ------------------------------------------------------------------------------------
 

@@ -20,13 +20,11 @@ def search(
     state: np.ndarray,
     solution: np.ndarray,
 ) -> tuple[int, int]:
-    """Counts the solutions of a board, at most `limit` of them.
+    """Counts the solutions of a board of digits, int8 [C], at most `limit` of them.
 
     Args:
-        board: Digits, 0 blank, int8 [C].
         units: Cells of each unit, [U, N].
         unit_of: The three units of each cell, [C, 3]; where it has two, one of them again.
-        limit: Where to stop counting.
         state: Randomness that picks the digits to try, uint64 [1]; empty tries the least first.
         solution: Gets the first solution, int8 [C].
 
@@ -199,16 +197,9 @@ def dig(
     unit_of: np.ndarray,
     board: np.ndarray,
 ) -> bool:
-    """Clears cells of a full board in random order while the solution stays the only one.
+    """Clears cells of a full board [C] in random order while the solution stays the only one.
 
-    Args:
-        answer: Digits, int8 [C].
-        wanted: Givens to be left.
-        state: Randomness, uint64 [1].
-        board: Gets the puzzle, int8 [C].
-
-    Returns:
-        Whether no more than the wanted givens are left.
+    `board` gets the puzzle. Returns whether no more than the wanted givens are left.
     """
     lowest_first = np.zeros(0, np.uint64)
     order = np.empty(len(answer), np.int64)
@@ -249,15 +240,7 @@ def generate_many(
 
     Each wants a number of givens drawn from [givens[0], givens[1]]: a random grid loses cells in
     random order while the solution stays the only one; a grid that stalls too early is replaced.
-
-    Args:
-        attempts: Grids to try per puzzle.
-        units, unit_of: As in `search`.
-        questions, answers: Get puzzles and solutions, int8 [E, C].
-        guesses: Gets the guesses of `search`, [E].
-
-    Returns:
-        Number of puzzles made; less than E when one ran out of attempts.
+    Returns the number of puzzles made, less than E when one ran out of attempts.
     """
     cells = units.shape[1] ** 2
     lowest_first = np.zeros(0, np.uint64)

@@ -10,27 +10,14 @@ from hrm_jax.puzzles.digits.board import DigitShape
 from hrm_jax.puzzles.digits.search import search_many
 
 
-def solve(board: Array, shape: DigitShape, limit: int = 2) -> tuple[int, Array, int]:
-    """Number of solutions of one board [cells], the first one and the guesses: see `solve_many`."""
-    counts, solutions, guesses = solve_many(np.asarray(board)[None], shape, limit)
-    return int(counts[0]), solutions[0], int(guesses[0])
-
-
 def solve_many(boards: Array, shape: DigitShape, limit: int = 2) -> tuple[Array, Array, Array]:
-    """Solves boards by depth-first search with naked and hidden singles.
-
-    Args:
-        boards: Digits, 0 for a blank [E, cells]; a contradictory board has 0 solutions.
-        limit: Stop counting solutions here; 2 tells whether the solution is the only one.
+    """Solves boards of digits [E, cells] by depth-first search with naked and hidden singles.
 
     Returns:
         Number of solutions up to `limit`, int32 [E]; the first solution, int8 [E, cells], zeros
         where there is none; and the rating, int32 [E]: guesses up to the first solution, which are
         choices of a digit while another one for the cell was still untried. 0 means that naked and
         hidden singles suffice. Ratings of other solvers differ in scale.
-
-    Raises:
-        DataError: Wrong shape, dtype or digits.
     """
     boards = np.asarray(boards)
     if boards.ndim != 2 or boards.shape[1] != shape.cells or boards.dtype.kind not in "iu":

@@ -12,19 +12,14 @@ from hrm_jax.puzzles.digits.board import DigitShape
 
 
 class Symmetry(NamedTuple):
-    """One symmetry of boards.
+    """One symmetry of boards."""
 
-    Attributes:
-        digits: Token that the token of each digit turns into, int32 [N].
-        cells: Cell that each cell of the new board comes from, int32 [cells].
-    """
-
-    digits: jax.Array
-    cells: jax.Array
+    digits: jax.Array  # token that the token of each digit turns into, int32 [N]
+    cells: jax.Array  # cell that each cell of the new board comes from, int32 [cells]
 
 
 def inverse(symmetry: Symmetry) -> Symmetry:
-    """Returns the symmetry that undoes the given one."""
+    """The symmetry that undoes the given one."""
     return Symmetry(_inverse_order(symmetry.digits - 2) + 2, _inverse_order(symmetry.cells))
 
 

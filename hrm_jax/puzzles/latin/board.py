@@ -23,11 +23,7 @@ class LatinShape(DigitShape):
 
     @classmethod
     def for_cells(cls, cells: int) -> LatinShape:
-        """The square of so many cells.
-
-        Raises:
-            DataError: There is none.
-        """
+        """The square of so many cells."""
         size = math.isqrt(cells)
         if size * size != cells or size not in SIZES:
             raise DataError(f"a Latin square has 16, 25, 36, 49, 64 or 81 cells, not {cells}")

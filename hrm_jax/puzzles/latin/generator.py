@@ -26,11 +26,8 @@ _FEW_CLASSES = 6  # greatest size with few of them
 def squares(
     shape: LatinShape, first: int, count: int, seed: int, stream: int
 ) -> tuple[list[Array], Array]:
-    """Draws squares number `first`, `first + 1`, …, each from (seed, stream, number) alone.
-
-    Returns:
-        The randomness that goes on after each, uint64 [1], and digits, int8 [E, cells].
-    """
+    """Draws squares number `first`, `first + 1`, …, each from (seed, stream, number) alone: the
+    randomness that goes on after each, uint64 [1], and digits, int8 [E, cells]."""
     numbers = range(first, first + count)
     seeds = [np.random.SeedSequence((seed, stream, number)) for number in numbers]
     states = [mixed.generate_state(1, np.uint64) for mixed in seeds]
@@ -51,16 +48,8 @@ def generate(
 ) -> BoardPuzzles:
     """Generates distinct puzzles with exactly one solution, the same ones on every machine.
 
-    Args:
-        givens: Least and greatest number of givens; drawn uniformly for each puzzle.
-        seed, stream: The stream is an independent sequence under the same seed.
-        accept: Says of squares, int8 [n, cells], which ones may be used, bool [n].
-
-    Returns:
-        Digits, 0 for a blank, int8; the ratings are the guesses of `solve_many`.
-
-    Raises:
-        DataError: A range that is impossible, or too few distinct puzzles found.
+    The number of givens is uniform in the given range, and the ratings are those of `solve_many`.
+    `accept` says of squares, int8 [n, cells], which ones may be used, bool [n].
     """
     # No puzzle with fewer than floor(N² / 4) is known (Bate and van Rees 1999).
     fewest = shape.cells // 4
@@ -104,9 +93,6 @@ def generate_split(
     So no symmetry turns a training square into a test square. Boards of up to 6×6 have few classes
     (4×4 and 5×5 two): the seed picks some with at most 25% of all squares for the test, or the
     rarest one where none is that small. Of larger boards each is drawn by its hash.
-
-    Raises:
-        DataError: See `generate`.
     """
     held_out = _held_out(shape, seed)
     train = generate(shape, num_train, givens, seed, accept=lambda boards: ~held_out(boards))

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-from jaxtyping import PRNGKeyArray
-
-from hrm_jax.fields import require
 from hrm_jax.puzzles.base import only
-from hrm_jax.puzzles.boards import BoardData, BoardPuzzles
-from hrm_jax.puzzles.digits.puzzle import DigitPuzzle
-from hrm_jax.puzzles.digits.symmetry import apply, inverse
+from hrm_jax.puzzles.boards import BoardPuzzles
+from hrm_jax.puzzles.digits.puzzle import DigitData, DigitPuzzle
 from hrm_jax.puzzles.latin.board import LatinShape
 from hrm_jax.puzzles.latin.draw import PAINTER
 from hrm_jax.puzzles.latin.generator import generate_split
@@ -21,39 +16,20 @@ _GIVENS = {4: (5, 9), 5: (8, 14), 6: (12, 20), 7: (18, 27), 8: (25, 35), 9: (33,
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatinData(BoardData):
+class LatinData(DigitData):
     """Which Latin squares: a data set folder, two CSV files, or else the generator.
 
     Attributes:
         size: Rows of generated boards, 4 to 9.
-        givens: Least and greatest number of givens of generated puzzles; () for the usual ones.
     """
 
     size: int = only("draw", 5)
-    givens: tuple[int, ...] = only("draw", ())
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            len(self.givens) in (0, 2),
-            f"data.givens: expected a least and a greatest number, got {self.givens}",
-        )
 
 
 class Latin(DigitPuzzle):
     """Each digit once in each row and column."""
 
-    def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
-        """Rows, columns and digits in another order, and transposed or not."""
-        shape = LatinShape.for_cells(inputs.shape[0])
-        return apply(random_symmetry(key, shape), inputs, shape)
-
-    def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
-        shape = LatinShape.for_cells(answer.shape[0])
-        return apply(inverse(random_symmetry(key, shape)), answer, shape)
-
     def generate(self, data: LatinData) -> tuple[BoardPuzzles, BoardPuzzles]:
-        """As in `BoardPuzzle`: no training square is a transform of a test square."""
         shape = LatinShape(data.size)
         low, high = data.givens or _GIVENS[data.size]
         return generate_split(shape, data.num_train, data.num_test, (low, high), data.seed)
@@ -69,4 +45,5 @@ LATIN = Latin(
     data=LatinData,
     board_shape=LatinShape.for_cells,
     painter=PAINTER,
+    random_symmetry=random_symmetry,
 )

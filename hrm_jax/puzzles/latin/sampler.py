@@ -9,16 +9,12 @@ from hrm_jax.puzzles.compiled import compiled, draw
 
 @compiled
 def sample(state: np.ndarray, square: np.ndarray) -> None:
-    """Draws a Latin square, digits 1 to N, int8 [N, N].
+    """Draws a Latin square, digits 1 to N, into `square`, int8 [N, N].
 
     The Markov chain of Jacobson and Matthews (1996, "Generating uniformly distributed random Latin
     squares"), from the cyclic square to the N³-th Latin square that it comes to. (The first one
     after so many moves would not be uniform.) Its state is the incidence cube, which is 1 where a
     row and column have a symbol, and may be -1 in one place between Latin squares.
-
-    Args:
-        state: Randomness, uint64 [1].
-        square: Gets the square.
     """
     size = len(square)
     at, to = np.empty(3, np.int64), np.empty(3, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
-from hrm_jax.puzzles.boards import BoardShape
+from hrm_jax.puzzles.boards import BoardShape, read_board
 
 CHARACTERS = "# SGo"
 PAD, WALL, FREE, START, GOAL, PATH = range(6)
@@ -34,7 +34,7 @@ class MazeShape(BoardShape):
 
     @classmethod
     def for_cells(cls, n_cells: int) -> MazeShape:
-        """Returns the square shape with so many cells; DataError where the number is no square."""
+        """The square shape with so many cells."""
         side = math.isqrt(max(0, n_cells))
         if side < 2 or side * side != n_cells:
             raise DataError(
@@ -44,42 +44,23 @@ class MazeShape(BoardShape):
         return cls(side, side)
 
     def sides(self) -> tuple[int, int]:
-        """Rows and columns."""
         return self.height, self.width
 
 
 def parse(text: str, shape: MazeShape | None = None) -> Array:
-    """Reads a board from one line of text: tokens, uint8 [cells].
+    """Reads a board, of the square shape if of none: tokens, uint8 [cells].
 
-    Args:
-        text: One of `# SGo` per cell, row by row. Blanks are cells: do not strip the line.
-        shape: None takes the square one with that many cells.
-
-    Raises:
-        DataError: Wrong length, or a character that is none of these.
+    Blanks are cells: do not strip the line.
     """
-    if shape is None:
-        shape = MazeShape.for_cells(len(text))
-    if len(text) != shape.cells:
-        raise DataError(f"maze has {len(text)} characters, expected {shape.cells}")
-    for cell, character in enumerate(text):
-        if character not in CHARACTERS:
-            raise DataError(
-                f"{shape.place(cell)}: {character!r} is none of the characters {CHARACTERS!r}"
-            )
-    return np.array([CHARACTERS.index(character) + 1 for character in text], np.uint8)
-
-
-def to_text(board: Array) -> str:
-    """Formats tokens [cells] as one line, `?` for pad; `parse` inverts it where there is none."""
-    return "".join(("?" + CHARACTERS)[token] for token in board.tolist())
+    values = {character: token for token, character in enumerate(CHARACTERS, 1)}
+    shape = shape or MazeShape.for_cells(len(text))
+    return read_board(text, shape, values, f"one of {CHARACTERS!r}").astype(np.uint8)
 
 
 def is_question(boards: Array) -> Array:
-    """Says whether boards [..., cells] hold walls, free cells, one start and one goal alone.
+    """Whether boards [..., cells] hold walls, free cells, one start and one goal alone, bool [...].
 
-    Returns:
-        bool [...]; a path from start to goal need not exist.
+    A path from start to goal need not exist.
     """
     legal = ((boards >= WALL) & (boards <= GOAL)).all(-1)
     starts, goals = (boards == START).sum(-1), (boards == GOAL).sum(-1)
@@ -87,7 +68,7 @@ def is_question(boards: Array) -> Array:
 
 
 def problem(board: Array, shape: MazeShape) -> str | None:
-    """Says why a board [cells] is no question, or returns None where `is_question` holds."""
+    """Why a board [cells] is no question; None where `is_question` holds."""
     illegal = (board < WALL) | (board > GOAL)
     if illegal.any():
         cell = int(np.argmax(illegal))

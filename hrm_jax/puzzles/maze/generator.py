@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
+from typing import Any
 
 import numpy as np
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.boards import Accept, BoardPuzzles, apart, distinct
 from hrm_jax.puzzles.maze.board import WALL, MazeShape
-from hrm_jax.puzzles.maze.search import SHARES, generate_boards
+from hrm_jax.puzzles.maze.search import SHARES, generate_board
 from hrm_jax.puzzles.maze.symmetry import canonical
 
 _ATTEMPTS = 20_000_000  # boards per maze before giving up
@@ -37,20 +39,8 @@ def generate(
 
     Maze number i is drawn from (seed, stream, i) with our own generator, so the same arguments
     give the same mazes on every machine and with every library version, and fewer mazes are the
-    first ones of more.
-
-    Args:
-        min_path: Moves that the shortest path from S to G must exceed. Moves are the `o` cells of
-            the answer and one more.
-        walls: Least and greatest share of walls.
-        unique: Whether boards with several shortest paths are drawn anew too.
-        shape, count, seed, stream, accept: As in `distinct`.
-
-    Returns:
-        Tokens, uint8; the ratings are the moves of the shortest paths.
-
-    Raises:
-        DataError: Impossible arguments, or too few distinct mazes with such a path found.
+    first ones of more. With `unique`, boards with several shortest paths are drawn anew too. The
+    ratings are the moves of the shortest paths: the `o` cells of the answer and one more.
     """
     if not 0 <= walls[0] <= walls[1] <= 1:
         raise DataError(f"walls are {walls[0]} to {walls[1]}, expected a range inside 0 to 1")
@@ -70,12 +60,11 @@ def generate(
         part = BoardPuzzles(questions, answers, np.zeros(batch, np.int32), shape=shape)
 
         def fill(row: int) -> bool:
-            one = slice(row, row + 1)
-            made = generate_boards(
+            part.ratings[row] = generate_board(
                 first + row, shape.height, shape.width, shares, min_path, unique, _ATTEMPTS, mixed,
-                part.questions[one], part.answers[one], part.ratings[one],
+                part.questions[row], part.answers[row],
             )  # fmt: skip
-            return bool(made == 1)
+            return bool(part.ratings[row] > 0)
 
         # One by one, since some take far longer than others. `all` ends at the first one that
         # cannot be found, and `map` then cancels those that were not begun.
@@ -95,36 +84,17 @@ def generate(
 
 
 def generate_split(
-    shape: MazeShape,
-    num_train: int,
-    num_test: int,
-    min_path: int,
-    seed: int,
-    *,
-    walls: tuple[float, float] = (0.3, 0.5),
-    unique: bool = False,
+    shape: MazeShape, num_train: int, num_test: int, min_path: int, seed: int, **options: Any
 ) -> tuple[BoardPuzzles, BoardPuzzles]:
     """Generates training and test mazes that share no layout of walls, up to symmetry.
 
     So neither augmentation nor other ends in the same walls can make a test maze of a training
-    maze.
-
-    Raises:
-        DataError: See `generate`.
+    maze. The options are those of `generate`.
     """
-
-    def some(count: int, stream: int, accept: Accept) -> BoardPuzzles:
-        return generate(
-            *(shape, count, min_path, seed),
-            walls=walls,
-            unique=unique,
-            stream=stream,
-            accept=accept,
-        )
-
+    some = functools.partial(generate, shape, min_path=min_path, seed=seed, **options)
     return apart(some, layouts, num_train, num_test)
 
 
 def layouts(mazes: BoardPuzzles) -> list[bytes]:
-    """Returns what identifies the walls of each maze up to rotation and reflection."""
+    """What identifies the walls of each maze up to rotation and reflection."""
     return [walls.tobytes() for walls in canonical(mazes.questions == WALL, mazes.shape)]

@@ -54,7 +54,6 @@ class MazeData(BoardData):
     unique: bool = only("draw", False)
 
     def unused(self) -> dict[str, str]:
-        """As in `PuzzleData`; with `width`, `size` gives the rows of CSV files."""
         found = super().unused()
         if self.files() and not self.width:
             found["size"] = f"the puzzles come from data.{self.files()}"
@@ -69,11 +68,8 @@ class MazeData(BoardData):
 
 
 def default_min_path(shape: MazeShape) -> int:
-    """Returns the bound on the shortest path where none is given.
-
-    110 moves for 30×30, as in the paper; else three fifths of rows and columns together, 12 for
-    10×10, which one or two of ten random boards exceed.
-    """
+    """110 moves for 30×30, as in the paper; else three fifths of rows and columns together, 12 for
+    10×10, which one or two of ten random boards exceed."""
     return 110 if shape == MazeShape(30, 30) else sum(shape.sides()) * 3 // 5
 
 
@@ -84,7 +80,6 @@ class Maze(BoardPuzzle):
         return MazeShape(data.size, data.width) if data.width else None
 
     def fits(self, seq_len: int, vocab_size: int | None = None) -> bool:
-        """As in `Puzzle`; boards need not be square."""
         return seq_len > 1 and vocab_size in (None, VOCAB_SIZE)
 
     def columns(self, inputs: Array, labels: Array) -> int:
@@ -135,11 +130,10 @@ class Maze(BoardPuzzle):
     # --- symmetries -------------------------------------------------------------------------------
 
     def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
-        """One of the eight symmetries of the square."""
         return symmetry.transform(key, inputs, MazeShape.for_cells(inputs.shape[0]))
 
     def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
-        return symmetry.undo(key, answer, MazeShape.for_cells(answer.shape[0]))
+        return symmetry.transform(key, answer, MazeShape.for_cells(answer.shape[0]), undo=True)
 
     # --- rules ------------------------------------------------------------------------------------
 
@@ -190,7 +184,6 @@ class Maze(BoardPuzzle):
     # --- data sets --------------------------------------------------------------------------------
 
     def generate(self, data: MazeData) -> tuple[BoardPuzzles, BoardPuzzles]:
-        """As in `BoardPuzzle`: no two share a layout of walls, up to symmetry."""
         shape = MazeShape(data.size, data.width or data.size)
         return generate_split(
             shape,
@@ -209,7 +202,6 @@ class Maze(BoardPuzzle):
     def solved(
         self, rows: CsvRows, questions: Array, answers: Array | None, shape: MazeShape
     ) -> tuple[Array, Array]:
-        """As in `BoardPuzzle`; the rating is the moves of the shortest path."""
         rows.refuse(
             ~is_question(questions), lambda row: f"question: {problem(questions[row], shape)}"
         )
@@ -237,12 +229,9 @@ class Maze(BoardPuzzle):
         return answers, shortest
 
     def essence(self, puzzles: BoardPuzzles, data: MazeData) -> tuple[list[bytes], str]:
-        """The walls, up to rotation and reflection."""
-        words = "its walls are, up to rotation and reflection, those of"
-        return layouts(puzzles), words
+        return layouts(puzzles), "its walls are, up to rotation and reflection, those of"
 
     def augmented(self, puzzles: BoardPuzzles, num_aug: int, seed: int) -> tuple[Array, Array]:
-        """Rotations and reflections."""
         return symmetry.augmented(puzzles.questions, puzzles.answers, num_aug, seed, puzzles.shape)
 
 

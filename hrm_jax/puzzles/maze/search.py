@@ -38,17 +38,11 @@ def load(board: np.ndarray, width: int, distance: np.ndarray) -> tuple[int, int]
 def spread(
     distance: np.ndarray, stride: int, source: int, target: int, queue: np.ndarray
 ) -> np.int64:
-    """Fills distances from `source` outwards until `target` is reached (0 reaches everything).
+    """Fills distances [P] from `source` outwards until `target` is reached (0 reaches everything).
 
-    Args:
-        distance: What is known, int32 [P].
-        stride: Columns with the border, W + 2.
-        source: Where to start.
-        target: Where to stop; every cell nearer than it has its distance then.
-        queue: Scratch, int64 [P].
-
-    Returns:
-        Distance of the target, `OPEN` if it cannot be reached.
+    Every cell nearer than the target has its distance then. `stride` are the columns with the
+    border, W + 2; `queue` is scratch, int64 [P]. Returns the distance of the target, `OPEN` if it
+    cannot be reached.
     """
     distance[source] = 0
     queue[0] = source
@@ -136,16 +130,9 @@ def probe(
     """Looks for any path by going towards the goal, and draws the cells that it looks at.
 
     Most boards have a short path or none, and this shows it before they are drawn as a whole.
-
-    Args:
-        distance: What is known, int32 [P]; start and goal `OPEN`. Free cells become `PASSED`.
-        rows, columns: Row and column of each cell, int64 [P].
-        share: Share of walls, in units of 1 / 65536.
-        state: Randomness.
-        path, tried: Scratch, int64 [P].
-
-    Returns:
-        Moves of the path found, an upper bound of the shortest one; -1 if there is none.
+    Start and goal are `OPEN` at first, and free cells become `PASSED`; `path` and `tried` are
+    scratch, int64 [P]. Returns the moves of the path found, an upper bound of the shortest one; -1
+    if there is none.
     """
     stride = rows.size // (rows[-1] + 1)
     depth = 0
@@ -179,8 +166,8 @@ def probe(
 
 
 @compiled
-def generate_boards(
-    first: int,
+def generate_board(
+    number: int,
     height: int,
     width: int,
     walls: tuple[int, int],
@@ -188,24 +175,13 @@ def generate_boards(
     unique: bool,
     attempts: int,
     seed: np.uint64,
-    questions: np.ndarray,
-    answers: np.ndarray,
-    moves: np.ndarray,
-) -> int:
-    """Fills mazes number `first`, `first + 1`, …, each drawn from (seed, number) alone.
+    question: np.ndarray,
+    answer: np.ndarray,
+) -> np.int64:
+    """Draws a maze, without and with its path, uint8 [C], from (seed, number) alone.
 
-    A board that is refused is drawn anew as a whole: share of walls, start, goal and walls.
-
-    Args:
-        walls: Least and greatest share of walls, in units of 1 / 65536.
-        min_path: Moves that the shortest path must exceed.
-        unique: Whether there must be only one shortest path.
-        attempts: Boards to try per maze.
-        questions, answers: Get the mazes, without and with their paths, uint8 [E, C].
-        moves: Gets the length of each path, int32 [E].
-
-    Returns:
-        Number of mazes made; less than E when one ran out of attempts.
+    A board that is refused is drawn anew as a whole: share of walls (in units of 1 / 65536), start,
+    goal and walls. Returns the length of the path, or -1 where it ran out of attempts.
     """
     stride = width + 2
     size = (height + 2) * stride
@@ -219,45 +195,41 @@ def generate_boards(
     distance = np.empty(size, np.int32)
     queue = np.empty(size, np.int64)
     tried = np.empty(size, np.int64)
-    state = np.empty(1, np.uint64)
-    for i in range(len(questions)):
-        state[0] = seed
-        draw(state, 2)
-        state[0] ^= np.uint64(first + i) * np.uint64(0xD1B54A32D192ED03)
-        start, goal, found = np.int64(0), np.int64(0), np.int64(-1)
-        for _ in range(attempts):
-            share = walls[0] + draw(state, walls[1] - walls[0] + 1)
-            start = inside[draw(state, inside.size)]
-            goal = start
-            while goal == start:
-                goal = inside[draw(state, inside.size)]
-            distance[:] = undrawn
-            distance[start] = OPEN
-            distance[goal] = OPEN
-            if probe(distance, rows, columns, start, goal, share, state, queue, tried) <= min_path:
-                continue
-            for place in inside:
-                if distance[place] == UNDRAWN:
-                    distance[place] = CLOSED if draw(state, SHARES) < share else OPEN
-                elif distance[place] == PASSED:
-                    distance[place] = OPEN
-            found = spread(distance, stride, goal, start, queue)
-            if found > min_path:
-                descend(distance, stride, start, queue)
-                if not unique or one_way(distance, stride, queue, found):
-                    break
-        else:
-            return i
+    state = np.full(1, seed, np.uint64)
+    draw(state, 2)
+    state[0] ^= np.uint64(number) * np.uint64(0xD1B54A32D192ED03)
+    for _ in range(attempts):
+        share = walls[0] + draw(state, walls[1] - walls[0] + 1)
+        start = inside[draw(state, inside.size)]
+        goal = start
+        while goal == start:
+            goal = inside[draw(state, inside.size)]
+        distance[:] = undrawn
+        distance[start] = OPEN
+        distance[goal] = OPEN
+        if probe(distance, rows, columns, start, goal, share, state, queue, tried) <= min_path:
+            continue
+        for place in inside:
+            if distance[place] == UNDRAWN:
+                distance[place] = CLOSED if draw(state, SHARES) < share else OPEN
+            elif distance[place] == PASSED:
+                distance[place] = OPEN
+        found = spread(distance, stride, goal, start, queue)
+        if found <= min_path:
+            continue
+        descend(distance, stride, start, queue)
+        if unique and not one_way(distance, stride, queue, found):
+            continue
         for cell in range(inside.size):
-            questions[i, cell] = WALL if distance[inside[cell]] == CLOSED else FREE
+            question[cell] = WALL if distance[inside[cell]] == CLOSED else FREE
             if inside[cell] == start:
-                questions[i, cell] = START
+                question[cell] = START
             elif inside[cell] == goal:
-                questions[i, cell] = GOAL
-        answers[i] = questions[i]
-        moves[i] = found
-        mark(queue, found, width, answers[i])
-    return len(questions)
+                question[cell] = GOAL
+        answer[:] = question
+        mark(queue, found, width, answer)
+        return found
+    return np.int64(-1)
 
 
 @compiled
@@ -267,7 +239,7 @@ def follow_paths(
     """Fills the moves [N] of the path that each prediction [N, C] marks on its board [N, C].
 
     -1 where a cell of the board was not kept, or where the marked cells are not one path whose
-    cells touch only the cell before and the cell after; see `scores.score`.
+    cells touch only the cell before and the cell after.
     """
     stride = width + 2
     marked = np.empty((height + 2) * stride, np.bool_)

@@ -10,34 +10,16 @@ from hrm_jax.puzzles.maze.board import PATH, MazeShape, is_question, problem
 from hrm_jax.puzzles.maze.search import follow_paths, solve_boards
 
 
-def solve(board: Array, shape: MazeShape) -> Array:
-    """Marks the shortest path of one maze: uint8 [cells]; see `solve_many`.
-
-    Raises:
-        DataError: The board is no question, or there is no path.
-    """
-    answers, moves = solve_many(np.asarray(board)[None], shape)
-    if moves[0] < 0:
-        raise DataError("unsolvable maze: there is no path from S to G")
-    return np.asarray(answers[0])
-
-
 def solve_many(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
-    """Marks the shortest paths of mazes.
+    """Marks the shortest paths of mazes, tokens of questions [E, cells].
 
     Of several, it is the one that breadth-first search from S finds when it looks at the
     neighbours in the order down, left, right, up: the first one in alphabetical order, if moves
     are letters in this order. The published mazes agree with it.
 
-    Args:
-        boards: Tokens of questions [E, cells].
-
     Returns:
         The answers, uint8 [E, cells], where there is no path equal to the question; and the moves
         from S to G, int32 [E], which are the `o` cells and one more, -1 where there is no path.
-
-    Raises:
-        DataError: Wrong shape or dtype, or a board that is no question; names the row and why.
     """
     boards = np.asarray(boards)
     if boards.ndim != 2 or boards.shape[1] != shape.cells or boards.dtype.kind not in "iu":
@@ -61,17 +43,12 @@ def search_any(boards: Array, shape: MazeShape) -> tuple[Array, Array]:
 
 
 def path_moves(predictions: Array, inputs: Array, shape: MazeShape) -> Array:
-    """Counts the moves of the paths that predictions [N, cells] mark on questions of that shape.
+    """Counts the moves of the paths that predictions [N, cells] mark on questions, int32 [N]; -1
+    where walls, S or G were not kept, or the `o` cells are not one path.
 
     The `o` cells with S and G are one path where S and G touch (above, below, left or right) one
     of these cells each, every `o` touches two, and all are connected. So a path that touches
     itself is none: it is not clear which way it goes, and it is never a shortest one.
-
-    Returns:
-        int32 [N], -1 where walls, S or G were not kept, or the `o` cells are not one path.
-
-    Raises:
-        DataError: Shapes differ.
     """
     predictions, inputs = np.asarray(predictions), np.asarray(inputs)
     if predictions.shape != inputs.shape or inputs.shape[1:] != (shape.cells,):
@@ -90,9 +67,6 @@ def optimal(predictions: Array, inputs: Array, shape: MazeShape) -> tuple[Array,
 
     A maze may have several shortest paths, of which a label is one: this is what a solver should
     be judged by.
-
-    Raises:
-        DataError: Shapes differ, or an input is no question.
     """
     moves = path_moves(predictions, inputs, shape)
     _, shortest = solve_many(inputs, shape)

@@ -9,26 +9,9 @@ import numpy as np
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.digits import board
-from hrm_jax.puzzles.digits.board import (
-    DigitShape,
-    check_rules,
-    contradictions,
-    from_tokens,
-    is_solution,
-    to_text,
-    to_tokens,
-)
+from hrm_jax.puzzles.digits.board import DigitShape, from_tokens, to_text, to_tokens
 
-__all__ = [
-    "SudokuShape",
-    "check_rules",
-    "contradictions",
-    "from_tokens",
-    "is_solution",
-    "parse",
-    "to_text",
-    "to_tokens",
-]
+__all__ = ["SudokuShape", "from_tokens", "parse", "to_text", "to_tokens"]
 
 _BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3)}
 
@@ -50,14 +33,14 @@ class SudokuShape(DigitShape):
 
     @classmethod
     def of(cls, size: int) -> SudokuShape:
-        """Returns the usual shape: boxes of 2×2 for 4, 2 rows × 3 columns for 6, 3×3 for 9."""
+        """The usual shape: boxes of 2×2 for 4, 2 rows × 3 columns for 6, 3×3 for 9."""
         if size not in _BOXES:
             raise DataError(f"Sudoku size is {size}, expected one of {sorted(_BOXES)}")
         return cls(size, *_BOXES[size])
 
     @classmethod
     def for_cells(cls, n_cells: int) -> SudokuShape:
-        """Returns the usual shape with `n_cells` cells: 16, 36 or 81."""
+        """The usual shape with 16, 36 or 81 cells."""
         for size in _BOXES:
             if size * size == n_cells:
                 return cls.of(size)
@@ -66,7 +49,6 @@ class SudokuShape(DigitShape):
         )
 
     def units(self) -> Array:
-        """Returns the cells of each row, column and box, in this order: int64 [3N, N]."""
         grid = np.arange(self.cells).reshape(
             -1, self.box_rows, self.size // self.box_cols, self.box_cols
         )

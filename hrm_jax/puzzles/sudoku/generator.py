@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from hrm_jax.data.errors import DataError
@@ -27,21 +29,11 @@ def generate(
     stream: int = 0,
     accept: Accept = None,
 ) -> BoardPuzzles:
-    """Generates distinct puzzles with exactly one solution.
+    """Generates distinct puzzles with exactly one solution, rated as by `solver.solve_many`.
 
     Puzzle number i is drawn from (seed, stream, i) with our own generator, so the same arguments
     give the same puzzles on every machine and with every library version, and fewer puzzles are
-    the first ones of more.
-
-    Args:
-        givens: Least and greatest number of givens; drawn uniformly for each puzzle.
-        shape, count, seed, stream, accept: As in `distinct`.
-
-    Returns:
-        Digits, 0 for a blank, int8; the ratings are the guesses of `solver.solve_many`.
-
-    Raises:
-        DataError: A range that is impossible, or too few distinct puzzles found.
+    the first ones of more. Its number of givens is uniform in the given range.
     """
     fewest = _FEWEST_GIVENS.get(shape.size, 0)
     if not fewest <= givens[0] <= givens[1] <= shape.cells:
@@ -79,23 +71,18 @@ def generate_split(
 ) -> tuple[BoardPuzzles, BoardPuzzles]:
     """Generates training and test puzzles whose solution grids share no symmetry class.
 
-    A class holds the grids that `symmetry.transform` makes of each other, so augmenting training
-    puzzles cannot produce a test grid. 9×9 has 5.5 billion classes: the test just leaves out those
-    of the training. Smaller boards have few (4×4 two, 6×6 49): there the seed picks test classes
-    with at most 25% of all grids, or the least class where none is that small.
-
-    Raises:
-        DataError: See `generate`.
+    A class holds the grids that symmetries make of each other, so augmenting training puzzles
+    cannot produce a test grid. 9×9 has 5.5 billion classes: the test just leaves out those of the
+    training. Smaller boards have few (4×4 two, 6×6 49): there the seed picks test classes with at
+    most 25% of all grids, or the least class where none is that small.
     """
-
-    def some(count: int, stream: int, accept: Accept) -> BoardPuzzles:
-        return generate(shape, count, givens, seed, stream=stream, accept=accept)
-
+    some = functools.partial(generate, shape, givens=givens, seed=seed)
     if shape.size >= 9:
         return apart(some, _classes, num_train, num_test)
     held_out = _test_classes(shape, seed)
-    train = some(num_train, 0, lambda part: [name not in held_out for name in _classes(part)])
-    return train, some(num_test, 1, lambda part: [name in held_out for name in _classes(part)])
+    train = some(num_train, accept=lambda part: [x not in held_out for x in _classes(part)])
+    test = some(num_test, stream=1, accept=lambda part: [x in held_out for x in _classes(part)])
+    return train, test
 
 
 def _test_classes(shape: SudokuShape, seed: int) -> set[bytes]:

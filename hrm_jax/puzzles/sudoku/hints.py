@@ -9,18 +9,10 @@ _BLANK = 1
 
 
 def add_hints(key: jax.Array, inputs: jax.Array, labels: jax.Array, share: float) -> jax.Array:
-    """Fills some blanks of a puzzle by chance; at least one blank stays.
+    """With probability `share`, fills some blanks of a puzzle [cells]; at least one blank stays.
 
-    How many is uniform over 1 to one less than there are, and which ones is uniform too.
-
-    Args:
-        key: Randomness.
-        inputs: Integer tokens [cells] of one puzzle.
-        labels: Integer tokens [cells] of its answer; blanks without a digit there are not filled.
-        share: Probability that the puzzle gets hints at all.
-
-    Returns:
-        `inputs` with hints, same shape and dtype.
+    How many is uniform over 1 to one less than there are, and which ones is uniform too. Blanks
+    without a digit in the labels [cells] are not filled.
     """
     inputs, labels = jnp.asarray(inputs), jnp.asarray(labels)
     coin, number, order = jax.random.split(key, 3)

@@ -9,47 +9,39 @@ from jaxtyping import PRNGKeyArray
 
 from hrm_jax.fields import require
 from hrm_jax.puzzles.base import only
-from hrm_jax.puzzles.boards import BoardData, BoardPuzzles
-from hrm_jax.puzzles.digits.puzzle import DigitPuzzle
-from hrm_jax.puzzles.sudoku import symmetry
+from hrm_jax.puzzles.boards import BoardPuzzles
+from hrm_jax.puzzles.digits.puzzle import DigitData, DigitPuzzle
 from hrm_jax.puzzles.sudoku.board import SudokuShape
 from hrm_jax.puzzles.sudoku.draw import PAINTER
 from hrm_jax.puzzles.sudoku.generator import generate_split
 from hrm_jax.puzzles.sudoku.hints import add_hints
+from hrm_jax.puzzles.sudoku.symmetry import canonical, random_symmetry
 
 _GIVENS = {4: (6, 10), 6: (14, 20), 9: (25, 30)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SudokuData(BoardData):
+class SudokuData(DigitData):
     """Which Sudokus: a data set folder, two CSV files, or else the generator.
 
     Attributes:
         size: Rows of generated boards: 4, 6 or 9.
-        givens: Least and greatest number of givens of generated puzzles; () for the usual ones.
         check_symmetry: Whether CSV files are compared up to symmetry too, not only grid by grid.
             Generated splits never share a class.
         hints: Share of training draws in which some blanks are filled from the answer.
     """
 
     size: int = only("draw", 6)
-    givens: tuple[int, ...] = only("draw", ())
     check_symmetry: bool = only("files", False)
     hints: float = only("train", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            len(self.givens) in (0, 2),
-            f"data.givens: expected a least and a greatest number, got {self.givens}",
-        )
         require(0 <= self.hints <= 1, f"data.hints: expected a share 0 to 1, got {self.hints}")
 
 
 class Sudoku(DigitPuzzle):
     """Each digit once in each row, column and box."""
-
-    # --- symmetries -------------------------------------------------------------------------------
 
     def augments(self, data: SudokuData) -> bool:
         return data.augment or data.hints > 0
@@ -57,33 +49,21 @@ class Sudoku(DigitPuzzle):
     def augment(
         self, data: SudokuData, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """One random symmetry, and hints."""
         if data.augment:
             inputs, labels = super().augment(data, key, inputs, labels)
         if data.hints:
             inputs = add_hints(jax.random.fold_in(key, 1), inputs, labels, data.hints)
         return inputs, labels
 
-    def transform(self, key: PRNGKeyArray, inputs: jax.Array) -> jax.Array:
-        """One random symmetry."""
-        return symmetry.transform(key, inputs, SudokuShape.for_cells(inputs.shape[0]))
-
-    def restore(self, key: PRNGKeyArray, answer: jax.Array) -> jax.Array:
-        return symmetry.undo(key, answer, SudokuShape.for_cells(answer.shape[0]))
-
-    # --- data sets --------------------------------------------------------------------------------
-
     def generate(self, data: SudokuData) -> tuple[BoardPuzzles, BoardPuzzles]:
-        """As in `BoardPuzzle`: no two share a class of solution grids."""
         shape = SudokuShape.of(data.size)
         low, high = data.givens or _GIVENS[data.size]
         return generate_split(shape, data.num_train, data.num_test, (low, high), data.seed)
 
     def essence(self, puzzles: BoardPuzzles, data: SudokuData) -> tuple[list[bytes], str]:
-        """The solution grids, up to symmetry if `data.check_symmetry`."""
         grids, words = puzzles.answers, "its solution grid is that of"
         if data.check_symmetry:
-            grids = symmetry.canonical(grids, puzzles.shape)
+            grids = canonical(grids, puzzles.shape)
             words = "its solution grid is, up to symmetry, that of"
         return [grid.tobytes() for grid in grids], words
 
@@ -94,4 +74,5 @@ SUDOKU = Sudoku(
     data=SudokuData,
     board_shape=SudokuShape.for_cells,
     painter=PAINTER,
+    random_symmetry=random_symmetry,
 )

@@ -1,4 +1,4 @@
-"""Symmetries of Sudoku: random ones as augmentation and undone, a canonical form of solutions.
+"""Symmetries of Sudoku: random ones, and a canonical form of solutions.
 
 The group: relabelling the digits, permuting bands, stacks, rows of a band and columns of a stack,
 and, where the boxes are square, transposing.
@@ -15,22 +15,9 @@ import numpy as np
 from hrm_jax.data.errors import DataError
 from hrm_jax.puzzles.base import Array
 from hrm_jax.puzzles.compiled import compiled
-from hrm_jax.puzzles.digits.symmetry import Symmetry, apply, inverse, random_order
-from hrm_jax.puzzles.sudoku.board import SudokuShape, is_solution
-
-
-def transform(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """Applies one random symmetry to a puzzle or its solution [cells]; uniform over the group.
-
-    The same key gives the same symmetry for every puzzle. Values that are not tokens of digits (an
-    ignore label like -100, pad) move with their cell and stay what they are.
-    """
-    return apply(random_symmetry(key, shape), tokens, shape)
-
-
-def undo(key: jax.Array, tokens: jax.Array, shape: SudokuShape) -> jax.Array:
-    """The inverse of `transform` with this key."""
-    return apply(inverse(random_symmetry(key, shape)), tokens, shape)
+from hrm_jax.puzzles.digits.board import is_solution
+from hrm_jax.puzzles.digits.symmetry import Symmetry, random_order
+from hrm_jax.puzzles.sudoku.board import SudokuShape
 
 
 def random_symmetry(key: jax.Array, shape: SudokuShape) -> Symmetry:
@@ -56,15 +43,12 @@ def _line_order(block_bits: jax.Array, line_bits: jax.Array) -> jax.Array:
 
 
 def canonical(boards: Array, shape: SudokuShape) -> Array:
-    """Returns the lexicographically least grid that symmetries make of each solution grid.
+    """The lexicographically least grid that symmetries make of each solution grid [cells].
 
     Two grids are equivalent exactly when their canonical forms are equal. The first row of the
     least grid is 1 … N; for each choice of first row, column order (and transposition) that fixes
     the relabelling, and rows and bands sorted by their first digit are least. Most choices lose
     to the best one so far within the second row.
-
-    Raises:
-        DataError: A board [cells] of the many is no solution grid, digits 1 to N; names the row.
     """
     boards = np.asarray(boards)
     solved = is_solution(boards, shape)

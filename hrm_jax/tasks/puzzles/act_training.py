@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require_fields
 from hrm_jax.models import act
 from hrm_jax.models.act import ACTCarry, PuzzleBatch
 from hrm_jax.models.recurrent import RecurrentConfig, next_halting_values, think
@@ -27,21 +26,6 @@ from hrm_jax.tasks.puzzles.losses import (
 from hrm_jax.tasks.supervised import Carry, SparseTable, SupervisedTrainer
 
 
-class SegmentRows(struct.PyTreeNode):
-    """What a segment leaves for each row, beside its carry.
-
-    Attributes:
-        logits: Token logits [B, S, V].
-        q_halt, q_continue: Halting values [B].
-        target_q_continue: What q_continue is trained towards [B]; None without q_continue.
-    """
-
-    logits: Float[Array, "B S V"]
-    q_halt: Float[Array, " B"]
-    q_continue: Float[Array, " B"]
-    target_q_continue: Float[Array, " B"] | None
-
-
 def segment_loss(
     config: RecurrentConfig,
     loss: LossName,
@@ -49,23 +33,17 @@ def segment_loss(
     rows: Float[Array, "B E"] | None,
     carry: ACTCarry,
     minimum: Int[Array, " B"],
-) -> tuple[Float[Array, ""], tuple[ACTCarry, Metrics, SegmentRows]]:
+) -> tuple[Float[Array, ""], tuple[ACTCarry, Metrics]]:
     """One training segment: think, halt, and the loss summed over rows.
 
     The loss of a row is the mean cross entropy of its labelled tokens, plus half the binary cross
     entropies of q_halt against "all right" and of q_continue against its bootstrapped target.
+    Metrics of answers are over rows that halt now and have labels, as in the reference.
 
     Args:
-        config: Sizes.
-        loss: Token loss.
-        variables: Weights.
         rows: Puzzle embedding of each row; None without a table.
         carry: After refill; `current_data` has `labels` [B, S] with `IGNORED` where not counted.
         minimum: Least steps before a row may halt on its own wish [B].
-
-    Returns:
-        The summed loss, and (the new carry, metrics, what each row gave). Metrics of answers are
-        over rows that halt now and have labels, as in the reference.
     """
     data = carry.current_data
     out = think(config, variables, carry.z_H, carry.z_L, data["inputs"], rows)
@@ -98,7 +76,6 @@ def segment_loss(
         "lm_loss": pair(jnp.sum(lm), batch),
         "q_halt_loss": pair(jnp.sum(q_halt_loss), batch),
     }
-    target = None
     if config.bootstraps:
         next_halt, next_continue = next_halting_values(
             config, variables, out.z_H, out.z_L, data["inputs"], rows
@@ -110,8 +87,7 @@ def segment_loss(
         metrics["q_continue_loss"] = pair(jnp.sum(q_continue_loss), batch)
     metrics["loss"] = pair(jnp.sum(total), batch)
     carry = carry.replace(z_H=out.z_H, z_L=out.z_L, steps=steps, halted=halted)
-    kept = SegmentRows(out.logits, out.q_halt, out.q_continue, target)
-    return jnp.sum(total), (carry, jax.lax.stop_gradient(metrics), kept)
+    return jnp.sum(total), (carry, jax.lax.stop_gradient(metrics))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,23 +104,15 @@ class PuzzleOptimizerConfig(OptimizerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lr, decay = self.puzzle_emb_lr, self.puzzle_emb_weight_decay
-        require(lr > 0, f"optimizer.puzzle_emb_lr: expected more than 0, got {lr}")
-        require(decay >= 0, f"optimizer.puzzle_emb_weight_decay: expected 0 or more, got {decay}")
+        check = functools.partial(require_fields, self, "optimizer")
+        check("more than 0", lambda x: x > 0, "puzzle_emb_lr")
+        check("0 or more", lambda x: x >= 0, "puzzle_emb_weight_decay")
 
 
 @dataclasses.dataclass(frozen=True)
 class ACTTrainer:
     """Initial state and step of a puzzle task. Its rows carry an `ACTCarry`, and `State.carry` are
-    the model's constants.
-
-    Attributes:
-        model: Sizes.
-        optimizer: How parameters are updated.
-        loss: Token loss.
-        total_steps: Length of the run, for the schedules.
-        microbatch_size: Rows whose gradient is computed at a time; 0 for all.
-    """
+    the model's constants; the other fields are as of `SupervisedTrainer`."""
 
     model: RecurrentConfig
     optimizer: PuzzleOptimizerConfig
@@ -174,7 +142,7 @@ class ACTTrainer:
     ) -> tuple[Array, tuple[Carry, Metrics]]:
         weights = {"params": variables["params"], "constants": carry.rest}
         weights["tables"] = variables["tables"]
-        total, (rows, metrics, _) = segment_loss(
+        total, (rows, metrics) = segment_loss(
             *(self.model, self.loss, weights, variables["rows"].get("puzzle_emb")),
             *(carry.rows, batch["minimum"]),
         )
@@ -191,13 +159,10 @@ class ACTTrainer:
         )
 
     def step(self, state: State, batch: PuzzleBatch, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        """One optimizer step: refill halted rows, one segment, update.
+        """One optimizer step: refill halted rows, one segment, update. The key is of exploration.
 
-        Args:
-            state: Where the run stands.
-            batch: inputs, labels [B, S] and puzzle_identifiers [B]; rows whose slot is still
-                thinking are dropped.
-            key: Randomness of this step (exploration).
+        Of a batch (inputs, labels [B, S] and puzzle_identifiers [B]) rows whose slot is still
+        thinking are dropped.
         """
         fresh = pair(jnp.sum(state.rows.halted), 1)
         rows = act.refill(state.rows, batch, state.carry)

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import NamedSharding, PartitionSpec
@@ -21,17 +20,8 @@ from hrm_jax.models.act import Halting, Solved
 from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
-from hrm_jax.tasks.puzzles.losses import IGNORED
 
 _CHUNK = 4096  # puzzles in one call, so that traces of large sets need not fit on the device
-
-
-def labels_to_count(labels: jax.Array, ignore_label_id: int | None) -> jax.Array:
-    """Labels as int32, with the data set's ignore label turned into `IGNORED`."""
-    labels = labels.astype(jnp.int32)
-    return (
-        labels if ignore_label_id is None else jnp.where(labels == ignore_label_id, IGNORED, labels)
-    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -39,7 +29,7 @@ def _solver(config: RecurrentConfig, **options: Any) -> Any:
     return jit(functools.partial(act.solve, config, **options))
 
 
-def row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | None:
+def _row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | None:
     """How `rows` rows are spread over the mesh the weights are on; None off a mesh."""
     sharding = jax.tree.leaves(variables)[0].sharding
     if not isinstance(sharding, NamedSharding) or rows % sharding.mesh.size:
@@ -58,24 +48,18 @@ def solve_puzzles(
     max_steps: int | None = None,
     trace: bool = False,
 ) -> Solved:
-    """Solves any number of puzzles; compiles once for each size up to 4096, rounded up to 2ⁿ.
+    """Solves any number of puzzles, tokens [N, S]; compiles once for each size up to 4096, rounded
+    up to 2ⁿ. The options are as in `act.solve`; fewer slots are used for fewer puzzles.
 
-    Args:
-        config, variables: The model.
-        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
-        slots: Rows that think at a time; fewer are used for fewer puzzles.
-        halting, max_steps, trace: As in `act.solve`.
-
-    Returns:
-        Answers as numpy arrays; `iterations` is the total over all calls, `seconds` the time they
-        took without compilation.
+    Answers are numpy arrays; `iterations` is the total over all calls, `seconds` the time they took
+    without compilation.
     """
     require(slots >= 1, f"slots: expected at least 1, got {slots}")  # with 0 it would never end
     count = len(inputs)
     size = min(_CHUNK, 1 << (count - 1).bit_length())
     slots = min(slots, size)
     options = {"slots": slots, "halting": halting, "max_steps": max_steps, "trace": trace}
-    solver = _solver(config, **options, sharding=row_sharding(variables, slots))
+    solver = _solver(config, **options, sharding=_row_sharding(variables, slots))
 
     def solve(rows: npt.NDArray[Any], number: int) -> Solved:
         filled = np.resize(rows, size)
@@ -171,16 +155,9 @@ def evaluate_puzzles(
     variables: Mapping[str, Any],
     puzzles: PuzzleSet,
     puzzle: Puzzle | None = None,
-    *,
-    limit: int | None = None,
     **options: Any,
 ) -> Figures:
-    """Solves a set, or the first `limit` of it, and compares with its labels: `figures_of`.
-
-    `options` are those of `solve_puzzles`.
-    """
-    identifiers = puzzles.example_identifiers()[:limit]
-    solved = solve_puzzles(
-        config, variables, puzzles.inputs[:limit], identifiers, trace=True, **options
-    )
+    """Solves a set, with the options of `solve_puzzles`, and compares with its labels."""
+    identifiers = puzzles.example_identifiers()
+    solved = solve_puzzles(config, variables, puzzles.inputs, identifiers, trace=True, **options)
     return figures_of(puzzles, solved, puzzle)

@@ -16,11 +16,8 @@ LossName = Literal["stablemax", "softmax"]
 def stablemax_log_probabilities(logits: Float[Array, "... V"]) -> Float[Array, "... V"]:
     """log(s(x) / Σ s(x)) with s(x) = x + 1 where x ≥ 0, else 1 / (1 − x).
 
-    Neither branch is evaluated outside its range, so that no gradient is infinite.
-
-    References:
-        Prieto et al., Grokking at the Edge of Numerical Stability
-        (https://arxiv.org/abs/2501.04697), §4.
+    Neither branch is evaluated outside its range, so that no gradient is infinite. From Prieto et
+    al., Grokking at the Edge of Numerical Stability (https://arxiv.org/abs/2501.04697), §4.
     """
     positive = logits >= 0
     up = jnp.log1p(jnp.where(positive, logits, 0.0))

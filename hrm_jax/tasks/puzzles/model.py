@@ -25,10 +25,9 @@ from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 
 @dataclasses.dataclass(frozen=True)
 class Solution:
-    """The answer to one puzzle.
+    """The answer to one puzzle, tokens [S].
 
     Attributes:
-        tokens: Predicted tokens [S].
         steps: ACT steps taken.
         q_halt: Halting value at the last step; its sigmoid is the model's belief to be right.
         trace: Predicted tokens after each step [steps, S]; empty [0, S] if not asked for.
@@ -54,13 +53,10 @@ class Solution:
 
 
 class PuzzleModel:
-    """Weights with their configuration, in functional form.
+    """Weights (`params`, `constants` and, if any, `tables`) with their configuration.
 
-    Attributes:
-        config: Sizes.
-        variables: `params`, `constants` and, if any, `tables`.
-        puzzle: What the tokens mean, None if it is not known.
-        max_steps: Most ACT steps that `solve` takes by default.
+    `puzzle` says what the tokens mean, None if it is not known; `max_steps` are the most ACT steps
+    that `solve` takes by default.
     """
 
     def __init__(
@@ -85,17 +81,10 @@ class PuzzleModel:
         return jit(functools.partial(act.act_step, self.config))
 
     def act_step(self, carry: ACTCarry, batch: PuzzleBatch) -> tuple[ACTCarry, Thought]:
-        """One ACT step of evaluation: rows that have halted take their puzzle from `batch`.
+        """One ACT step of evaluation: rows that have halted take their puzzle from `batch`, which
+        has `inputs` int [B, S] and `puzzle_identifiers` int [B].
 
         As in the reference, a row halts after `config.halt_max_steps` steps.
-
-        Args:
-            carry: From `initial_carry` or the step before.
-            batch: `inputs` int [B, S] and `puzzle_identifiers` int [B].
-
-        Returns:
-            The new carry (z_H, z_L, steps, halted, current_data) and logits [B, S, V], q_halt [B],
-            q_continue [B].
         """
         return self._step(self.variables, carry, {k: jnp.asarray(v) for k, v in batch.items()})
 
@@ -113,24 +102,18 @@ class PuzzleModel:
         others: Sequence[PuzzleModel] = (),
         seed: int = 0,
     ) -> list[Solution]:
-        """Solves puzzles given as tokens.
+        """Solves puzzles given as tokens [N, S].
 
         Args:
-            inputs: Integers [N, S].
             puzzle_identifiers: Integers [N]; 0 (no identifier) where left out.
             max_steps: Most ACT steps; defaults to `self.max_steps` and may exceed that of training.
             halting: "q" stops where the model wants to, "fixed" after `max_steps`.
             trace: Whether to keep the answer after each step.
             slots: Puzzles that think at a time.
             votes: How many answers to find for each puzzle: one to the puzzle as it is, the others
-                under random symmetries. The answer with most votes is taken.
+                under random symmetries, of that seed. The answer with most votes is taken.
             verify: Whether only answers that obey the rules count, where there is one.
             others: Models that vote too (of other checkpoints), `votes` times each.
-            seed: Seed of the symmetries.
-
-        Raises:
-            ValueError: The shape or a token does not fit the model, or there is no such vote on
-                its puzzles.
         """
         tokens = np.asarray(inputs)
         if tokens.ndim != 2 or (self.config.seq_len and tokens.shape[1] != self.config.seq_len):
@@ -175,11 +158,7 @@ class PuzzleModel:
         return solve_puzzles(self.config, self.variables, inputs, identifiers, **options)
 
     def known(self) -> Puzzle:
-        """The puzzle.
-
-        Raises:
-            DataError: It is not known.
-        """
+        """The puzzle, or DataError where it is not known."""
         if self.puzzle is None:
             raise DataError(
                 f"{self.config.seq_len} tokens of a vocabulary of {self.config.vocab_size} are "
@@ -204,11 +183,7 @@ class PuzzleModel:
         )
 
     def parse(self, texts: Sequence[Any]) -> npt.NDArray[np.uint8]:
-        """Puzzles as text turned into tokens [N, S].
-
-        Raises:
-            DataError: A text is no such puzzle, or contradicts itself.
-        """
+        """Puzzles as text turned into tokens [N, S]; DataError where a text is none."""
         boards = []
         for number, text in enumerate(texts, 1):
             try:
@@ -218,20 +193,11 @@ class PuzzleModel:
         return np.stack(boards)
 
     def solve(self, puzzles: str | Sequence[str] | npt.ArrayLike, **options: Any) -> Any:
-        """Solves one puzzle or many.
+        """Solves one puzzle or many: a `Solution`, or a list of them.
 
-        Args:
-            puzzles: A puzzle as text, such as a Sudoku ("." or "0" is a blank), a maze (of `# SG`
-                row by row, blanks are cells) or a domino position (`table 2|5 5|3; hand 2|3 0|2`);
-                a sequence of them; tokens [S], or tokens [N, S].
-            **options: As in `solve_tokens`.
-
-        Returns:
-            A `Solution`, or a list of them for many puzzles.
-
-        Raises:
-            DataError: A text is no such puzzle, or contradicts itself.
-            ValueError: Tokens do not fit the model.
+        A puzzle is text, such as a Sudoku ("." or "0" is a blank), a maze (of `# SG` row by row,
+        blanks are cells) or a domino position (`table 2|5 5|3; hand 2|3 0|2`), or tokens [S]; many
+        are a sequence of texts, or tokens [N, S]. The options are as in `solve_tokens`.
         """
         if isinstance(puzzles, str):
             return self.solve([puzzles], **options)[0]

@@ -56,7 +56,7 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
 
 def _show(task: Any, state: State, folder: pathlib.Path) -> tuple[str, str]:
     """Draws plots; returns one of the puzzles, and how it was solved, as text."""
-    config, puzzles = task.config, task.evaluated()
+    config, puzzles = task.config, task.evaluated
     inputs, labels = puzzles.inputs[:_SHOWN], puzzles.labels[:_SHOWN]
     solved = solve_puzzles(  # as in the evaluation before, so that the program is compiled already
         config.model,

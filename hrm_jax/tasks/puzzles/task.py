@@ -17,7 +17,7 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import PuzzleBatches, batch_iterator
 from hrm_jax.data.puzzle_set import PuzzleSet, in_parts
-from hrm_jax.fields import ConfigError, require
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models import recurrent
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
@@ -29,8 +29,8 @@ from hrm_jax.tasks.puzzles.act_training import (
     PuzzleOptimizerConfig,
     puzzle_weights,
 )
-from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles, labels_to_count
-from hrm_jax.tasks.puzzles.losses import LossName
+from hrm_jax.tasks.puzzles.evaluation import evaluate_puzzles
+from hrm_jax.tasks.puzzles.losses import IGNORED, LossName
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.tasks.puzzles.report import report
 
@@ -71,7 +71,6 @@ class PuzzleConfig(RunConfig):
     reset_puzzle_table: bool = False
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         table = dict.fromkeys(
             ("optimizer.puzzle_emb_lr", "optimizer.puzzle_emb_weight_decay"),
             "model.puzzle_emb_ndim is 0: there is no table",
@@ -84,9 +83,10 @@ class PuzzleConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"eval_slots": 1, "eval_max_steps": 0, "eval_aug": -1}.items():
-            value = getattr(self, name)
-            require(value >= least, f"config.{name}: expected at least {least}, got {value}")
+        check = functools.partial(require_fields, self, "config")
+        check("at least 1", lambda x: x >= 1, "eval_slots")
+        check("at least 0", lambda x: x >= 0, "eval_max_steps")
+        check("at least -1", lambda x: x >= -1, "eval_aug")
 
 
 @functools.cache
@@ -102,13 +102,7 @@ def config_of(puzzle: Puzzle) -> type[PuzzleConfig]:
 
 
 class PuzzleTask(Task):
-    """Trains an ACT model on puzzles.
-
-    Attributes:
-        config: The configuration, with the sizes that come from the data filled in.
-        puzzle: What they are.
-        train, test: The puzzles.
-    """
+    """Trains an ACT model on puzzles; its config has the sizes that come from the data."""
 
     unit = "puzzles"
     shown: ClassVar[Mapping[str, str]] = {
@@ -123,17 +117,7 @@ class PuzzleTask(Task):
         data_cache: pathlib.Path | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Loads or generates the data.
-
-        Args:
-            config: The configuration.
-            data_cache: Folder for generated puzzles.
-            variables: Weights to start from instead of fresh ones.
-
-        Raises:
-            ConfigError: The configuration contradicts the data.
-            DataError: Bad data.
-        """
+        """Loads or generates the data; `variables` are weights to start from."""
         self.puzzle = PUZZLES[config.task]
         self.train, self.test, self._identity = self.puzzle.load(config.data, data_cache)
         facts = self.train.metadata
@@ -160,7 +144,7 @@ class PuzzleTask(Task):
             'expected "", and "" for early_stopping.metric',
         )
         few = config.eval_aug
-        self._evaluated = self.test if few < 0 else self.puzzle.first(self.test, few)
+        self.evaluated = self.test if few < 0 else self.puzzle.first(self.test, few)
         self.config = dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes))
         self._variables = variables
         self._trainer = ACTTrainer(
@@ -169,18 +153,7 @@ class PuzzleTask(Task):
 
     @property
     def identity(self) -> Identity:
-        """What identifies the data."""
         return self._identity
-
-    def augment(
-        self, key: PRNGKeyArray, inputs: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """A random example as good as the given one [S]; pure."""
-        return self.puzzle.augment(self.config.data, key, inputs, labels)
-
-    def evaluated(self) -> PuzzleSet:
-        """The puzzles that `evaluate` takes."""
-        return self._evaluated
 
     def init(self, key: PRNGKeyArray) -> State:
         """A fresh state; the carry has `batch_size` rows that have all halted."""
@@ -195,7 +168,6 @@ class PuzzleTask(Task):
         return self._trainer.init(run_key, variables, batch)
 
     def batches(self) -> grain.DatasetIterator:
-        """Training batches; element i is a pure function of (seed, i)."""
         source = PuzzleBatches(
             self.train,
             self.config.batch_size,
@@ -212,31 +184,24 @@ class PuzzleTask(Task):
         labels = batch["labels"].astype(jnp.int32)
         if self.puzzle.augments(self.config.data):
             keys = jax.random.split(augment_key, inputs.shape[0])
-            inputs, labels = jax.vmap(self.augment)(keys, inputs, labels)
-        batch = {
-            "inputs": inputs,
-            "labels": labels_to_count(labels, self.train.metadata.ignore_label_id),
-            "puzzle_identifiers": batch["puzzle_identifiers"],
-        }
+            augment = functools.partial(self.puzzle.augment, self.config.data)
+            inputs, labels = jax.vmap(augment)(keys, inputs, labels)
+        ignored = self.train.metadata.ignore_label_id
+        if ignored is not None:
+            labels = jnp.where(labels == ignored, IGNORED, labels)
+        batch = {**batch, "inputs": inputs, "labels": labels}
         return self._trainer.step(state, batch, explore_key)
 
     def weights(self, state: State) -> dict[str, Any]:
-        """`params`, averaged where an average is kept, `constants` and, if any, `tables`."""
         return puzzle_weights(state)
 
     @classmethod
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> PuzzleModel:
-        """A `PuzzleModel`; see its `solve`."""
         steps = config.eval_max_steps or None
         return PuzzleModel(config.model, weights, PUZZLES[config.task], max_steps=steps)
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:
-        """The configuration as it is.
-
-        Raises:
-            ConfigError: The weights are those of another network.
-        """
         require(
             type(sizes) is type(config.model),
             f"config.init_from: {config.init_from}: not the weights of the network "
@@ -245,15 +210,13 @@ class PuzzleTask(Task):
         return config
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        """Figures, an example, and what to do next; draws some."""
         return report(self, state, figures, folder)
 
     def evaluate(self, state: State) -> Figures:
-        """Figures on the test set, halting by q."""
         return evaluate_puzzles(
             self.config.model,
             self.weights(state),
-            self.evaluated(),
+            self.evaluated,
             self.puzzle,
             slots=self.config.eval_slots,
             max_steps=self.config.eval_max_steps or self.config.model.halt_max_steps,

@@ -23,13 +23,8 @@ from hrm_jax.puzzles.base import Puzzle
 
 @dataclasses.dataclass(frozen=True)
 class Elected:
-    """The answers that won.
-
-    Attributes:
-        answers: The winning vote of each puzzle; of several votes for one answer, the surest.
-        votes: Votes for that answer, int [N].
-        steps: ACT steps of all votes together, int [N].
-    """
+    """The winning vote of each puzzle (of several for one answer, the surest), how many votes were
+    for that answer, int [N], and the ACT steps of all votes together, int [N]."""
 
     answers: Solved
     votes: npt.NDArray[Any]
@@ -46,21 +41,9 @@ def cast(
 ) -> list[Solved]:
     """Solves each puzzle as it is, and then under random symmetries, which are undone.
 
-    A puzzle's symmetries depend on its place and the key, not on how many others there are.
-
-    Args:
-        puzzle: The `Puzzle`, which knows the symmetries; only needed for more than one vote.
-        solve: Answers to tokens [N, S].
-        inputs: The puzzles [N, S].
-        votes: How many answers.
-        key: Randomness of the symmetries.
-        plain: Answers to the puzzles as they are, where they are known already.
-
-    Returns:
-        As many answers to the puzzles, the plain ones first.
-
-    Raises:
-        DataError: More than one vote, and such puzzles have no symmetries to vote under.
+    A puzzle's symmetries depend on its place and the key, not on how many others there are. Answers
+    to the puzzles as they are come first; `plain` are these, where they are known already. Only for
+    more than one vote the `Puzzle` is needed, which knows the symmetries.
     """
     ballots = [solve(inputs) if plain is None else plain]
     for number in range(1, votes):
@@ -83,12 +66,7 @@ def cast_all(
 ) -> list[Solved]:
     """Lets several `PuzzleModel`s answer each puzzle, each as often: see `cast`.
 
-    Args:
-        models: They all vote; of the first one `plain` may be known.
-        inputs, identifiers: Tokens [N, S] and puzzle identifiers [N].
-        votes, plain: As in `cast`.
-        seed: Seed of the symmetries.
-        **options: As in `hrm_jax.tasks.puzzles.evaluation.solve_puzzles`.
+    Of the first one `plain` may be known. The options are those of `solve_puzzles`.
     """
     ballots = []
     for number, model in enumerate(models):
@@ -121,11 +99,7 @@ def _restored(puzzle: Puzzle, keys: jax.Array, solved: Solved) -> Solved:
 def obeying(
     puzzle: Puzzle, inputs: npt.NDArray[Any], ballots: Sequence[Solved]
 ) -> npt.NDArray[np.bool_]:
-    """Which votes obey the rules, bool [V, N].
-
-    Raises:
-        DataError: Answers to such puzzles cannot be checked without the label.
-    """
+    """Which votes obey the rules, bool [V, N]; DataError where that cannot be told."""
     return np.stack([puzzle.obeys(inputs, ballot.predictions) for ballot in ballots])
 
 
@@ -136,12 +110,9 @@ def elect(
 ) -> Elected:
     """Chooses an answer for each puzzle: most votes, then the highest mean of sigmoid(q_halt).
 
-    So where all differ, the surest one wins. As the vote of `hrm_jax.puzzles.arc.vote`.
-
-    Args:
-        ballots: V times the answers to N puzzles.
-        obeys: Only the votes for which this holds count [V, N]; where it holds for none, all do.
-        answer_length: How many of the first tokens are the answer; None for all.
+    So where all differ, the surest one wins. As the vote of `hrm_jax.puzzles.arc.vote`. Only votes
+    that obey the rules [V, N] count; where none does, all do. The first `answer_length` tokens are
+    the answer; None for all.
     """
     if len(ballots) == 1:
         only = ballots[0]
