@@ -12,7 +12,7 @@ import numpy as np
 from hrm_jax.engine.requests import AnswerText, Event, FinishReason, Handle
 from hrm_jax.engine.sampling import Choice, Sampling
 from hrm_jax.engine.slots import MAX_STEPS, Made, Programs, shape_of, window_of
-from hrm_jax.models.transformer import Cache
+from hrm_jax.models.transformer import Cache, init_cache
 
 _SMALLEST_WINDOW = 64
 _ROOM = 64  # new tokens that a batch is given room for when it is moved
@@ -66,11 +66,7 @@ class Request:
 
 
 class RunningBatch:
-    """Requests in rows, and one whose prompt is being read; for one thread at a time.
-
-    Attributes:
-        entering: The request whose prompt is being read.
-    """
+    """Requests in rows, and one whose prompt is being read; for one thread at a time."""
 
     def __init__(self, programs: Programs, slots: int, max_length: int, chunk: int) -> None:
         self._programs = programs
@@ -82,7 +78,6 @@ class RunningBatch:
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all requests."""
         self.entering: Request | None = None
         self._cache: Cache = None  # of `entering`
         self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
@@ -90,7 +85,6 @@ class RunningBatch:
 
     @property
     def served(self) -> list[Request]:
-        """Requests that have a row."""
         return [request for request in self._in_rows if request is not None]
 
     @property
@@ -99,23 +93,18 @@ class RunningBatch:
         return self._slots - len(self.served) - (self.entering is not None)
 
     def remove(self, request: Request) -> None:
-        """Forgets a request."""
         if request is self.entering:
             self.entering = self._cache = None
         else:
             self._in_rows[self._in_rows.index(request)] = None
 
     def enter(self, request: Request) -> None:
-        """Begins to read a request's prompt."""
         self.entering = request
-        self._cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
+        self._cache = init_cache(self._programs.config, 1, _SMALLEST_WINDOW)
 
     def read(self, ahead: Sequence[Request]) -> bool:
-        """Reads a chunk of the entering prompt; gives it a row when all is read.
-
-        Room is made for those `ahead` too, which will enter next. Returns whether a chunk was read:
-        the last token of a prompt is left to `decode`.
-        """
+        """Reads a chunk of the entering prompt, if more than its last token (left to `decode`) is
+        unread, and says so; gives it a row when all is read, with room for those `ahead` too."""
         request = self.entering
         assert request is not None
         end = len(request.tokens) - 1
@@ -137,13 +126,16 @@ class RunningBatch:
         added = np.zeros((size, self._programs.config.hidden_size), np.float32)
         if request.added is not None:
             added[: stop - start] = request.added[start:stop]
-        if start + size > window_of(self._cache):
-            self._cache = self._programs.widen(self._cache, _reading_window(start + size))
+        room = window_of(self._cache)
+        if start + size > room:
+            while room < start + size:
+                room *= 4  # few sizes, for each is compiled for
+            self._cache = self._programs.widen(self._cache, room)
         self._cache = self._programs.prefill(self._cache, tokens, start, added)
         request.read = stop
 
     def _join(self, request: Request, ahead: Sequence[Request]) -> None:
-        size, window, served = len(self._in_rows), self._window(), len(self.served)
+        (size, window), served = shape_of(self._rows.cache), len(self.served)
         if served == size:
             expected = min(self._slots, served + 1 + len(ahead))
             size = next(s for s in self._sizes if s >= expected)
@@ -153,9 +145,8 @@ class RunningBatch:
             window = max(window, _window(max(needs)))
         self._fit(size, window)
         row = self._in_rows.index(None)
-        last = np.zeros(self._programs.config.hidden_size, np.float32)
-        if request.added is not None:
-            last = request.added[-1]
+        nothing = np.zeros(self._programs.config.hidden_size, np.float32)
+        last = nothing if request.added is None else request.added[-1]
         self._rows = self._programs.join(
             self._rows, row, self._cache, request.tokens, request.left, last, request.stops,
             Choice.of(request.sampling),
@@ -164,11 +155,9 @@ class RunningBatch:
         self.entering = self._cache = None
 
     def decode(self, waiting: bool) -> list[tuple[Request, list[Event]]]:
-        """Takes steps: one while prompts are read or first tokens are due, else several.
-
-        While others are `waiting`, no more than until a slot may be free. Returns the events of
-        each request; those that have ended keep their row until `remove`.
-        """
+        """Takes steps: one while prompts are read or first tokens are due, else several; while
+        others are `waiting`, no more than until a slot may be free. Returns the events of each
+        request; those that have ended keep their row until `remove`."""
         served = self.served
         due = any(request.made == 0 for request in served)
         if due or self.entering is not None or (waiting and self.free):
@@ -191,7 +180,7 @@ class RunningBatch:
     def _make_room(self, served: list[Request], steps: int, shrink: bool) -> None:
         """Fits the batch to those served and the positions they may reach."""
         need = max(r.position + min(steps, r.left) for r in served)
-        size, window = len(self._in_rows), self._window()
+        size, window = shape_of(self._rows.cache)
         roomy = _window(max(r.position + min(r.left, _ROOM) for r in served))
         if need > window:
             window = roomy
@@ -201,18 +190,15 @@ class RunningBatch:
                 size, window = smaller, roomy
         self._fit(size, window)
 
-    def _window(self) -> int:
-        return window_of(self._rows.cache)
-
     def _fit(self, size: int, window: int) -> None:
         """Moves what is served into the first rows of a batch of this shape, if it has another."""
-        old = (len(self._in_rows), self._window())
+        old = shape_of(self._rows.cache)
         if (size, window) == old:
             return
         room, self._spare = self._spare, None
         if room is None or shape_of(room) != (size, window):
             self._spare = room
-            room = self._programs.empty_cache(size, window)
+            room = init_cache(self._programs.config, size, window)
         source = [row for row, request in enumerate(self._in_rows) if request is not None]
         served = [self._in_rows[row] for row in source]
         free = size - len(source)
@@ -226,10 +212,7 @@ class RunningBatch:
 
 
 def _row_sizes(slots: int) -> list[int]:
-    """Sizes a batch may have: powers of two and the number of slots.
-
-    Not 1: XLA's CPU compiler copies the whole cache for a batch of one row.
-    """
+    """Powers of two and the number of slots. Not 1: for it XLA's CPU compiler copies the cache."""
     sizes = [2**i for i in range(1, slots.bit_length())]
     return [*(size for size in sizes if size < slots), max(2, slots)]
 
@@ -238,11 +221,3 @@ def _window(need: int) -> int:
     """The smallest room for so many positions: 64, 96, 128, 192, 256, …"""
     room = max(_SMALLEST_WINDOW, 1 << (need - 1).bit_length())
     return room * 3 // 4 if room > _SMALLEST_WINDOW and need <= room * 3 // 4 else room
-
-
-def _reading_window(need: int) -> int:
-    """Room for a prompt that is read: 64, 256, 1024, …; few, for each is compiled for."""
-    room = _SMALLEST_WINDOW
-    while room < need:
-        room *= 4
-    return room

@@ -20,32 +20,23 @@ their embeddings, float32 [n, D], or None."""
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """A model to generate from.
-
-    Attributes:
-        suppressed: Tokens that are never chosen.
-        prepare: None puts the tokenizer's first token, if it has one, in front.
-        chat_template: Jinja, in Hugging Face's form; "" takes the server's.
-        name: Shown as the model's id.
-
-    Raises:
-        ValueError: The tokenizer's end token is suppressed, or a suppressed token does not exist.
-    """
+    """A model to generate from. Raises `ValueError` where the tokenizer's end token is suppressed,
+    or a suppressed token does not exist."""
 
     config: TransformerConfig
     params: Mapping[str, Any]
     tokenizer: Tokenizer
-    suppressed: tuple[int, ...] = ()
-    prepare: Prepare | None = None
-    chat_template: str = ""
-    name: str = ""
+    suppressed: tuple[int, ...] = ()  # tokens that are never chosen
+    prepare: Prepare | None = None  # None puts the tokenizer's first token, if any, in front
+    chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
+    name: str = ""  # shown as the model's id
 
     def __post_init__(self) -> None:
         size = self.config.vocab_size
         for token in self.suppressed:
             if not 0 <= token < size:
                 raise ValueError(f"suppressed: expected tokens in [0, {size}), got {token}")
-        if self.tokenizer.eos_id is not None and self.tokenizer.eos_id in self.suppressed:
+        if self.tokenizer.eos_id in self.suppressed:
             raise ValueError(f"suppressed: {self.tokenizer.eos_id} is the tokenizer's end token")
 
     @functools.cached_property
@@ -54,7 +45,6 @@ class Decoder:
         return Programs(self.config, self.params, self.suppressed)
 
     def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
-        """The tokens that the model is fed for a prompt, and what is added to them."""
         if self.prepare is not None:
             return self.prepare(ids)
         first = self.tokenizer.bos_id

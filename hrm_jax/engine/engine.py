@@ -19,6 +19,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -60,24 +61,18 @@ class Engine:
     ) -> None:
         """Puts the weights on the device; programs are compiled when they are first needed.
 
-        Args:
-            slots: Most requests served at once.
-            max_length: Most tokens of a prompt and its answer together; 0 takes the model's.
-            prefill_chunk: Tokens of a prompt that are read at once.
-            max_queue: Most requests that wait.
-
-        Raises:
-            ValueError: A value is out of range; names it.
+        `max_length` 0 takes the model's; `prefill_chunk` tokens of a prompt are read at once.
+        Raises `ValueError`, which names the value that is out of range.
         """
         limit = decoder.config.max_length
         for name, value, most in (
-            ("slots", slots, None),
+            ("slots", slots, math.inf),
             ("max_length", max_length or limit, limit),
-            ("prefill_chunk", prefill_chunk, None),
-            ("max_queue", max_queue, None),
+            ("prefill_chunk", prefill_chunk, math.inf),
+            ("max_queue", max_queue, math.inf),
         ):
-            if value < 1 or (most is not None and value > most):
-                expected = "at least 1" + (f" and at most {most}" if most else "")
+            if not 1 <= value <= most:
+                expected = "at least 1" + (f" and at most {most}" if most == limit else "")
                 raise ValueError(f"{name}: expected {expected}, got {value}")
         if decoder.config.max_length < 2 or not decoder.config.causal:
             raise ValueError("decoder: expected a causal model of at least 2 positions")
@@ -103,12 +98,8 @@ class Engine:
     # Callers' side
 
     def submit(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Handle:
-        """Takes a request into the queue; any thread may call.
-
-        An answer ends with "length" where prompt and answer together reach `max_length`.
-
-        Args:
-            prompt: Text, or tokens without special ones.
+        """Takes a request, a text or tokens without special ones, into the queue; any thread may
+        call. An answer ends with "length" where prompt and answer together reach `max_length`.
 
         Raises:
             RequestError: The prompt is empty and the tokenizer has no first token, is too long to
@@ -133,8 +124,9 @@ class Engine:
             if not 0 <= token < vocabulary:
                 raise RequestError(f"{where}: expected tokens in [0, {vocabulary}), got {token}")
         stops = list(sampling.stop_tokens)
-        if self.decoder.tokenizer.eos_id is not None and not sampling.ignore_eos:
-            stops.append(self.decoder.tokenizer.eos_id)
+        eos = self.decoder.tokenizer.eos_id
+        if eos is not None and not sampling.ignore_eos:
+            stops.append(eos)
         with self._mutex:
             if self._closing or self._draining:
                 raise RequestError("the engine is closing")
@@ -160,10 +152,8 @@ class Engine:
     def batch_generate(
         self, prompts: Sequence[str | Sequence[int]], **sampling: Any
     ) -> list[Completion]:
-        """Serves any number of requests and waits for them; answers in the order of the prompts.
-
-        All take the same `Sampling`, the seed too.
-        """
+        """Serves any number of requests, all with the same `Sampling`; answers are in their
+        order."""
         options = Sampling(**sampling)
         handles: list[Handle] = []
         done = 0
@@ -190,7 +180,6 @@ class Engine:
 
     @property
     def stats(self) -> Stats:
-        """What was done until now."""
         with self._mutex:
             return dataclasses.replace(
                 self._stats,
@@ -303,11 +292,8 @@ class Engine:
                 self._end(request, "cancelled", [Event(-1, "", 0.0, (), "cancelled")])
 
     def _read(self) -> None:
-        """Reads the next chunk of a prompt, or of a few.
-
-        A step of a batch that is nearly empty takes as long as one of a full batch, so where many
-        could join, they are read sooner.
-        """
+        """Reads the next chunk of a prompt, or of a few where many could join: a step of a batch
+        that is nearly empty takes as long as one of a full batch."""
         with self._mutex:
             chunks = max(1, min(len(self._queue), self._batch.free) // 4)
         while chunks > 0:
@@ -321,7 +307,6 @@ class Engine:
             chunks -= self._batch.read(ahead)
 
     def _next(self) -> Request | None:
-        """Takes the next request from the queue, if there is one and a slot for it."""
         with self._mutex:
             if not self._queue or not self._batch.free:
                 return None

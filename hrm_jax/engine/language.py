@@ -31,23 +31,14 @@ class LanguageModel:
 
     @functools.cached_property
     def decoder(self) -> Decoder:
-        """What an `Engine` takes."""
-        params, config = self.variables["params"], self.config
-        planned = isinstance(config, PlannerExecutorConfig)
-        if planned:
-            params = params["executor"]
-        transformer = config.executor if isinstance(config, PlannerExecutorConfig) else config
-        if transformer.scan_layers:  # separate layers are faster one token at a time
+        params, config, prepare = self.variables["params"], self.config, None
+        if isinstance(config, PlannerExecutorConfig):
+            params, config, prepare = params["executor"], config.executor, self._prepare
+        if config.scan_layers:  # separate layers are faster one token at a time
             params = unstack_layers(params)
-            transformer = dataclasses.replace(transformer, scan_layers=False)
-        return Decoder(
-            config=transformer,
-            params=params,
-            tokenizer=self.tokenizer,
-            suppressed=suppressed_tokens(self.tokenizer),
-            prepare=self._prepare if planned else None,
-            name=self.name,
-        )
+            config = dataclasses.replace(config, scan_layers=False)
+        never = suppressed_tokens(self.tokenizer)
+        return Decoder(config, params, self.tokenizer, never, prepare, name=self.name)
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -64,11 +55,7 @@ class LanguageModel:
         yield from self.engine.submit(prompt, Sampling(**sampling))
 
     def plan(self, prompt: str) -> tuple[int, ...]:
-        """The codes that the planner takes for a prompt.
-
-        Raises:
-            ValueError: The model has no codebook.
-        """
+        """The codes that the planner takes for a prompt; `ValueError` without a codebook."""
         config = self.config
         if not isinstance(config, PlannerExecutorConfig) or not config.num_codes:
             raise ValueError("this model has no codebook of plans")

@@ -25,23 +25,15 @@ class QueueFull(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """A token of an answer.
+    """A token of an answer, and what is certain of the text now: nothing while a character, or what
+    may be a stop text, is incomplete. An answer ends with an end token or stop text ("stop"), no
+    room or no more tokens asked for ("length"), or "cancelled"."""
 
-    Attributes:
-        token: The token; -1 in the last event of a cancelled request.
-        text: What is certain of the text now; may be empty while a character, or what may be a stop
-            text, is incomplete.
-        logprob: Log-probability under the model, before penalty, temperature and cuts.
-        top: The likeliest tokens and their log-probabilities, as many as were asked for.
-        finish_reason: Why the answer ends here: an end token or stop text ("stop"), no room or no
-            more tokens asked for ("length"), or "cancelled"; None if it goes on.
-    """
-
-    token: int
+    token: int  # -1 in the last event of a cancelled request
     text: str
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-    finish_reason: FinishReason | None = None
+    logprob: float  # under the model, before penalty, temperature and cuts
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, as many as were asked for
+    finish_reason: FinishReason | None = None  # None if it goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +59,9 @@ class Times:
 
 
 class Handle:
-    """A request that was taken.
-
-    Its events can be iterated from any thread or event loop, several times, each from the first on.
-    Without the engine's background thread, iterating (and `result`) does the engine's work;
-    `async for` starts that thread.
-    """
+    """A request that was taken. Its events can be iterated from any thread or event loop, several
+    times, each from the first on. Without the engine's background thread, iterating (and `result`)
+    does the engine's work; `async for` starts that thread."""
 
     def __init__(self, engine: Any, id: str, prompt_tokens: int) -> None:
         self.id = id  # unique in the engine
@@ -87,9 +76,9 @@ class Handle:
 
     @property
     def finished(self) -> bool:
-        """Whether the last event has come."""
         with self._changed:
-            return self._finished()
+            ended = bool(self._events) and self._events[-1].finish_reason is not None
+            return ended or self._error is not None
 
     def cancel(self) -> None:
         """Ends the request soon; without effect on one that has ended."""
@@ -97,11 +86,7 @@ class Handle:
         self._engine.wake()
 
     def result(self) -> Completion:
-        """Waits for the whole answer.
-
-        Raises:
-            RuntimeError: The engine failed.
-        """
+        """Waits for the whole answer; `RuntimeError` where the engine failed."""
         events = list(self)
         tokens = [event for event in events if event.token >= 0]
         reason = events[-1].finish_reason
@@ -119,7 +104,7 @@ class Handle:
         read = 0
         while True:
             with self._changed:
-                new, finished = self._events[read:], self._finished()
+                new, finished = self._events[read:], self.finished
                 if not new and not finished and self._engine.running:
                     self._changed.wait()
                     continue
@@ -142,7 +127,7 @@ class Handle:
             while True:
                 arrived.clear()
                 with self._changed:
-                    new, finished = self._events[read:], self._finished()
+                    new, finished = self._events[read:], self.finished
                 read += len(new)
                 for event in new:
                     yield event
@@ -164,10 +149,6 @@ class Handle:
             for loop, arrived in self._waiting:
                 with contextlib.suppress(RuntimeError):  # the loop was closed
                     loop.call_soon_threadsafe(arrived.set)
-
-    def _finished(self) -> bool:
-        ended = bool(self._events) and self._events[-1].finish_reason is not None
-        return ended or self._error is not None
 
     def _raise(self) -> None:
         if self._error is not None:

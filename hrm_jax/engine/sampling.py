@@ -21,25 +21,8 @@ _GREEDY_BELOW = 1e-5
 @no_type_check  # it checks itself
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How a request wants its tokens chosen, and when it ends.
-
-    Attributes:
-        max_new_tokens: At most so many; fewer where the model's length ends.
-        temperature: Divides the logits; 0 takes the likeliest token.
-        top_k: Only the k likeliest; 0 all.
-        top_p: Only the fewest likeliest whose probabilities add up to at least p.
-        min_p: Only those at least this fraction as likely as the likeliest.
-        repetition_penalty: Divides the positive logits, and multiplies the negative ones, of tokens
-            in the prompt or made already.
-        seed: The same seed gives the same tokens.
-        stop: Texts that end the answer; they are no part of it.
-        stop_tokens: Tokens that end the answer, besides the tokenizer's end token.
-        logprobs: How many alternatives are reported for each token, with their log-probabilities;
-            -1 and 0 none.
-        ignore_eos: Whether the tokenizer's end token is one as any other.
-
-    Raises:
-        ValueError: A value is out of range; names the field and what was expected.
+    """How a request wants its tokens chosen, and when it ends; `ValueError` names the field that is
+    out of range, and what was expected.
 
     References:
         Holtzman et al. (https://arxiv.org/abs/1904.09751) for top-p; Nguyen et al.
@@ -47,17 +30,18 @@ class Sampling:
         (https://arxiv.org/abs/1909.05858), §4.1, for the penalty.
     """
 
-    max_new_tokens: int = 100
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
+    max_new_tokens: int = 100  # at most; fewer where the model's length ends
+    temperature: float = 1.0  # divides the logits; 0 takes the likeliest token
+    top_k: int = 0  # only the k likeliest; 0 all
+    top_p: float = 1.0  # only the fewest likeliest whose probabilities add up to at least p
+    min_p: float = 0.0  # only those at least this fraction as likely as the likeliest
+    # Divides the positive logits, and multiplies the negative ones, of tokens seen or made already.
     repetition_penalty: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-    stop_tokens: tuple[int, ...] = ()
-    logprobs: int = 0
-    ignore_eos: bool = False
+    seed: int = 0  # the same seed gives the same tokens
+    stop: tuple[str, ...] = ()  # texts that end the answer; they are no part of it
+    stop_tokens: tuple[int, ...] = ()  # that end the answer, besides the tokenizer's end token
+    logprobs: int = 0  # alternatives reported for each token, with their log-probabilities; -1 none
+    ignore_eos: bool = False  # whether the tokenizer's end token is one as any other
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "seed", "logprobs"):
@@ -120,7 +104,6 @@ class Choice(struct.PyTreeNode):
 
     @classmethod
     def empty(cls, rows: int) -> Choice:
-        """Greedy choice in all rows."""
         one = cls.of(Sampling(temperature=0))
         return jax.tree.map(lambda x: jnp.asarray(np.broadcast_to(x, (rows, *np.shape(x)))), one)
 
@@ -169,12 +152,8 @@ def choose(
 ) -> Int[Array, " B"]:
     """Chooses a token for each row: penalty, suppression, temperature, top-k, top-p, min-p, draw.
 
-    A draw depends on the row's seed and position alone, never on other rows.
-
-    Args:
-        seen: Tokens in the prompt or made already.
-        suppressed: Tokens that are never chosen.
-        position: Of the token that is chosen.
+    A draw depends on the row's seed and `position` (of the token that is chosen) alone, never on
+    other rows. `seen` are tokens in the prompt or made already.
     """
     logits = penalised(logits, seen, choice.repetition_penalty)
     logits = jnp.where(suppressed, _NEVER, logits)

@@ -40,17 +40,12 @@ class Rows(struct.PyTreeNode):
 
 
 class Made(struct.PyTreeNode):
-    """What `decode` has made, MAX_STEPS (M) of it at most.
+    """What `decode` has made, MAX_STEPS (M) of it at most; log-probabilities are under the model,
+    before penalty, temperature and cuts."""
 
-    Attributes:
-        token: New tokens, -1 where a row made none.
-        logprob: Their log-probabilities under the model, before penalty, temperature and cuts.
-        top, top_logprob: The likeliest tokens in the same sense, where asked for.
-    """
-
-    token: Int[Array, "M B"]
+    token: Int[Array, "M B"]  # -1 where a row made none
     logprob: Float[Array, "M B"]
-    top: Int[Array, "M B A"]
+    top: Int[Array, "M B A"]  # the likeliest tokens, where asked for
     top_logprob: Float[Array, "M B A"]
 
 
@@ -65,14 +60,14 @@ class Programs:
         self._model = Transformer(config)
         # Cast once what layers would cast in each step; norms compute in float32.
         self._params = jax.tree_util.tree_map_with_path(
-            lambda path, x: jnp.asarray(x, config.dtype if _is_matrix(path) else None), params
+            lambda path, x: jnp.asarray(
+                x, config.dtype if path[-1].key in ("kernel", "embedding") else None
+            ),
+            params,
         )
         self._suppressed = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
         self._ready: dict[str, Any] = {}
         self._compiling = threading.Lock()  # several engines may share the programs
-
-    def _apply(self, params: Any, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._model.apply({"params": params}, *args, **kwargs, method=method)
 
     def _call(
         self, name: str, function: Callable[..., Any], donated: tuple[int, ...], *args: Any
@@ -84,15 +79,10 @@ class Programs:
                 self.compiled[name] = self.compiled.get(name, 0) + 1
         return self._ready[name](*args)
 
-    def empty_cache(self, count: int, window: int) -> Cache:
-        """A cache of so many rows."""
-        return init_cache(self.config, count, window)
-
     def empty_rows(self, count: int, window: int) -> Rows:
-        """A batch of free rows."""
         c = self.config
         return Rows(
-            cache=self.empty_cache(count, window),
+            cache=init_cache(c, count, window),
             token=jnp.zeros(count, jnp.int32),
             position=jnp.zeros(count, jnp.int32),
             left=jnp.zeros(count, jnp.int32),
@@ -104,27 +94,21 @@ class Programs:
 
     def widen(self, cache: Cache, window: int) -> Cache:
         """A cache of one row with more room."""
-        wider = self.empty_cache(1, window)
-        return self._call(
-            f"widen {window_of(cache)} {window}",
-            lambda wider, cache: jax.tree.map(lambda to, x: _put(to, x, 0), wider, cache),
-            (0,),
-            wider,
-            cache,
-        )
+
+        def run(wider: Cache, cache: Cache) -> Cache:
+            return jax.tree.map(lambda to, x: _put(to, x, 0), wider, cache)
+
+        name = f"widen {window_of(cache)} {window}"
+        return self._call(name, run, (0,), init_cache(self.config, 1, window), cache)
 
     def prefill(self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray) -> Cache:
-        """Reads a chunk of a prompt into a cache of one row, which has room for it and is donated.
-
-        Args:
-            tokens: int32 [S]; what fills the chunk up does no harm.
-            start: Position of its first token.
-            added: To the embeddings, float32 [S, D].
-        """
+        """Reads a chunk of a prompt, int32 [S], into a cache of one row, which has room for it and
+        is donated. `start` is the position of its first token; what fills the chunk up does no
+        harm; `added` to the embeddings is float32 [S, D]."""
 
         def run(params: Any, cache: Cache, tokens: Any, start: Any, added: Any) -> Cache:
             where = {"cache": cache, "start": start[None], "added": added[None]}
-            return self._apply(params, "hidden", tokens[None], **where)[1]
+            return self._model.bind({"params": params}).hidden(tokens[None], **where)[1]
 
         name = f"prefill {len(tokens)} {window_of(cache)}"
         return self._call(
@@ -142,13 +126,8 @@ class Programs:
         stops: list[int],
         choice: Choice,
     ) -> Rows:
-        """Puts a request into a row of a batch, which is donated.
-
-        Args:
-            cache: What the prompt but its last token left.
-            left: Most new tokens.
-            added: To the last token's embedding, float32 [D].
-        """
+        """Puts a request into a row of a batch, which is donated. `cache` is what the prompt but
+        its last token left; `added` to the last token's embedding is float32 [D]."""
         size = self.config.vocab_size
         one = {
             "token": np.int32(tokens[-1]),
@@ -161,27 +140,21 @@ class Programs:
         }
 
         def run(rows: Rows, row: Any, cache: Cache, one: dict[str, Any]) -> Rows:
-            fields = {
-                name: jax.tree.map(lambda old, new: old.at[row].set(new), getattr(rows, name), new)
-                for name, new in one.items()
-            }
             held = min(window_of(rows.cache), window_of(cache))
             joined = jax.tree.map(
                 lambda old, new: _put(old, new[..., :held, :], row), rows.cache, cache
             )
+            old = {name: getattr(rows, name) for name in one}
+            fields = jax.tree.map(lambda old, new: old.at[row].set(new), old, one)
             return rows.replace(cache=joined, **fields)
 
         name = f"join {len(rows.left)} {window_of(rows.cache)} {window_of(cache)}"
         return self._call(name, run, (0,), rows, np.int32(row), cache, one)
 
     def fit(self, rows: Rows, source: list[int], cache: Cache) -> Rows:
-        """Moves rows to a batch of another shape.
-
-        Args:
-            source: For each row of the new batch the row it was, -1 for a free one.
-            cache: Room for the new batch, with anything in it; donated. Positions for which there
-                is no room are lost.
-        """
+        """Moves rows to a batch of another shape: `source` has for each row of the new batch the
+        row it was, -1 for a free one. `cache` is room for it, with anything in it, and donated;
+        positions for which there is no room are lost."""
         window = window_of(cache)
         name = f"fit {len(rows.left)} {window_of(rows.cache)} {len(source)} {window}"
 
@@ -196,14 +169,9 @@ class Programs:
     def decode(
         self, rows: Rows, alive: np.ndarray, steps: int, alternatives: bool
     ) -> tuple[Rows, Made]:
-        """Takes steps of all rows that have something left.
-
-        Args:
-            rows: With room for all steps; donated.
-            alive: bool [B], rows that go on; others become free.
-            steps: At most so many, up to MAX_STEPS.
-            alternatives: Whether any row wants to know the likeliest tokens.
-        """
+        """Takes up to `steps` (at most MAX_STEPS) steps of all rows that have something left;
+        `rows` have room for them and are donated. Those not `alive`, bool [B], become free;
+        `alternatives` says whether any row wants to know the likeliest tokens."""
         name = f"decode {len(rows.left)} {window_of(rows.cache)}"
         args = (rows, alive, np.int32(steps), np.bool_(alternatives))
         return self._call(name, self._decode, (2,), self._params, self._suppressed, *args)
@@ -236,15 +204,10 @@ class Programs:
     def _step(
         self, params: Any, suppressed: Any, rows: Rows, alternatives: Any, most: int
     ) -> tuple[Rows, Made]:
-        hidden, cache = self._apply(
-            params,
-            "hidden",
-            rows.token[:, None],
-            cache=rows.cache,
-            start=rows.position,
-            added=rows.added[:, None],
-        )
-        logits = self._apply(params, "logits", hidden[:, 0])
+        where = {"cache": rows.cache, "start": rows.position, "added": rows.added[:, None]}
+        model = self._model.bind({"params": params})
+        hidden, cache = model.hidden(rows.token[:, None], **where)
+        logits = model.logits(hidden[:, 0])
         active = rows.left > 0
         token = choose(logits, rows.seen, suppressed, rows.choice, rows.position + 1)
         logprobs = jax.nn.log_softmax(logits)
@@ -258,13 +221,8 @@ class Programs:
             shape = (len(token), most)
             return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
 
-        top, top_logprob = jax.lax.cond(alternatives, likeliest, nothing)
-        new = Made(
-            token=jnp.where(active, token, -1),
-            logprob=logprobs[each, token],
-            top=top,
-            top_logprob=top_logprob,
-        )
+        top = jax.lax.cond(alternatives, likeliest, nothing)
+        new = Made(jnp.where(active, token, -1), logprobs[each, token], *top)
         left = jnp.where(active & ~rows.stops[each, token], rows.left - 1, 0)
         going = left > 0  # a row that has ended stays where it is, within the model's length
         rows = rows.replace(
@@ -276,10 +234,6 @@ class Programs:
             seen=rows.seen.at[each, token].max(active),
         )
         return rows, new
-
-
-def _is_matrix(path: tuple[Any, ...]) -> bool:
-    return path[-1].key in ("kernel", "embedding")
 
 
 def window_of(cache: Cache) -> int:

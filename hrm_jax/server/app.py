@@ -51,21 +51,16 @@ _OUTCOMES = {401: "unauthorized", 408: "cancelled", 429: "overloaded", 503: "una
 
 
 class Service:
-    """The application: endpoints, and what all requests share.
-
-    Attributes:
-        failed: Whether the engine's thread has ended by itself.
-    """
+    """The application: endpoints, and what all requests share."""
 
     def __init__(self, engine: Engine, options: Options, local: bool) -> None:
-        """Args: local: Whether requests must name a loopback host."""
-        self.failed = False
+        self.failed = False  # whether the engine's thread has ended by itself
         self._engine = engine
         self._options = options
         self._max_tokens = min(options.max_tokens or engine.max_length, engine.max_length)
-        self._local = local
+        self._local = local  # whether requests must name a loopback host
         self._deadline: float | None = None  # of draining
-        self.open_requests = 0
+        self._open_requests = 0
         self._answers: set[Answers] = set()
         self._metrics = Metrics(engine)
         self._template = ChatTemplate(engine.decoder.chat_template)
@@ -95,10 +90,14 @@ class Service:
         }
         return Starlette(
             routes=[Route(p, f, methods=[m]) for p, (f, m) in self._endpoints.items()],
-            middleware=[Middleware(_Gate, service=self)],
+            middleware=[Middleware(self._gate)],
             exception_handlers={
                 ApiError: lambda _, error: error_response(error),
-                HTTPException: lambda r, e: error_response(_plain_error(r, e)),
+                HTTPException: lambda r, e: error_response(  # of the router: 404 or 405
+                    ApiError(
+                        e.status_code, f"{r.method} {r.url.path}: {e.detail}", headers=e.headers
+                    )
+                ),
                 Exception: lambda _, __: error_response(
                     ApiError(500, "internal error; the server's log has more")
                 ),
@@ -123,7 +122,7 @@ class Service:
             if self._deadline is not None:
                 if time.monotonic() >= self._deadline:
                     self._end_all(draining())
-                if drained and (not self.open_requests or time.monotonic() > self._deadline + 1):
+                if drained and (not self._open_requests or time.monotonic() > self._deadline + 1):
                     drained()
                     drained = None
 
@@ -133,12 +132,37 @@ class Service:
 
     # Admission
 
-    def admit(self, request: Request) -> None:
-        """Lets a request in.
+    def _gate(self, app: ASGIApp) -> ASGIApp:
+        """Admits requests, and counts them with their outcomes."""
 
-        Raises:
-            ApiError: 403, 401 or 503.
-        """
+        async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            request, path, outcome = Request(scope), scope["path"], "error"
+
+            async def noting(message: Message) -> None:
+                nonlocal outcome
+                if message["type"] == "http.response.start":
+                    outcome = _outcome(message["status"])
+                await send(message)
+
+            self._open_requests += 1
+            try:
+                self._admit(request)
+                await app(scope, receive, noting)
+                outcome = getattr(request.state, "outcome", outcome)
+            except ApiError as error:
+                await error_response(error)(scope, receive, noting)
+            finally:
+                self._open_requests -= 1
+                if path.startswith("/v1/"):
+                    self._metrics.request(path if path in self._endpoints else "other", outcome)
+
+        return gated
+
+    def _admit(self, request: Request) -> None:
+        """Lets a request in, or raises `ApiError` 403, 401 or 503."""
         host = request.headers.get("host", "")
         name = re.sub(r":\d*$", "", host).removeprefix("[").removesuffix("]")
         if self._local and not is_loopback(name):
@@ -158,11 +182,6 @@ class Service:
                 )
         if path.startswith("/v1/") and self._deadline is not None:
             raise draining()
-
-    def count(self, path: str, outcome: str) -> None:
-        """Counts a request that has ended."""
-        if path.startswith("/v1/"):
-            self._metrics.request(path if path in self._endpoints else "other", outcome)
 
     # Endpoints
 
@@ -192,8 +211,7 @@ class Service:
             )
 
     async def _completions(self, request: Request) -> Response:
-        body = await read_json(request, self._options.max_body)
-        asked = parse(CompletionRequest, body)
+        asked = parse(CompletionRequest, await read_json(request, self._options.max_body))
         return await self._answer(request, asked, asked.prompt)
 
     async def _chat(self, request: Request) -> Response:
@@ -305,43 +323,6 @@ def _line(value: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
 
 
-class _Gate:
-    """Admits requests, and counts them with their outcomes."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request, outcome = Request(scope), "error"
-
-        async def noting(message: Message) -> None:
-            nonlocal outcome
-            if message["type"] == "http.response.start":
-                outcome = _outcome(message["status"])
-            await send(message)
-
-        self._service.open_requests += 1
-        try:
-            self._service.admit(request)
-            await self._app(scope, receive, noting)
-            outcome = getattr(request.state, "outcome", outcome)
-        except ApiError as error:
-            await error_response(error)(scope, receive, noting)
-        finally:
-            self._service.open_requests -= 1
-            self._service.count(scope["path"], outcome)
-
-
 def _outcome(status: int) -> str:
     kind = "ok" if status < 400 else "refused" if status < 500 else "error"
     return _OUTCOMES.get(status, kind)
-
-
-def _plain_error(request: Request, error: Any) -> ApiError:
-    """What the router says: 404 or 405."""
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return ApiError(error.status_code, message, headers=error.headers)

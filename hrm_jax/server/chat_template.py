@@ -34,11 +34,8 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str = "") -> None:
-        """Compiles a template; "" takes `DEFAULT_TEMPLATE`.
-
-        Raises:
-            ValueError: It is not valid Jinja; names the line.
-        """
+        """Compiles a template; "" takes `DEFAULT_TEMPLATE`. Raises `ValueError`, which names the
+        line, where it is not valid Jinja."""
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
@@ -51,11 +48,8 @@ class ChatTemplate:
             raise ValueError(f"chat_template: line {error.lineno}: {error.message}") from error
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The prompt of messages, at least one, each with `role` and `content`.
-
-        Raises:
-            ValueError: The template refuses the messages, or fails on them.
-        """
+        """The prompt of messages, at least one, each with `role` and `content`; `ValueError` where
+        the template refuses the messages, or fails on them."""
         try:
             return self._template.render(
                 messages=messages, add_generation_prompt=True, bos_token="", eos_token=""

@@ -28,11 +28,8 @@ def is_loopback(host: str) -> bool:
 
 
 async def read_json(request: Request, limit: int) -> bytes:
-    """A JSON body of at most `limit` bytes, not parsed, read no further than that.
-
-    Raises:
-        ApiError: 415, 413 or 408.
-    """
+    """A JSON body of at most `limit` bytes, not parsed, read no further than that; or `ApiError`
+    415, 413 or 408."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"content-type: expected application/json, got {kind!r}")

@@ -14,10 +14,11 @@ from hrm_jax.engine.requests import Handle
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
-class Metrics:
+class Metrics(Collector):
     """Counts requests as HTTP sees them; tokens and the queue are the engine's own figures."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "hrm_jax_requests", "Requests by how they ended.", ["endpoint", "outcome"],
@@ -31,10 +32,9 @@ class Metrics:
             "hrm_jax_generation_seconds", "From submission to the end of an answer.",
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
-        self._registry.register(_EngineFigures(engine))
+        self._registry.register(self)
 
     def request(self, endpoint: str, outcome: str) -> None:
-        """Counts a request."""
         self._requests.labels(endpoint, outcome).inc()
 
     def answer(self, handle: Handle) -> None:
@@ -46,13 +46,7 @@ class Metrics:
             self._total.observe(times.ended - times.submitted)
 
     def text(self) -> bytes:
-        """All figures, in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-class _EngineFigures(Collector):
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine.stats

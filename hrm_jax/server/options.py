@@ -7,11 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Limits, and who may ask.
-
-    Raises:
-        ValueError: A value is out of range; names it.
-    """
+    """Limits, and who may ask; `ValueError` names the value that is out of range."""
 
     api_key: str | None = None  # what clients must present; None asks for nothing
     slots: int = 8  # answers written at once

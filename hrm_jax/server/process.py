@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -23,10 +22,7 @@ _CLOSING_SECONDS = 5  # for the last bytes to clients
 
 def bind(host: str = "127.0.0.1", port: int = 8000, api_key: str | None = None) -> socket.socket:
     """Takes an address, or with port 0 a free one; nobody can connect before the server runs.
-
-    Raises:
-        ValueError: The address is unknown or taken, or others could reach it without a key.
-    """
+    Raises `ValueError` where it is unknown or taken, or others could reach it without a key."""
     try:
         family, *_, address = socket.getaddrinfo(host or "?", port, type=socket.SOCK_STREAM)[0]
     except (OSError, OverflowError, UnicodeError) as error:
@@ -56,18 +52,15 @@ class Server:
         options: Options,
         log_level: str = "info",
     ) -> None:
-        """Prepares everything; `run` serves.
-
-        Raises:
-            ValueError: A value is out of range, or the decoder's chat template is not valid.
-        """
+        """Raises `ValueError` where a value is out of range, or the decoder's chat template is not
+        valid."""
         self.engine = Engine(decoder, slots=options.slots, max_queue=options.max_queue)
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.service = Service(self.engine, options, local=is_loopback(host))
         self._listener = listener
         config = uvicorn.Config(
-            self.service.app(self._exit),
+            self.service.app(drained=self._exit),
             http="h11",
             ws="none",
             lifespan="on",
@@ -76,13 +69,12 @@ class Server:
             log_level=log_level,
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
-        self._uvicorn = _Uvicorn(config, self.stop)
+        self._uvicorn = uvicorn.Server(config)
+        self._uvicorn.handle_exit = self._on_signal  # type: ignore[method-assign]
 
     def run(self) -> bool:
-        """Serves until `stop`, SIGTERM or SIGINT, and until running answers have ended.
-
-        Returns whether the engine was fine to the end.
-        """
+        """Serves until `stop`, SIGTERM or SIGINT, and until running answers have ended; returns
+        whether the engine was fine to the end."""
         self._uvicorn.run(sockets=[self._listener])
         return not self.service.failed
 
@@ -92,23 +84,13 @@ class Server:
         return self._uvicorn.started
 
     def stop(self) -> None:
-        """Takes no more requests and leaves when the running ones are done; any thread may call.
-
-        Called again, it does not wait for them.
-        """
+        """Takes no more requests and leaves when the running ones are done, or at once when called
+        again; any thread may call."""
         self.service.drain()
 
     def _exit(self) -> None:
         self._uvicorn.should_exit = True
 
-
-class _Uvicorn(uvicorn.Server):
-    """On a signal it first lets the application finish what it does."""
-
-    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._stop = stop
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def _on_signal(self, sig: int, frame: FrameType | None) -> None:
         log.info("%s: finishing what runs", signal.Signals(sig).name)
-        self._stop()
+        self.stop()

@@ -10,7 +10,7 @@ References:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
@@ -64,7 +64,6 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The error in OpenAI's form."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         return {
             "error": {
@@ -102,10 +101,6 @@ class _Model(BaseModel):
             )
 
 
-def _stops(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
 def _prompts(value: Any) -> Any:
     """A list of prompts, each a text or tokens."""
     if isinstance(value, str):
@@ -127,11 +122,10 @@ def _content(value: Any) -> Any:
         return value
     texts = []
     for part in value:
-        if not isinstance(part, dict) or part.get("type") != "text" or "text" not in part:
-            raise ValueError('expected parts of the type "text" only')
-        if not isinstance(part["text"], str):
-            raise ValueError("expected the text of a part to be a string")
-        texts.append(part["text"])
+        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        if not isinstance(text, str):
+            raise ValueError('expected parts of the type "text" only, each with a text')
+        texts.append(text)
     return "".join(texts)
 
 
@@ -152,7 +146,7 @@ class Generation(_Model):
     seed: int = Field(default_factory=lambda: secrets.randbits(63), ge=-(2**63), lt=2**63)
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
-        BeforeValidator(_stops),
+        BeforeValidator(lambda x: [x] if isinstance(x, str) else x),
         Field(max_length=MAX_STOPS),
     ] = []
     stream: bool = False
@@ -170,11 +164,7 @@ class Generation(_Model):
         raise NotImplementedError
 
     def check(self) -> None:
-        """Checks what single fields cannot tell.
-
-        Raises:
-            ApiError: 400, names the field.
-        """
+        """Checks what single fields cannot tell; raises `ApiError` 400, which names the field."""
         self.check_extra()
         if self.stream_options is not None:
             self.stream_options.check_extra("stream_options.")
@@ -182,24 +172,18 @@ class Generation(_Model):
                 raise ApiError(400, "stream_options: only with stream=true", param="stream_options")
 
     def samplings(self, limit: int) -> list[Sampling]:
-        """How each of the n choices is drawn; the first one with the request's own seed.
-
-        Raises:
-            ApiError: 400, more tokens are asked for than `limit`.
-        """
+        """How each of the n choices is drawn; the first one with the request's own seed. Raises
+        `ApiError` 400 where more tokens are asked for than `limit`."""
         wanted = self.wanted_tokens(limit)
         if wanted > limit:
             raise ApiError(
                 400, f"max_tokens: expected at most {limit}, got {wanted}", param="max_tokens"
             )
+        same = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
         return [
             Sampling(
                 max_new_tokens=wanted,
-                temperature=self.temperature,
-                top_k=self.top_k,
-                top_p=self.top_p,
-                min_p=self.min_p,
-                repetition_penalty=self.repetition_penalty,
+                **self.model_dump(include=same),
                 seed=(self.seed + number * 0x9E3779B97F4A7C15) % 2**64,
                 stop=tuple(self.stop),
                 logprobs=self.alternatives() or 0,
@@ -255,27 +239,18 @@ _AnyRequest = TypeVar("_AnyRequest", bound=Generation)
 
 
 def parse(kind: type[_AnyRequest], body: bytes) -> _AnyRequest:
-    """Reads a request from JSON.
-
-    Raises:
-        ApiError: 400, names the field and what was expected.
-    """
+    """Reads a request from JSON, or raises `ApiError` 400, which names the field."""
     try:
         asked = kind.model_validate_json(body)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise ApiError(400, f"the body is not valid JSON: {first['msg']}") from error
-        where = _path(first["loc"])
+        steps = (f"[{x}]" if isinstance(x, int) else f".{x}" for x in first["loc"])
+        where = "".join(steps).removeprefix(".")  # messages[0].content
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] not in ("missing", "value_error"):
             message += f", got {repr(first['input'])[:100]}"
         raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from error
     asked.check()
     return asked
-
-
-def _path(where: Sequence[int | str]) -> str:
-    """messages[0].content"""
-    text = "".join(f"[{x}]" if isinstance(x, int) else f".{x}" for x in where)
-    return text.removeprefix(".")

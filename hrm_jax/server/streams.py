@@ -30,15 +30,11 @@ class Answers:
         self._queue: asyncio.Queue[tuple[int, Event] | ApiError] = asyncio.Queue()
 
     def fail(self, error: ApiError) -> None:
-        """Ends `batches` with an error."""
         self._queue.put_nowait(error)
 
     async def batches(self) -> AsyncGenerator[dict[int, list[Event]], None]:
-        """What has come since the last time, for each handle's number; cancels what is left.
-
-        Raises:
-            ApiError: There will be no more.
-        """
+        """What has come since the last time, for each handle's number, or `ApiError` where there
+        will be no more; cancels what is left."""
         tasks = [asyncio.create_task(self._follow(*x)) for x in enumerate(self._handles)]
         tasks.append(asyncio.create_task(self._watch()))
         left = self.count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -20,8 +19,9 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.numbers import number_pairs
 from hrm_jax.data.text.pairs import PairBatches, Pairs, encode_pairs, read_pairs
+from hrm_jax.data.text.tokenizers import suppressed_tokens
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.fields import ConfigError, require
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models.decoding import greedy
 from hrm_jax.models.planner_executor import weave
 from hrm_jax.tasks.language.report import SAMPLES
@@ -30,45 +30,31 @@ from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
 @dataclasses.dataclass(frozen=True)
 class PairData:
-    r"""Prompts and their targets.
+    r"""Prompts and their targets."""
 
-    Attributes:
-        train: File of prompt⟨TAB⟩target lines, or .jsonl; "" makes number words in Spanish.
-        test: The same, held out.
-        prompt_field, target_field: Fields of .jsonl records.
-        tokenizer: As in `TextData`.
-        prompt_length, target_length: Most tokens of each, with the EOS of the target; 0 takes those
-            of the longest in the data.
-        too_long: Whether longer pairs are refused or dropped.
-        eval_pairs: How many held-out pairs are scored at most; 0 for all.
-        numbers_below: The numbers made are from 0 to below this.
-        num_train, num_test: How many numbers are made.
-        seed: Of the numbers made.
-    """
-
-    train: str = ""
-    test: str = ""
-    prompt_field: str = "prompt"
+    train: str = ""  # file of prompt⟨TAB⟩target lines, or .jsonl; "" makes Spanish number words
+    test: str = ""  # the same, held out
+    prompt_field: str = "prompt"  # of .jsonl records
     target_field: str = "target"
-    tokenizer: str = "bytes"
+    tokenizer: str = "bytes"  # as in `TextData`
+    # Most tokens of each, with the EOS of the target; 0 takes those of the longest in the data.
     prompt_length: int = 0
     target_length: int = 0
-    too_long: Literal["refuse", "drop"] = "refuse"
-    eval_pairs: int = 512
-    numbers_below: int = 1_000_000
-    num_train: int = 20_000
+    too_long: Literal["refuse", "drop"] = "refuse"  # longer pairs
+    eval_pairs: int = 512  # how many held-out pairs are scored at most; 0 for all
+    numbers_below: int = 1_000_000  # the numbers made are from 0 to below this
+    num_train: int = 20_000  # how many numbers are made
     num_test: int = 1000
-    seed: int = 0
+    seed: int = 0  # of the numbers made
 
     def __post_init__(self) -> None:
         require(
             bool(self.train) == bool(self.test),
             "data.test: expected a held-out file where, and only where, data.train is given",
         )
-        for name in ("num_train", "num_test"):
-            require(getattr(self, name) >= 1, f"data.{name}: expected at least 1")
-        for name in ("prompt_length", "target_length", "eval_pairs"):
-            require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
+        require_fields(self, "data", "at least 1", lambda x: x >= 1, "num_train", "num_test")
+        lengths = ("prompt_length", "target_length", "eval_pairs")
+        require_fields(self, "data", "0 or more", lambda x: x >= 0, *lengths)
 
     def pairs(self) -> tuple[Pairs, Pairs]:
         """Training and held-out pairs."""
@@ -77,7 +63,6 @@ class PairData:
         return self.read(self.train), self.read(self.test)
 
     def read(self, path: str) -> Pairs:
-        """The pairs of a file."""
         return read_pairs(path, prompt_field=self.prompt_field, target_field=self.target_field)
 
 
@@ -95,15 +80,6 @@ class PairTask(LanguageTask):
     unit = "pairs"
     example = "1234"
 
-    def __init__(
-        self,
-        config: PairConfig,
-        data_cache: pathlib.Path | None = None,
-        variables: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(config, data_cache, variables)
-        self._answer = jit(self._answers)
-
     @functools.cached_property
     def pairs(self) -> tuple[Pairs, Pairs]:
         """Training and held-out pairs."""
@@ -111,7 +87,6 @@ class PairTask(LanguageTask):
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What identifies the pairs."""
         data = self.config.data
         train, test = self.pairs
         return Identity.of(
@@ -124,11 +99,8 @@ class PairTask(LanguageTask):
         )
 
     def lengths(self, *sets: Pairs) -> tuple[int, int]:
-        """Room for the prompts and targets of some pairs, in tokens.
-
-        Raises:
-            ConfigError: The model has not so many positions.
-        """
+        """Room for the prompts and targets of some pairs, in tokens; `ConfigError` where the model
+        has not so many positions."""
         data, positions = self.config.data, self.config.model.max_length
         prompt, target = data.prompt_length, data.target_length
         encode = self.tokenizer.encode
@@ -145,7 +117,6 @@ class PairTask(LanguageTask):
         return prompt, target
 
     def batches(self) -> grain.DatasetIterator:
-        """Pairs in random order."""
         config = self.config
         source = PairBatches(
             self.pairs[0],
@@ -192,7 +163,6 @@ class PairTask(LanguageTask):
         return encoded.batch(np.arange(min(limit or len(encoded), len(encoded)))), 1.0
 
     def samples(self, model: LanguageModel) -> list[str]:
-        """Answers to the first held-out prompts."""
         lines = []
         _, pairs = self.pairs
         for asked, wanted in list(zip(pairs.prompts, pairs.targets, strict=True))[:SAMPLES]:
@@ -223,6 +193,10 @@ class PairTask(LanguageTask):
             "eval/pairs": len(batch["prompt"]),
         }
 
+    @functools.cached_property
+    def _answer(self) -> Any:
+        return jit(self._answers)
+
     def _answers(self, params: Any, batch: Any) -> Int[Array, "B T"]:
         """Greedy targets."""
         rows = self.rows(batch, None)
@@ -246,5 +220,5 @@ class PairTask(LanguageTask):
             batch["target"].shape[1],
             self.end_id,
             added=added,
-            suppressed=self.suppressed,
+            suppressed=suppressed_tokens(self.tokenizer),
         )

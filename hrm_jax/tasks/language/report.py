@@ -32,14 +32,8 @@ def plan_verdict(figures: Figures) -> str:
 
 
 def language_report(figures: Figures, samples: list[str], prompt: str, folder: pathlib.Path) -> str:
-    """What to tell the user at the end of a run.
-
-    Args:
-        figures: The last evaluation.
-        samples: Lines that show what the model writes.
-        prompt: An example of what it can be asked.
-        folder: The run's workdir.
-    """
+    """What to tell the user at the end of a run: figures, `samples` of what the model writes, and
+    what to do next, with an example of a `prompt`."""
     lines = [
         words.format(figures[f"eval/{name}"])
         for name, words in _FIGURES.items()

@@ -16,15 +16,9 @@ import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hrm_jax.compilation import jit
-from hrm_jax.data.identity import Identity
-from hrm_jax.data.text.tokenizers import (
-    ByteTokenizer,
-    Tokenizer,
-    load_tokenizer,
-    suppressed_tokens,
-)
+from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.fields import ConfigError, require
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models import language
 from hrm_jax.models.planner_executor import PlannerExecutorConfig, weave
 from hrm_jax.models.transformer import TransformerConfig
@@ -58,14 +52,12 @@ class PlanConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("first_temperature", "last_temperature", "anneal"):
-            value = getattr(self, name)
-            require(value > 0, f"config.plan.{name}: expected more than 0, got {value}")
+        positive = ("first_temperature", "last_temperature", "anneal")
+        require_fields(self, "config.plan", "more than 0", lambda x: x > 0, *positive)
         require(self.usage_weight >= 0, "config.plan.usage_weight: expected 0 or more")
         require(0 <= self.dropout < 1, "config.plan.dropout: expected 0 <= x < 1")
 
     def temperature(self, step: Array, total_steps: int) -> Array:
-        """The temperature at a step."""
         progress = jnp.minimum(step / (self.anneal * total_steps), 1.0)
         return self.first_temperature * (self.last_temperature / self.first_temperature) ** progress
 
@@ -75,10 +67,7 @@ class LanguageConfig(RunConfig):
     """Fields that the config of every language task has.
 
     Attributes:
-        data: Which texts.
         model: A plain Transformer or a planner–executor (`model.name`), and its sizes.
-        plan: How the planner is trained.
-        optimizer: How parameters are updated.
         init_from: Workdir of a language model to start from, whose sizes are taken too; or a folder
             with a GPT-2 or Llama of Hugging Face's.
     """
@@ -95,7 +84,6 @@ class LanguageConfig(RunConfig):
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
 
     def unused(self) -> dict[str, str]:
-        """Fields without effect, and why."""
         if not isinstance(self.model, PlannerExecutorConfig):
             return {"plan": "model.name is a plain decoder, without a planner"}
         codes = ("first_temperature", "last_temperature", "anneal", "usage_weight")
@@ -104,14 +92,7 @@ class LanguageConfig(RunConfig):
 
 
 class LanguageTask(Task):
-    """Trains a language model.
-
-    A kind of text says where rows come from (`rows`, `batches`) and which are held out.
-
-    Attributes:
-        config: The configuration.
-        tokenizer: What makes tokens of text.
-    """
+    """Trains a language model; a kind of text says where rows come from, and which are held out."""
 
     config: Any
     shown: ClassVar[Mapping[str, str]] = {**Task.shown, "held-out": "eval/bits_per_byte"}
@@ -124,17 +105,9 @@ class LanguageTask(Task):
         data_cache: pathlib.Path | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes the task; data are read when they are first needed.
-
-        Args:
-            config: The configuration.
-            data_cache: Not used: texts are read where they are.
-            variables: Weights to start from instead of fresh ones.
-
-        Raises:
-            ConfigError: `config.model` does not go with `config.data`.
-            DataError: A bad tokenizer.
-        """
+        """Makes the task; data are read when they are first needed, where they are, without
+        `data_cache`. `variables` are weights to start from. Raises `ConfigError` where
+        `config.model` does not go with `config.data`, `DataError` for a bad tokenizer."""
         self.config = config
         self.tokenizer: Tokenizer = load_tokenizer(config.data.tokenizer)
         if config.model.vocab_size < self.tokenizer.vocab_size:
@@ -156,13 +129,7 @@ class LanguageTask(Task):
         self._score = jit(self._scores)
 
     @property
-    @abc.abstractmethod
-    def identity(self) -> Identity:
-        """What identifies the data."""
-
-    @property
     def planned(self) -> bool:
-        """Whether the model is a planner–executor."""
         return isinstance(self.config.model, PlannerExecutorConfig)
 
     @property
@@ -181,11 +148,6 @@ class LanguageTask(Task):
         """What rows are filled up with: PAD, or EOS where there is no PAD."""
         return self.end_id if self.tokenizer.pad_id is None else self.tokenizer.pad_id
 
-    @property
-    def suppressed(self) -> tuple[int, ...]:
-        """Tokens that are never generated."""
-        return suppressed_tokens(self.tokenizer)
-
     @abc.abstractmethod
     def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
         """Rows of a batch; `key` draws what is random in training, None is for evaluation."""
@@ -194,30 +156,21 @@ class LanguageTask(Task):
     def held_out(
         self, source: str | None = None, limit: int | None = None
     ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
-        """Held-out rows.
-
-        Args:
-            source: Files to take instead of the run's.
-            limit: Rows at most, 0 for all; None takes as many as the config says.
-
-        Returns:
-            A batch of all rows [E, …], and how many bytes a token that counts stands for.
-        """
+        """A batch of all held-out rows [E, …], and how many bytes a token that counts stands for.
+        `source` are files to take instead of the run's; `limit` is how many rows at most, 0 for
+        all, None as many as the config says."""
 
     def apply(self, params: Any, *args: Any, train: bool = False, **kwargs: Any) -> Any:
-        """`Module.apply` of the model."""
         model = language.network(self.config.model, train)
         return model.apply({"params": params}, *args, **kwargs)
 
     def init(self, key: PRNGKeyArray) -> State:
-        """A fresh state."""
         weights_key, run_key = jax.random.split(key)
-        if self._variables is not None:
-            return self._trainer.init(run_key, self._variables["params"])
-        return self._trainer.init(run_key, language.init(self.config.model, weights_key))
+        given = self._variables
+        params = given["params"] if given else language.init(self.config.model, weights_key)
+        return self._trainer.init(run_key, params)
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """One optimizer step on the mean cross entropy of a batch."""
         return self._trainer.step(state, batch)
 
     def _loss(
@@ -284,7 +237,7 @@ class LanguageTask(Task):
         for name, vectors, shown in (
             ("right", plan.vectors, None),
             ("shuffled", others, None),
-            ("none", plan.vectors, nobody),
+            ("no", plan.vectors, nobody),
         ):
             logits = self.apply(params, tokens, split, vectors, shown, method="execute")
             nats, count = self._nats(logits, rows)
@@ -297,17 +250,13 @@ class LanguageTask(Task):
 
     @classmethod
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> LanguageModel:
-        """A `LanguageModel`; see its `generate`."""
         tokenizer = config.data.tokenizer
         return LanguageModel(config.model, weights, load_tokenizer(tokenizer), tokenizer, name)
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:
-        """The sizes of the weights it starts from, but for what is free to choose.
-
-        Raises:
-            ConfigError: They are not of a language model.
-        """
+        """The sizes of the weights it starts from, but for what is free to choose; `ConfigError`
+        where they are not of a language model."""
         require(
             isinstance(sizes, PlannerExecutorConfig | TransformerConfig),
             f"config.init_from: {config.init_from}: not the weights of a language model",
@@ -322,7 +271,6 @@ class LanguageTask(Task):
         return dataclasses.replace(config, model=dataclasses.replace(sizes, **kept))
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        """Figures, samples, and what to do next."""
         model = self.model(self.config, self.weights(state), "")
         return language_report(figures, self.samples(model), self.example, folder)
 
@@ -349,10 +297,8 @@ class LanguageTask(Task):
             totals = {k: v + totals.get(k, 0) for k, v in found.items()}
         size = max(float(totals["count"]) * bytes_per_token, 1.0)
         figures = {"eval/bits_per_byte": float(totals["right"]) / math.log(2) / size}
-        if "none" in totals:
-            for name in ("shuffled", "none"):
-                key = f"eval/bits_per_byte_{'no' if name == 'none' else name}_plan"
-                figures[key] = float(totals[name]) / math.log(2) / size
+        for name in (x for x in ("shuffled", "no") if x in totals):
+            figures[f"eval/bits_per_byte_{name}_plan"] = float(totals[name]) / math.log(2) / size
         if "codes" in totals:
             shares = totals["codes"] / totals["codes"].sum(axis=-1, keepdims=True)
             entropy = -np.sum(shares * np.log(np.maximum(shares, 1e-12)), axis=-1)

@@ -31,32 +31,20 @@ _EVAL_SEED = 0  # of the held-out windows that are scored
 
 @dataclasses.dataclass(frozen=True)
 class TextData:
-    """Running text.
+    """Running text."""
 
-    Attributes:
-        train: Files, folders or patterns with commas between them (.txt, .jsonl, either may be
-            .gz); "" takes the Spanish novels that come with the package.
-        test: The same, held out; "" keeps whole documents of the training text aside.
-        held_out: Share of the documents that are kept aside.
-        document: What is a document in .txt files.
-        json_field: Field with the text in .jsonl files.
-        strict: Whether bytes that are not UTF-8 are an error.
-        tokenizer: "bytes", or a tokenizer.json of Hugging Face's or its folder.
-        length: Tokens of a window.
-        eval_stride: New tokens of a held-out window; those before are context.
-        eval_windows: How many held-out windows are scored at most; 0 for all.
-    """
-
+    # Files, folders or patterns with commas between them (.txt, .jsonl, either may be .gz); ""
+    # takes the Spanish novels that come with the package.
     train: str = ""
-    test: str = ""
-    held_out: float = 0.05
-    document: Literal["file", "line", "blank_line"] = "file"
-    json_field: str = "text"
-    strict: bool = False
-    tokenizer: str = "bytes"
-    length: int = 512
-    eval_stride: int = 256
-    eval_windows: int = 512
+    test: str = ""  # the same, held out; "" keeps whole documents of the training text aside
+    held_out: float = 0.05  # share of the documents that are kept aside
+    document: Literal["file", "line", "blank_line"] = "file"  # what is one in .txt files
+    json_field: str = "text"  # with the text in .jsonl files
+    strict: bool = False  # whether bytes that are not UTF-8 are an error
+    tokenizer: str = "bytes"  # or a tokenizer.json of Hugging Face's or its folder
+    length: int = 512  # tokens of a window
+    eval_stride: int = 256  # new tokens of a held-out window; those before are context
+    eval_windows: int = 512  # how many held-out windows are scored at most; 0 for all
 
     def __post_init__(self) -> None:
         require(0 < self.held_out < 1, f"data.held_out: expected 0 < x < 1, got {self.held_out}")
@@ -67,7 +55,6 @@ class TextData:
         require(self.eval_windows >= 0, "data.eval_windows: expected 0 or more")
 
     def documents(self) -> tuple[Documents, Documents]:
-        """Training and held-out documents."""
         if not self.train:
             train, test = spanish_documents()
             return train, self.read(self.test) if self.test else test
@@ -120,7 +107,6 @@ class TextTask(LanguageTask):
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What identifies the documents."""
         train, test = self.documents
         return Identity.of(
             builder="text",
@@ -137,7 +123,6 @@ class TextTask(LanguageTask):
         )
 
     def batches(self) -> grain.DatasetIterator:
-        """Windows in random order."""
         config = self.config
         source = TextWindows(
             self.documents[0],
