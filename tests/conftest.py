@@ -1,57 +1,14 @@
-"""Runs before any test imports JAX: several CPU devices, and shapes checked at run time."""
+"""What tests of several rooms share: configurations, finished runs, a browser."""
 
 import contextlib
 import importlib.util
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
-DEVICES = 4
-os.environ["JAX_PLATFORMS"] = os.environ.get("HRM_JAX_TEST_PLATFORM", "cpu")
-# Small programs that are compiled once and run a few times: compiling is most of the work.
-_FAST_COMPILING = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false"  # a third of the time
-)
-os.environ["XLA_FLAGS"] = " ".join([
-    os.environ.get("XLA_FLAGS", ""),
-    f"--xla_force_host_platform_device_count={DEVICES}",
-    _FAST_COMPILING if os.environ["JAX_PLATFORMS"] == "cpu" else "",
-])  # fmt: skip
-
-# Many tests compile the same small programs, some of them in processes of their own.
-_COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
-
-from flax import struct  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
-
-# JAX also rebuilds these from shapes and shardings, which are no arrays.
-struct.PyTreeNode.__no_type_check__ = True
-
-# Not the rooms of data and puzzles: numba cannot compile functions that are wrapped.
-CHECKED = (
-    "kernels",
-    "layers",
-    "optim",
-    "models",
-    "tasks",
-    "training",
-    "interop",
-    "engine",
-    "trained",
-    "server",
-    "viz",
-    "puzzles.drawing",
-)
-install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
