@@ -25,7 +25,6 @@ log = logging.getLogger("hrm_jax")
 
 
 def _weights_to_start_from(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Sizes and weights that `config.init_from` names."""
     if not path.exists():
         raise WorkdirError(f"config.init_from: {path}: no such file, folder or workdir")
     if not (path / "checkpoints").is_dir():
@@ -59,15 +58,8 @@ def _describe(config: RunConfig, task: Task) -> None:
 def train(
     config: Mapping[str, Any], workdir: str | os.PathLike[str], *, progress: bool = True
 ) -> RunResult:
-    """Trains what `config` describes in `workdir`, or goes on with it, and draws its plots.
-
-    Args:
-        config: Nested mapping, for instance what a file in `configs/` returns.
-
-    Raises:
-        ConfigError, DataError, WorkdirError, CheckpointError, NonFiniteError: See
-            `hrm_jax.training.loop.run`.
-    """
+    """Trains what `config` describes in `workdir`, or goes on with it, and draws its plots. Raises
+    what `hrm_jax.training.loop.run` raises, and `DataError`."""
     parsed: Any = tasks.parse(config)
     folder = pathlib.Path(workdir)
     # Names of half-written checkpoints have a suffix.
@@ -89,10 +81,7 @@ def train(
 
 
 def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
-    """What to tell the user at the end of a run: figures, examples, what to do next.
-
-    All processes of a run call it; those that are not the first have nothing to tell.
-    """
+    """What to tell the user at the end of a run, in its first process; all of them call it."""
     state = for_evaluation(result.state)
     if not is_first():
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -10,7 +11,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain.checkpoint
@@ -70,19 +71,16 @@ Weights = Callable[[State], dict[str, Any]]
 
 
 def split_state(state: State, weights: Weights) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parts of a state: its weights, and its fields with arrays that are not among them.
-
-    What is frozen is in neither, unless the weights name it.
-    """
+    """A state's weights, and those of its fields with arrays that are not among them; what is
+    frozen is in neither, unless the weights name it."""
     kept = weights(state)
     known = {id(leaf) for leaf in jax.tree.leaves(kept)}
-    fields = {f.name: getattr(state, f.name) for f in dataclasses.fields(state)}
-    rest = {
+    rest = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name != "frozen"}
+    return kept, {
         name: value
-        for name, value in fields.items()
-        if name != "frozen" and any(id(leaf) not in known for leaf in jax.tree.leaves(value))
+        for name, value in rest.items()
+        if any(id(leaf) not in known for leaf in jax.tree.leaves(value))
     }
-    return kept, rest
 
 
 def join_state(template: State, weights: Weights, kept: Any, rest: Mapping[str, Any]) -> State:
@@ -105,97 +103,60 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | os.PathLike[str], keep: int, weights: Weights) -> None:
-        """Opens the folders, of which the last `keep` checkpoints stay.
-
-        Raises:
-            CheckpointError: The folder cannot be written.
-        """
+        """Opens the folders, of which the last `keep` checkpoints stay. Raises `CheckpointError`
+        where they cannot be written."""
         self._workdir = pathlib.Path(workdir).absolute()
         self._weights = weights
-        self._last = self._manager("checkpoints", keep)
-        self._best = self._manager("best", 1)
-
-    def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
         try:
-            return ocp.CheckpointManager(
-                self._workdir / name, options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+            self._last, self._best = (
+                ocp.CheckpointManager(
+                    self._workdir / name, options=ocp.CheckpointManagerOptions(max_to_keep=most)
+                )
+                for name, most in (("checkpoints", keep), ("best", 1))
             )
         except OSError as error:
-            raise CheckpointError(f"{self._workdir / name}: cannot be written: {error}") from error
+            raise CheckpointError(f"{self._workdir}: cannot be written: {error}") from error
 
-    def _save(self, manager: ocp.CheckpointManager, step: int, items: Mapping[str, Any]) -> None:
-        try:
+    def _save(
+        self,
+        manager: ocp.CheckpointManager,
+        state: State,
+        trees: Mapping[str, Any],
+        progress: Mapping[str, Any] = {},
+        sums: Mapping[str, Any] = {},
+        **others: Any,
+    ) -> None:
+        """Starts writing trees of arrays, JSON values with the checksums of all, and others."""
+        step = int(state.step)
+        sums = {**{name: fingerprint(tree) for name, tree in trees.items()}, **sums}
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()} | others
+        items["progress"] = ocp.args.JsonSave({**progress, "checksums": sums})
+        with _writing(manager):
             manager.wait_until_finished()  # a failure of the save before comes up here
             if step not in manager.all_steps(read=False):
                 manager.save(step, args=ocp.args.Composite(**items), force=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._failure(manager, error) from error
-
-    def _failure(self, manager: ocp.CheckpointManager, error: Exception) -> CheckpointError:
-        steps = manager.all_steps(read=True)
-        kept = ", ".join(str(step) for step in steps) or "none"
-        return CheckpointError(
-            f"{manager.directory}: a checkpoint could not be written ({error}); "
-            f"complete ones kept there: {kept}"
-        )
 
     def save(self, state: State, iterator: Any, progress: Mapping[str, Any]) -> None:
-        """Starts writing the full state; returns once it may be donated.
-
-        Args:
-            iterator: Grain iterator whose position is saved with it.
-            progress: Small JSON values of the loop.
-
-        Raises:
-            CheckpointError: This or the last save failed; earlier checkpoints are untouched.
-        """
+        """Starts writing the full state, the iterator's position and JSON values of the loop;
+        returns once the state may be donated. Raises `CheckpointError` where this or the last save
+        failed; earlier checkpoints are untouched."""
         weights, rest = split_state(state, self._weights)
-        sums = {
-            "weights": fingerprint(weights),
-            "rest": fingerprint(rest),
-            "data": _text_sum(iterator.get_state()),
-            "progress": _text_sum(dict(progress)),
-        }
-        self._save(
-            self._last,
-            int(state.step),
-            {
-                "weights": ocp.args.StandardSave(weights),
-                "rest": ocp.args.StandardSave(rest),
-                "data": grain.checkpoint.CheckpointSave(iterator),
-                "progress": ocp.args.JsonSave({**progress, "checksums": sums}),
-            },
-        )
+        sums = {"data": _text_sum(iterator.get_state()), "progress": _text_sum(dict(progress))}
+        position = grain.checkpoint.CheckpointSave(iterator)
+        trees = {"weights": weights, "rest": rest}
+        self._save(self._last, state, trees, progress, sums, data=position)
 
     def save_best(self, state: State) -> None:
         """Keeps the weights of `state` as the best ones so far, in place of those before."""
-        weights = self._weights(state)
-        sums = {"weights": fingerprint(weights)}
-        self._save(
-            self._best,
-            int(state.step),
-            {
-                "weights": ocp.args.StandardSave(weights),
-                "progress": ocp.args.JsonSave({"checksums": sums}),
-            },
-        )
+        self._save(self._best, state, {"weights": self._weights(state)})
 
     def restore(self, template: State, iterator: Any) -> tuple[State, dict[str, Any]] | None:
-        """Reads the newest checkpoint that is whole.
+        """Reads the newest checkpoint that is whole: the state and the loop's JSON values, None if
+        there is no checkpoint. Damaged ones are moved to `damaged/`, with a warning.
 
-        Damaged ones are moved to `damaged/`, with a warning.
-
-        Args:
-            template: Shapes, dtypes and shardings of the state; the number of devices may differ
-                from that of the run that saved it.
-            iterator: Grain iterator to put into its saved position.
-
-        Returns:
-            The state and the loop's JSON values; None if there is no checkpoint.
-
-        Raises:
-            CheckpointError: There are checkpoints, and none is whole; or the machine, not the
-                checkpoint, is at fault.
+        `template` has shapes, dtypes and shardings of the state, on any number of devices;
+        `iterator` is put into its saved position. Raises `CheckpointError` where there are
+        checkpoints, and none is whole; or the machine, not the checkpoint, is at fault.
         """
         weights, rest = split_state(template, self._weights)
         steps = agreed(sorted(self._last.all_steps(), reverse=True))
@@ -213,11 +174,14 @@ class Checkpoints:
                 self._restore_data(step, iterator)
                 progress = dict(found["progress"])
                 sums = progress.pop("checksums")
-                for part in ("weights", "rest"):
-                    _verify(found[part], sums[part])
-                for part, value in (("data", iterator.get_state()), ("progress", progress)):
-                    if _text_sum(value) != sums[part]:
-                        raise ValueError(f"the stored {part} do not match their checksum")
+                actual = {
+                    "weights": fingerprint(found["weights"]),
+                    "rest": fingerprint(found["rest"]),
+                    "data": _text_sum(iterator.get_state()),
+                    "progress": _text_sum(progress),
+                }
+                if wrong := [part for part in actual if actual[part] != sums[part]]:
+                    raise ValueError(f"{' and '.join(wrong)} do not match their checksums")
             except Exception as error:  # Orbax, tensorstore and Grain raise all kinds
                 failure = error
             damage = 0 if failure is None else 2 if _passing(failure) else 1
@@ -239,10 +203,8 @@ class Checkpoints:
         return None
 
     def _restore_data(self, step: int, iterator: Any) -> None:
-        """Puts the iterator where any of the processes that saved it had theirs: all are alike.
-
-        Grain itself would refuse a checkpoint of another number of processes.
-        """
+        """Takes the position of any process that saved one, for all are alike; Grain itself would
+        refuse a checkpoint of another number of processes."""
         folder = pathlib.Path(self._last.directory) / str(step) / "data"
         files = sorted(folder.glob("process_*-of-*.json"))
         if not files:
@@ -266,21 +228,26 @@ class Checkpoints:
         self._last.reload()
 
     def wait(self) -> None:
-        """Waits until everything is on disk.
-
-        Raises:
-            CheckpointError: A save failed.
-        """
+        """Waits until everything is on disk; raises `CheckpointError` where a save failed."""
         for manager in (self._last, self._best):
-            try:
+            with _writing(manager):
                 manager.wait_until_finished()
-            except (OSError, ValueError, RuntimeError) as error:
-                raise self._failure(manager, error) from error
 
     def close(self) -> None:
-        """Releases the background threads."""
         self._last.close()
         self._best.close()
+
+
+@contextlib.contextmanager
+def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        kept = ", ".join(map(str, manager.all_steps(read=True))) or "none"
+        raise CheckpointError(
+            f"{manager.directory}: a checkpoint could not be written ({error}); "
+            f"complete ones kept there: {kept}"
+        ) from error
 
 
 def _passing(error: Exception) -> bool:
@@ -291,11 +258,6 @@ def _passing(error: Exception) -> bool:
         or (isinstance(error, OSError) and error.errno in codes)
         or "RESOURCE_EXHAUSTED" in str(error)
     )
-
-
-def _verify(tree: Any, expected: list[int]) -> None:
-    if fingerprint(tree) != expected:
-        raise ValueError("the stored arrays do not match their checksums")
 
 
 def _on_one_device(checkpoint: pathlib.Path) -> Any:
@@ -309,18 +271,8 @@ def _on_one_device(checkpoint: pathlib.Path) -> Any:
 def load_weights(
     workdir: str | os.PathLike[str], which: str | int = "last"
 ) -> tuple[dict[str, Any], int]:
-    """Reads the weights of a checkpoint as they were saved, without knowing their shapes.
-
-    Args:
-        workdir: A run's folder.
-        which: "last", "best" or the step of a checkpoint that is still kept.
-
-    Returns:
-        What the task's `weights` gave, as numpy arrays; and the step.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, or it is damaged.
-    """
+    """The weights of a checkpoint ("last", "best" or a step) as numpy arrays, without knowing their
+    shapes, and its step. Raises `CheckpointError` where there is none, or a damaged one."""
     folder = pathlib.Path(workdir).absolute() / ("best" if which == "best" else "checkpoints")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; is {workdir} the workdir of a run?")
@@ -338,7 +290,8 @@ def load_weights(
                     progress=ocp.args.JsonRestore(),
                 ),
             )
-            _verify(found["weights"], found["progress"]["checksums"]["weights"])
+            if fingerprint(found["weights"]) != found["progress"]["checksums"]["weights"]:
+                raise ValueError("the stored arrays do not match their checksums")
         except Exception as error:
             raise CheckpointError(f"{folder / str(step)}: damaged: {error}") from error
     weights = jax.tree.map(np.asarray, found["weights"])

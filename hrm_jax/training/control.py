@@ -64,11 +64,8 @@ class TrainingController:
         tokens_processed: int = 0,
         gradient_norm: SupportsFloat | None = None,
     ) -> None:
-        """Counts an iteration; waits for its loss. NaN is no improvement.
-
-        Raises:
-            ValueError: `tokens_processed` is negative.
-        """
+        """Counts an iteration; waits for its loss. NaN is no improvement. Raises `ValueError` where
+        `tokens_processed` is negative."""
         if tokens_processed < 0:
             raise ValueError(f"tokens_processed: expected at least 0, got {tokens_processed}")
         value = float(loss)
@@ -94,13 +91,9 @@ class TrainingController:
     ) -> pathlib.Path:
         """Writes a file atomically, by default `checkpoint_<iteration>.msgpack`; returns its path.
 
-        Args:
-            model_state, optimizer_state: Trees of arrays on this process's devices and of numbers,
-                in dicts, lists, tuples, named tuples or Flax structs. Of a typed PRNG key take
-                `jax.random.key_data`.
-
-        Raises:
-            TypeError: A tree holds something else.
+        The states are trees of arrays on this process's devices and of numbers, in dicts, lists,
+        tuples, named tuples or Flax structs (of a typed PRNG key take `jax.random.key_data`);
+        `TypeError` where they hold something else.
         """
         content = {
             "training_state": {
@@ -123,20 +116,14 @@ class TrainingController:
     def load_checkpoint(
         self, path: Path, model_state: Any = None, optimizer_state: Any = None
     ) -> dict[str, Any]:
-        """Goes on from where a checkpoint stood, under this controller's own rules.
+        """Goes on from where a checkpoint stood, under this controller's own rules; returns both
+        states with NumPy arrays, `training_state`, and `config`, the rules under which it was
+        saved.
 
-        Args:
-            path: The file.
-            model_state, optimizer_state: Trees of the structure and shapes that are expected. The
-                one without such a tree comes as nested dicts with strings for keys, which
-                `flax.serialization.from_state_dict` puts into any structure.
-
-        Returns:
-            `model_state` and `optimizer_state` with NumPy arrays; `training_state`; and `config`,
-            the rules under which it was saved.
-
-        Raises:
-            CheckpointError: The file is no checkpoint, is damaged, or holds other trees.
+        `model_state` and `optimizer_state` are trees of the structure and shapes that are expected.
+        The one without such a tree comes as nested dicts with strings for keys, which
+        `flax.serialization.from_state_dict` puts into any structure. Raises `CheckpointError` where
+        the file is no checkpoint, is damaged, or holds other trees.
         """
         content = _read(pathlib.Path(path))
         for name, template in (("model_state", model_state), ("optimizer_state", optimizer_state)):
@@ -203,15 +190,9 @@ def create_training_controller(
 ) -> TrainingController:
     """Makes a controller with TenMinaTorc's defaults; `stopping.Rules` says what they mean.
 
-    Args:
-        early_stop: False ignores `early_stop_patience` and `min_delta`, which are of the loss.
-        checkpoint_dir: Made when the first is saved.
-        resume_from: Checkpoint to go on from; `load_checkpoint` gives what it holds.
-        log_interval: Iterations between lines in the log; 0 for none.
-
-    Raises:
-        ValueError: A number is too low.
-        CheckpointError: `resume_from` is no checkpoint, or damaged.
+    `early_stop` False ignores `early_stop_patience` and `min_delta`, which are of the loss;
+    `resume_from` is a checkpoint to go on from, `log_interval` the iterations between lines in the
+    log, 0 for none. Raises `ValueError` where a number is too low, and as `load_checkpoint`.
     """
     for name, value, least in (
         ("max_iterations", max_iterations, 1),

@@ -45,12 +45,8 @@ class NonFiniteError(FloatingPointError):
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
-
-    Attributes:
-        reason: "finished"; stopped by "early_stopping", "max_iterations" or the "token_limit" (its
-            tokens or its iterations, see `ControlConfig`); or "interrupted" by a signal.
-    """
+    """How a run ended. A "token_limit" is of its tokens or its iterations, see `ControlConfig`; a
+    signal has "interrupted" it."""
 
     reason: Reason
     step: int
@@ -58,29 +54,6 @@ class RunResult:
     state: State
     task: Task
     signal: int = 0  # its number, or 0
-
-
-class _Profile:
-    """A JAX profile of a few steps, some steps after the start; only process 0 takes one."""
-
-    def __init__(self, folder: pathlib.Path, first: int, wanted: bool) -> None:
-        self._folder = folder
-        self._from = first + 3
-        self._wanted = wanted and is_first()
-        self._running = False
-
-    def after_step(self, step: int, state: State) -> None:
-        if self._wanted and step == self._from:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
-        if step == self._from + _PROFILED_STEPS:
-            self.stop(state)
-
-    def stop(self, state: State) -> None:
-        if self._running:
-            self._running = False
-            jax.block_until_ready(state)
-            jax.profiler.stop_trace()
 
 
 class _Run:
@@ -105,9 +78,9 @@ class _Run:
         self.figures: Figures = {}
         self.uncounted: list[jax.Array] = []
         self.state = self._start()
-        self.step = int(self.state.step)
+        self.step = self.first = int(self.state.step)
         self.meter = Meter(self.step)
-        self.profile = _Profile(workdir / "profile", self.step, self.config.profile)
+        self.profiling = contextlib.ExitStack()
         self.writer = MetricWriter(
             workdir, self.step, tensorboard=self.config.tensorboard, wandb=self.config.wandb
         )
@@ -146,7 +119,6 @@ class _Run:
         return state
 
     def train(self) -> Reason:
-        """Runs to the end; returns why it ended."""
         config = self.config
         reason: Reason | None = self.ended()
         if reason:
@@ -156,7 +128,7 @@ class _Run:
             self.state, metrics = step(self.state, batch, self.frozen)
             self.step += 1
             self.take(metrics)
-            self.profile.after_step(self.step, self.state)
+            self.profile()
             self.signalled = self.signal.after_step()
             reason = self.ended()
             if self.step % config.log_every == 0 or reason or self.signalled:
@@ -174,12 +146,10 @@ class _Run:
             batch = self.next_batch()
 
     def ended(self) -> Reason | None:
-        """Why to stop now; None to go on."""
         return "finished" if self.step >= self.config.steps else self.stopping.reason
 
     def next_batch(self) -> Any:
-        """The next batch, on the devices."""
-        with self.meter.waiting():
+        with self.meter.clock("waiting"):
             rows = next(self.iterator)
         return place_batch(rows, self.mesh, self.task.batch_axis)
 
@@ -192,14 +162,14 @@ class _Run:
         with jax.set_mesh(self.mesh):
             compiled = compile_step(step, self.state, batch, self.frozen)
         log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
-        self.meter = Meter(self.step)
+        self.meter.reset(self.step)
         return compiled, batch
 
     def take(self, metrics: Metrics) -> None:
         """Notes what the newest step reports; checks the one before, while this one runs."""
         config = self.config
-        self.check(self.meter.last, self.step - 1)
-        self.meter.add(metrics)
+        self.check()
+        self.meter.reports.append(metrics)
         self.bar.update()
         if "tokens" in metrics:
             self.uncounted.append(metrics["tokens"])
@@ -208,13 +178,22 @@ class _Run:
         if config.control.max_tokens or self.step % config.log_every == 0:
             self.count_tokens()
 
-    def check(self, metrics: Metrics | None, step: int) -> None:
-        """Stops the run where numbers are no longer finite; waits for that step to be done."""
-        for name in ("loss", "grad_norm"):
-            if metrics is None or name not in metrics:
-                continue
-            total, count = (float(x) for x in jax.device_get(metrics[name]))
+    def profile(self) -> None:
+        """Takes a JAX profile of a few steps, some steps after the start; in process 0 only."""
+        if self.step == self.first + 3 and self.config.profile and is_first():
+            self.profiling.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
+            self.profiling.callback(lambda: jax.block_until_ready(self.state))
+        if self.step == self.first + 3 + _PROFILED_STEPS:
+            self.profiling.close()
+
+    def check(self) -> None:
+        """Stops the run where the newest report is not finite; waits for that step to be done."""
+        reports = self.meter.reports
+        newest = reports[-1] if reports else {}
+        for name in (x for x in ("loss", "grad_norm") if x in newest):
+            total, count = (float(x) for x in jax.device_get(newest[name]))
             if not math.isfinite(total):
+                step = self.meter.step + len(reports)
                 raise NonFiniteError(
                     f"step {step}: {name} is {total / max(count, 1)}; the checkpoints in "
                     f"{self.workdir / 'checkpoints'} are from before. A lower "
@@ -228,8 +207,7 @@ class _Run:
         self.uncounted.clear()
 
     def log(self) -> None:
-        """Writes the averages of the steps since the last time."""
-        self.check(self.meter.last, self.step)
+        self.check()
         figures = self.meter.read(self.step)
         self.writer.write(self.step, figures)
         known = {**figures, **self.figures}
@@ -238,34 +216,29 @@ class _Run:
 
     def evaluate(self) -> None:
         """Writes held-out figures and keeps the weights if they are the best so far."""
-        self.check(self.meter.last, self.step)
-        with self.meter.paused():
+        self.check()
+        with self.meter.clock("paused"):
             start = time.perf_counter()
             alone = jax.process_count() == 1  # several evaluate each on devices of its own
             with jax.set_mesh(self.mesh) if alone else contextlib.nullcontext():
-                self.figures = agreed(self.task.evaluate(for_evaluation(self.whole())))
+                state = for_evaluation(self.state.replace(frozen=self.frozen))
+                self.figures = agreed(self.task.evaluate(state))
             seconds = {"eval/seconds": time.perf_counter() - start}
             self.writer.write(self.step, {**self.figures, **seconds})
             if self.stopping.update(self.figures):
                 self.checkpoints.save_best(self.state)
 
     def save(self) -> None:
-        """Starts a checkpoint."""
-        self.check(self.meter.last, self.step)
-        with self.meter.paused():
+        self.check()
+        with self.meter.clock("paused"):
             self.count_tokens()
             self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
 
-    def whole(self) -> State:
-        """The state with what is frozen."""
-        return self.state.replace(frozen=self.frozen)
-
     def close(self) -> None:
-        """Ends what writes; also of a run that ended early."""
         self.bar.close()
         self.writer.close()
         self.checkpoints.close()
-        self.profile.stop(self.state)
+        self.profiling.close()
 
 
 def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -> RunResult:
@@ -292,7 +265,7 @@ def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -
         reason=reason,
         step=this.step,
         figures=this.figures,
-        state=this.whole(),
+        state=this.state.replace(frozen=this.frozen),
         task=task,
         signal=this.signalled,
     )

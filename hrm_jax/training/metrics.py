@@ -7,25 +7,15 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from hrm_jax.files import write_text
 from hrm_jax.tasks.base import Metrics
 from hrm_jax.training.processes import is_first
-
-
-def averages(metrics: Sequence[Metrics], prefix: str) -> dict[str, float]:
-    """Averages of (sum, count) pairs over several steps; names with a count of 0 are left out."""
-    totals: dict[str, list[float]] = {}
-    for step in jax.device_get(list(metrics)):
-        for name, (total, count) in step.items():
-            both = totals.setdefault(name, [0.0, 0.0])
-            both[0] += float(total)
-            both[1] += float(count)
-    return {prefix + k: total / count for k, (total, count) in totals.items() if count}
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -33,53 +23,41 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path = pathlib.Path(path)
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return lines
 
 
 class Meter:
-    """Gathers what steps report until it is logged; the clock leaves out pauses."""
+    """Gathers what steps report, from `step` on, until it is logged."""
 
     def __init__(self, step: int) -> None:
-        """Args: step: Where the run stands."""
+        self.reset(step)
+
+    def reset(self, step: int) -> None:
         self.step = step
-        self._steps: list[Metrics] = []
-        self._start, self._waited = time.perf_counter(), 0.0
-
-    @property
-    def last(self) -> Metrics | None:
-        """Of the newest step that was not logged yet."""
-        return self._steps[-1] if self._steps else None
-
-    def add(self, metrics: Metrics) -> None:
-        """Takes what one step reports."""
-        self._steps.append(metrics)
+        self.reports: list[Metrics] = []
+        self._start = time.perf_counter()
+        self._spent = {"waiting": 0.0, "paused": 0.0}
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """For data, in which time the devices may be idle."""
+    def clock(self, what: Literal["waiting", "paused"]) -> Iterator[None]:
+        """Times waiting for data, when the devices may be idle, or pauses, which do not count."""
         start = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - start
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """While something else than training is done."""
-        start = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - start
+        self._spent[what] += time.perf_counter() - start
 
     def read(self, step: int) -> dict[str, float]:
-        """Averages since the last time as `train/…`, and how fast it went; starts anew."""
-        seconds = time.perf_counter() - self._start
-        figures = averages(self._steps, "train/")
+        """Averages since the last time as `train/…`, of what has a count, and how fast it went."""
+        seconds = time.perf_counter() - self._start - self._spent["paused"]
+        totals: dict[str, Any] = {}
+        for report in jax.device_get(self.reports):
+            for name, both in report.items():
+                totals[name] = np.asarray(both, np.float64) + totals.get(name, 0)
+        figures = {f"train/{k}": float(both[0] / both[1]) for k, both in totals.items() if both[1]}
         figures["train/steps_per_second"] = (step - self.step) / seconds
-        figures["train/data_wait"] = self._waited / seconds
-        self.step, self._steps = step, []
-        self._start, self._waited = time.perf_counter(), 0.0
+        figures["train/data_wait"] = self._spent["waiting"] / seconds
+        self.reset(step)
         return figures
 
 
@@ -90,14 +68,9 @@ class MetricWriter:
         self, workdir: str | os.PathLike[str], step: int, *, tensorboard: bool, wandb: str
     ) -> None:
         """Opens the files; lines of steps after `step`, from which the run goes on, are dropped,
-        since that part of it is done again.
-
-        Raises:
-            ImportError: W&B is asked for and not installed.
-        """
-        self._file = None
-        self._tensorboard = None
-        self._wandb = None
+        since that part of it is done again. Raises `ImportError` where W&B is asked for and
+        missing."""
+        self._file = self._tensorboard = self._wandb = None
         if not is_first():
             return
         folder = pathlib.Path(workdir)
@@ -132,7 +105,6 @@ class MetricWriter:
             self._wandb.log(numbers, step=step)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
         for sink in (self._file, self._tensorboard):
             if sink is not None:
                 sink.close()

@@ -40,19 +40,13 @@ def start(
     """Joins the processes of a run; to be called before anything else that uses JAX's devices.
 
     Without arguments SLURM, Open MPI, Kubernetes (an indexed Job or a JobSet) and Cloud TPU are
-    asked. A process that dies ends all others: at once if it was the first, or else once it has
-    not been heard of for `heartbeat_seconds`, if a collective does not fail earlier.
-
-    Args:
-        coordinator: host:port at which the first process is reached, with a free port.
-        num_processes: How many there are.
-        process_id: Which of them this is, from 0.
-        heartbeat_seconds: Silence after which a process is taken for dead.
-        start_seconds: How long to wait for the others to start.
+    asked; else the first process is reached at `coordinator` (host:port, the port free). A process
+    that dies ends all others: at once if it was the first, or else once it has not been heard of
+    for `heartbeat_seconds`, if a collective does not fail earlier.
 
     Raises:
         ConfigError: Some but not all of the three are given, or nothing is found by itself.
-        RuntimeError: The others cannot be reached.
+        RuntimeError: The others cannot be reached within `start_seconds`.
     """
     given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -127,25 +121,17 @@ def leave(code: int = _FAILED) -> NoReturn:
 def first_before_others(name: str, seconds: int = 3600) -> Iterator[None]:
     """Lets the first process do something alone, and then all others, who may find it done.
 
-    Args:
-        name: Of what is done; each may be used once.
-        seconds: How long the others wait.
-
-    Raises:
-        RuntimeError: The first process has failed, or was too slow.
+    Each `name` may be used once. Raises `RuntimeError` where the first process has failed, or took
+    longer than `seconds`.
     """
-    if jax.process_count() == 1:
-        yield
-        return
-    if not is_first():
-        _barrier(f"{name}: done", seconds)
+
+    def barrier(first: bool) -> None:
+        if jax.process_count() > 1 and is_first() == first:
+            ocp.multihost.get_barrier_sync_fn()(key=f"{name}: done", timeout_ms=seconds * 1000)
+
+    barrier(first=False)
     yield
-    if is_first():
-        _barrier(f"{name}: done", seconds)
-
-
-def _barrier(name: str, seconds: int) -> None:
-    ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=seconds * 1000)
+    barrier(first=True)
 
 
 def agreed(value: Any) -> Any:
@@ -168,11 +154,7 @@ def any_of(number: int) -> int:
 
 
 def require_same(what: str, value: Any) -> None:
-    """Checks that a JSON value is the same in all processes.
-
-    Raises:
-        ConfigError: It is not; the message names the processes.
-    """
+    """Raises `ConfigError`, which names the processes, unless a JSON value is the same in all."""
     if jax.process_count() == 1:
         return
     checksum = np.uint32(zlib.crc32(json.dumps(value, sort_keys=True).encode()))

@@ -30,10 +30,8 @@ def make_mesh(
 ) -> Mesh:
     """The mesh `data` × `fsdp` that a config asks for, by default of all devices along `data`.
 
-    Those of a process are side by side, so that its rows of a batch are on its own devices.
-
-    Raises:
-        ConfigError: The sizes do not fit the devices, or processes have unequal numbers of them.
+    Those of a process are side by side, so that its rows of a batch are on its own devices. Raises
+    `ConfigError` where the sizes do not fit, or processes have unequal numbers of devices.
     """
     config = config or MeshConfig()
     if devices is None:
@@ -52,11 +50,7 @@ def make_mesh(
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, int]:
-    """Sizes of `data` and `fsdp` for a number of devices, with 0 filled in.
-
-    Raises:
-        ConfigError: They do not fit.
-    """
+    """Sizes of `data` and `fsdp`, with 0 filled in; `ConfigError` where the devices do not fit."""
     data, fsdp = config.data, config.fsdp
     given = (data or 1) * (fsdp or 1)
     if 0 in (data, fsdp):
@@ -96,18 +90,8 @@ def state_shardings(
 
     Tables may be divided too, by columns over all devices: any number of devices then holds equal
     parts of a table whose number of rows comes from the data, and each looks up its columns by
-    itself.
-
-    Args:
-        state: A `State`, or one of `jax.ShapeDtypeStruct`s.
-        smallest: As in `parameter_spec`.
-        carry_spec: Of `Task.carry_spec`.
-
-    Returns:
-        A tree of shardings like `state`.
-
-    Raises:
-        ConfigError: The devices do not divide the rows, or the columns of a table.
+    itself. `state` is a `State`, or one of shapes; `smallest` as in `parameter_spec`, `carry_spec`
+    of `Task.carry_spec`. Raises `ConfigError` where the devices do not divide rows or columns.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -128,13 +112,9 @@ def state_shardings(
         )
         return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
 
-    shardings = jax.tree.map(lambda _: everywhere, state)
-    parts = {
-        "rows": jax.tree.map(of_rows, state.rows),
-        "tables": jax.tree.map(of_table, state.tables),
-    }
-    for name in ("params", "opt_state", "ema", "frozen"):
-        parts[name] = jax.tree.map(of_parameter, getattr(state, name))
+    rules = dict.fromkeys(("params", "opt_state", "ema", "frozen"), of_parameter)
+    rules |= {"rows": of_rows, "tables": of_table}
+    parts = {name: jax.tree.map(rule, getattr(state, name)) for name, rule in rules.items()}
     if carry_spec is not None:
         parts["carry"] = jax.tree.map(
             lambda spec, _: NamedSharding(mesh, spec),
@@ -142,7 +122,7 @@ def state_shardings(
             state.carry,
             is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
-    return shardings.replace(**parts)
+    return jax.tree.map(lambda _: everywhere, state).replace(**parts)
 
 
 def _require_divided(rows: int, devices: int) -> None:
@@ -158,19 +138,13 @@ def divided_step(
     shardings: Any,
     jit: Callable[..., Any] = jax.jit,
 ) -> Any:
-    """Jits a task's step, and counts it, for a state that is divided.
+    """Jits a task's step, and counts it, for a state that is divided as `shardings` say.
 
     Where it is divided along `fsdp`, the step gathers the parameters once, and each device updates
     its part only, from a gradient that is summed for that part. To be compiled within
-    `jax.set_mesh(mesh)`: kernels divide their rows over it.
-
-    Args:
-        step: Of (state, batch): the new state and metrics.
-        shardings: Of the state, as `state_shardings` says; without what is frozen.
-
-    Returns:
-        A function of the state without what is frozen, which it takes over, a batch, and what is
-        frozen ({} by default), which it only reads: the new state, also without, and metrics.
+    `jax.set_mesh(mesh)`: kernels divide their rows over it. The result is a function of the state
+    without what is frozen, which it takes over, a batch, and what is frozen ({} by default), which
+    it only reads: the new state, also without, and metrics.
     """
     whole = NamedSharding(mesh, PartitionSpec())
 
@@ -185,11 +159,8 @@ def divided_step(
 
 
 def for_evaluation(state: State) -> State:
-    """The state with weights that need no other process, whole on each device of this one.
-
-    Tables that are divided stay so within one process; rows and the optimizer's state stay as they
-    are.
-    """
+    """The state with weights that need no other process, whole on each device of this one. Tables
+    that are divided stay so within one process; rows and the optimizer's state stay as they are."""
     parts = {name: getattr(state, name) for name in ("params", "ema", "carry", "frozen")}
     several = jax.process_count() > 1
     if several:
@@ -228,10 +199,7 @@ def place_frozen(array: Any, mesh: Mesh, smallest: int) -> jax.Array:
 
 def place_batch(batch: Mapping[str, Any], mesh: Mesh, axis: int = 0) -> dict[str, jax.Array]:
     """Turns this process' rows of a batch, which lie along `axis`, into arrays over the mesh.
-
-    Raises:
-        ConfigError: The devices do not divide the rows.
-    """
+    Raises `ConfigError` where the devices do not divide the rows."""
     sharding = NamedSharding(mesh, PartitionSpec(*(None,) * axis, *_ROWS))
     for rows in batch.values():
         _require_divided(rows.shape[axis] * jax.process_count(), mesh.size)

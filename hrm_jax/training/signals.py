@@ -38,15 +38,11 @@ def collected() -> Iterator[list[int]]:
 
 
 class SharedSignal:
-    """Tells all processes at the same step that one of them was sent a signal.
-
-    The question is put to the devices with each step, and the answer is read one step later, so
-    that they never wait for it.
-    """
+    """Tells all processes at the same step that one of them was sent a signal. The question is put
+    to the devices with each step, and the answer is read one step later: they never wait for it."""
 
     def __init__(self, mesh: Mesh, caught: list[int]) -> None:
-        """Args: mesh: All devices of all processes. caught: Signals that this process has had."""
-        self._mesh = mesh
+        self._mesh = mesh  # all devices of all processes
         self._caught = caught
         self._asked: jax.Array | None = None
         self._greatest = jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flax.traverse_util import flatten_dict
+
 from hrm_jax.data.identity import Identity
 from hrm_jax.fields import ConfigError, from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json, write_text
@@ -25,16 +27,6 @@ class WorkdirError(ValueError):
     """The workdir belongs to a run of another configuration or other data, or is not one."""
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            result.update(_flat(value, f"{prefix}{name}."))
-        else:
-            result[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return result
-
-
 def _completed(stored: Mapping[str, Any], config: RunConfig) -> Mapping[str, Any]:
     """A stored configuration with the defaults of fields that came later."""
     try:
@@ -44,7 +36,7 @@ def _completed(stored: Mapping[str, Any], config: RunConfig) -> Mapping[str, Any
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str]) -> list[str]:
-    before, now = _flat(old), _flat(new)
+    before, now = (flatten_dict(values, sep=".") for values in (old, new))
     return [
         f"config.{name}: {before.get(name)!r} in the workdir, {now.get(name)!r} now"
         for name in sorted({*before, *now})
@@ -53,15 +45,13 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[
 
 
 def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identity) -> None:
-    """Makes a new workdir, or checks that the run in an existing one is the same.
-
-    All processes of a run call it, and the first one writes.
+    """Makes a new workdir, or checks that the run in an existing one is the same. All processes of
+    a run call it, and the first one writes.
 
     Raises:
-        WorkdirError: The folder holds a run of another configuration or of other data; the
-            message names the fields that differ.
+        WorkdirError: The folder holds a run of another configuration or of other data; names
+            the fields that differ.
         ConfigError: Another process has another configuration or other data.
-        OSError: The folder cannot be written.
     """
     folder = pathlib.Path(workdir)
     now = json.loads(json.dumps(to_mapping(config)))
@@ -96,11 +86,8 @@ def checkpoint(text: str) -> str | int:
 
 
 def read_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The configuration of the run in `workdir`, without fields that are gone.
-
-    Raises:
-        WorkdirError: There is no run there.
-    """
+    """The configuration of a run, without fields that are gone; `WorkdirError` where there is
+    none."""
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
         raise WorkdirError(f"{workdir}: not the workdir of a run (there is no config.json in it)")
