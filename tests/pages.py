@@ -28,8 +28,9 @@ SHORT = (
     "--config.microbatch_size=0 --config.batch_size=4"
 )
 SMALL = (
-    "--config.model.hidden_size=32 --config.model.num_heads=2 --config.model.H_layers=1 "
-    "--config.model.L_layers=1 --config.eval_slots=4 --config.model.forward_dtype=float32"
+    "--config.model.hidden_size=32 --config.model.num_heads=2 --config.model.L_layers=1 "
+    "--config.model.halt_max_steps=2 --config.eval_slots=4 --config.eval_max_steps=2 "
+    "--config.model.forward_dtype=float32"
 )
 DRAWN = "--config.data.num_train=16 --config.data.num_test=4"
 LANGUAGE = (

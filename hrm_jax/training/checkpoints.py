@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from hrm_jax.tasks.base import State
 from hrm_jax.training.processes import agreed, any_of, is_first
@@ -262,8 +263,10 @@ def _passing(error: Exception) -> bool:
 
 def _on_one_device(checkpoint: pathlib.Path) -> Any:
     """Shapes and dtypes of stored weights, for a device of this process: others may be gone."""
-    with ocp.StandardCheckpointer() as reader:
-        stored = reader.metadata(checkpoint / "weights").item_metadata.tree
+    # Asked of the handler: the checkpointer warns that an item has no metadata of a whole checkpoint.
+    handler = ocp.StandardCheckpointHandler()
+    stored = handler.metadata(epath.Path(checkpoint / "weights")).tree
+    handler.close()
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), stored)
 
