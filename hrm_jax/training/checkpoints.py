@@ -263,7 +263,7 @@ def _passing(error: Exception) -> bool:
 
 def _on_one_device(checkpoint: pathlib.Path) -> Any:
     """Shapes and dtypes of stored weights, for a device of this process: others may be gone."""
-    # Asked of the handler: the checkpointer warns that an item has no metadata of a whole checkpoint.
+    # The handler is asked: a checkpointer warns that an item has no metadata of a whole checkpoint.
     handler = ocp.StandardCheckpointHandler()
     stored = handler.metadata(epath.Path(checkpoint / "weights")).tree
     handler.close()
