@@ -24,6 +24,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--output", help="JSON file for the figures, beside the table")
+    parser.add_argument(
+        "--save_outputs", help=".npz file for inputs, labels, answers, steps, q_halt"
+    )
+    parser.add_argument("--save_logits", action="store_true", help="and the answers' logits")
     parser.add_argument("--submission", help="JSON file for Kaggle, of an ARC run's answers")
     parser.add_argument(
         "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"

@@ -121,6 +121,7 @@ class Solved(struct.PyTreeNode):
 
     With tracing, `trace` are the predictions after each step [N, max_steps, S], uint8; after a row
     halted its last answer is repeated. `iterations` are passes of the network over a whole batch.
+    `logits` are those of the answers, float32 [N, S, V], where they are asked for.
     """
 
     predictions: Any
@@ -129,6 +130,7 @@ class Solved(struct.PyTreeNode):
     trace: Any
     iterations: Any
     seconds: float = struct.field(pytree_node=False, default=0.0)
+    logits: Any = None
 
 
 def solve(
@@ -142,6 +144,7 @@ def solve(
     halting: Halting = "q",
     max_steps: int | None = None,
     trace: bool = False,
+    logits: bool = False,
     sharding: jax.sharding.Sharding | None = None,
     step: Callable[..., tuple[ACTCarry, Thought]] = act_step,
 ) -> Solved:
@@ -161,6 +164,7 @@ def solve(
         q_halt=jnp.zeros(total, jnp.float32),
         trace=jnp.zeros((total, limit, length), jnp.uint8) if trace else None,
         iterations=jnp.int32(0),
+        logits=jnp.zeros((total, length, config.vocab_size), jnp.float32) if logits else None,
     )
     carry = initial_carry(config, {"inputs": inputs[:1], "puzzle_identifiers": identifiers[:1]})
     carry = jax.tree.map(lambda x: jnp.repeat(x, slots, axis=0), carry)
@@ -192,6 +196,9 @@ def solve(
         if trace:
             kept = result.trace.at[owner, carry.steps - 1].set(answer, mode="drop")
             result = result.replace(trace=kept)
+        if logits:
+            kept = result.logits.at[done].set(out.logits.astype(jnp.float32), mode="drop")
+            result = result.replace(logits=kept)
         return carry, owner, first_waiting + jnp.sum(taken), result
 
     *_, result = jax.lax.while_loop(unfinished, body, (carry, owner, jnp.int32(0), result))

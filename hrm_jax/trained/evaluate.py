@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
-from hrm_jax.files import write_text
+from hrm_jax.files import atomic_path, write_text
 from hrm_jax.models.act import Halting, Solved
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle
@@ -56,6 +56,8 @@ def evaluate(
     verify: bool = False,
     last: int = 1,
     seed: int = 0,
+    save_outputs: str | os.PathLike[str] | None = None,
+    save_logits: bool = False,
 ) -> Figures:
     """Evaluates a run's model.
 
@@ -72,6 +74,10 @@ def evaluate(
             `seed`.
         verify: Whether to evaluate too what the votes that obey the rules say.
         last: How many of the newest checkpoints vote, each as often.
+        save_outputs: `.npz` file to write, atomically: inputs, labels and plain answers [N, S],
+            puzzle_identifiers, steps and q_halt [N] (its sigmoid is the belief to be right), and
+            where there is a vote all votes [V, N, S] and votes_q_halt [V, N].
+        save_logits: Whether the file has the logits of the plain answers too, float32 [N, S, V].
 
     Returns:
         Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
@@ -80,8 +86,12 @@ def evaluate(
     """
     config = tasks.parse(read_config(workdir))
     if config.task not in PUZZLES:
-        if max_steps is not None or submission is not None or votes != 1 or verify or last != 1:
-            raise DataError("max_steps, submission, votes, verify and last are for puzzles only")
+        for_puzzles = (max_steps, submission, save_outputs, save_logits or None, verify or None)
+        if for_puzzles != (None,) * 5 or votes != 1 or last != 1:
+            raise DataError(
+                "max_steps, submission, save_outputs, save_logits, votes, verify and last are for "
+                "puzzles only"
+            )
         task = tasks.build(config)
         source = None if data is None else str(data)
         model = load(workdir, checkpoint)
@@ -108,18 +118,39 @@ def evaluate(
         puzzle.obeys(puzzles.inputs[:1], puzzles.labels[:1])
     if submission is not None:
         puzzle.submission(puzzles, [])
-        if pathlib.Path(submission).is_dir():
-            raise DataError(f"submission: {submission} is a folder, expected the name of a file")
+    for name, file in (("submission", submission), ("save_outputs", save_outputs)):
+        if file is not None and pathlib.Path(file).is_dir():
+            raise DataError(f"{name}: {file} is a folder, expected the name of a file")
+    if save_outputs is not None and pathlib.Path(save_outputs).suffix != ".npz":
+        raise DataError(f"save_outputs: {save_outputs}: expected a name that ends in .npz")
+    if save_logits and save_outputs is None:
+        raise DataError("save_logits: there is no save_outputs to write them to")
     inputs, identifiers = puzzles.inputs[:limit], puzzles.example_identifiers()[:limit]
     steps = max_steps or model.max_steps
     options: Any = {"slots": slots, "halting": halting, "max_steps": steps}
-    plain = model.answers(inputs, identifiers, trace=True, **options)
+    plain = model.answers(inputs, identifiers, trace=True, logits=save_logits, **options)
     figures = figures_of(puzzles, plain, puzzle)
-    options |= {"votes": votes, "seed": seed, "plain": plain.replace(trace=None)}
+    options |= {"votes": votes, "seed": seed, "plain": plain.replace(trace=None, logits=None)}
     ballots = cast_all(models, inputs, identifiers, **options)
     if submission is not None:
         answers = puzzle.submission(puzzles, [(x.predictions, x.q_halt) for x in ballots])
         write_text(submission, json.dumps(answers) + "\n")
+    if save_outputs is not None:
+        arrays = {
+            "inputs": inputs,
+            "labels": puzzles.labels[:limit],
+            "puzzle_identifiers": identifiers,
+            "answers": plain.predictions,
+            "steps": plain.steps,
+            "q_halt": plain.q_halt,
+        }
+        if save_logits:
+            arrays["logits"] = plain.logits
+        if len(ballots) > 1:
+            arrays["votes"] = np.stack([x.predictions for x in ballots])
+            arrays["votes_q_halt"] = np.stack([x.q_halt for x in ballots])
+        with atomic_path(save_outputs) as path:
+            np.savez(path, **arrays)
     return {**figures, **voted_figures(puzzle, puzzles, ballots, verify=verify)}
 
 

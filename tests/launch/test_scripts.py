@@ -7,8 +7,12 @@ import re
 import sys
 
 import forked
+import numpy as np
 import pytest
 from PIL import Image
+
+import hrm_jax
+from hrm_jax.trained.evaluate import held_out
 
 ROOT = pathlib.Path(__file__).parents[2]
 PUZZLE = "1...........2..."
@@ -54,6 +58,36 @@ def test_evaluate(run, trained, tmp_path):
     assert (code, figures["eval/puzzles"], figures["eval/steps"]) == (0, 3, 5)
 
 
+def test_evaluate_saves_what_the_model_answered(run, trained, tmp_path):
+    path = tmp_path / "new" / "answers.npz"
+    flags = ["--workdir", trained, "--limit=5", "--halting=fixed", "--max_steps=2"]
+    code, out, _ = run("evaluate", *flags, "--save_outputs", path, "--save_logits")
+    assert code == 0
+    saved = dict(np.load(path))
+    figures = json.loads(out.splitlines()[-1])
+    test = held_out(trained)
+    np.testing.assert_array_equal(saved["inputs"], test.inputs[:5])
+    np.testing.assert_array_equal(saved["labels"], test.labels[:5])
+    np.testing.assert_array_equal(saved["answers"], saved["logits"].argmax(-1))
+    assert (saved["answers"] == saved["labels"]).mean() == pytest.approx(figures["eval/accuracy"])
+    assert (saved["logits"].dtype, saved["logits"].shape) == (np.float32, (5, 16, 6))
+    assert saved["steps"].tolist() == [2] * 5
+    # The logits of the answer are those of the last step, as one step after the other gives them.
+    model = hrm_jax.load(trained)
+    batch = {"inputs": saved["inputs"].astype(np.int32), "puzzle_identifiers": np.zeros(5, int)}
+    carry = model.initial_carry(batch)
+    for _ in range(2):
+        carry, out = model.act_step(carry, batch)
+    np.testing.assert_allclose(saved["logits"], out.logits, atol=1e-5)
+    np.testing.assert_allclose(saved["q_halt"], out.q_halt, atol=1e-5)
+
+    assert run("evaluate", *flags, "--save_outputs", path, "--votes=3")[0] == 0
+    voted = dict(np.load(path))
+    assert "logits" not in voted
+    assert (voted["votes"].shape, voted["votes_q_halt"].shape) == ((3, 5, 16), (3, 5))
+    np.testing.assert_array_equal(voted["votes"][0], saved["answers"])
+
+
 def test_evaluate_by_vote(run, trained, tmp_path):
     flags = ["--votes=2", "--last=2", "--verify", "--max_steps=4", "--limit=4"]
     code, out, _ = run(
@@ -79,6 +113,8 @@ def test_evaluate_by_vote(run, trained, tmp_path):
         (["--limit=0"], "error: .*limit"),
         (["--votes=0"], "error: votes: expected at least 1"),
         (["--last=3"], "error: .*last=3, but the checkpoints there are: 2, 4"),
+        (["--save_outputs=x.csv"], r"error: save_outputs: x\.csv: expected .* ends in \.npz"),
+        (["--save_logits"], "error: save_logits: there is no save_outputs"),
         (["--last=2", "--checkpoint=4"], "error: .*give one or the other"),
     ],
 )

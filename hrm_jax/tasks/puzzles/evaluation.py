@@ -47,6 +47,7 @@ def solve_puzzles(
     halting: Halting = "q",
     max_steps: int | None = None,
     trace: bool = False,
+    logits: bool = False,
 ) -> Solved:
     """Solves any number of puzzles, tokens [N, S]; compiles once for each size up to 4096, rounded
     up to 2ⁿ. The options are as in `act.solve`; fewer slots are used for fewer puzzles.
@@ -58,7 +59,8 @@ def solve_puzzles(
     count = len(inputs)
     size = min(_CHUNK, 1 << (count - 1).bit_length())
     slots = min(slots, size)
-    options = {"slots": slots, "halting": halting, "max_steps": max_steps, "trace": trace}
+    options = {"slots": slots, "halting": halting, "max_steps": max_steps}
+    options |= {"trace": trace, "logits": logits}
     solver = _solver(config, **options, sharding=_row_sharding(variables, slots))
 
     def solve(rows: npt.NDArray[Any], number: int) -> Solved:
@@ -73,11 +75,11 @@ def solve_puzzles(
         number = min(size, count - start)
         out = solve(np.arange(start, start + number), number)
         iterations += out.iterations
-        rows = (out.predictions, out.steps, out.q_halt, out.trace)
+        rows = (out.predictions, out.steps, out.q_halt, out.trace, out.logits)
         parts.append(jax.tree.map(lambda x, number=number: x[:number], rows))
     seconds = time.perf_counter() - begin
-    predictions, steps, q_halt, traces = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    return Solved(predictions, steps, q_halt, traces, iterations, seconds)
+    *rows, found = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    return Solved(*rows, iterations=iterations, seconds=seconds, logits=found)
 
 
 def answers_compared(
