@@ -7,15 +7,19 @@ Files that a page needs lie in the folder.
 """
 
 import contextlib
+import io
+import json
 import os
 import pathlib
 import re
 import shlex
 import subprocess
+import tarfile
 import tempfile
 import time
 import urllib.request
 
+import numpy as np
 import yaml
 from forked import Script
 from sybil import Sybil
@@ -24,7 +28,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
-    "--config.steps=2 --config.eval_every=2 --config.checkpoint_every=1 --config.log_every=1 "
+    "--config.steps=3 --config.eval_every=3 --config.checkpoint_every=1 --config.log_every=1 "
     "--config.microbatch_size=0 --config.batch_size=4"
 )
 SMALL = (
@@ -41,18 +45,16 @@ LANGUAGE = (
 TEXT = "--config.data.train=abc.txt --config.data.test=abc.txt --config.data.eval_stride=200"
 ADDED = {
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32"),
-    "maze": (SMALL,),
-    "domino": (SMALL,),
+    "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "domino": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "latin": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "arc": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
 }
-CSV = {
-    "train.csv": ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"],
-    "test.csv": ["4.12.12.12.42.3.,4312213412433421"],
-}
+TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
+CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}
 STANDARD = {"play": "help\nquit\n"}
 UNSOLVED = {"solve": (0, 1)}  # a model of two steps may answer wrongly
 
@@ -75,6 +77,8 @@ class Pages:
             for name, lines in CSV.items():
                 rows = [f"mine,{line},0" for line in lines]
                 (self.folder / name).write_text("source,question,answer,rating\n" + "\n".join(rows))
+            for number, name in enumerate(("ARC-AGI-1", "ConceptARC")):
+                _archive(self.folder / f"{name}.tar.gz", number)
         self.before = pathlib.Path.cwd()
         os.chdir(self.folder)
 
@@ -151,6 +155,18 @@ class Pages:
         assert done.returncode in UNSOLVED.get(name, (0,)), told
         assert "Traceback" not in told, told
         assert not re.search(r"\b[Ww]arning|WARNING", told), told
+
+
+def _archive(path: pathlib.Path, number: int) -> None:
+    """Tasks in the layout of ARC's repositories: to turn a grid upside down."""
+    with tarfile.open(path, "w:gz") as tar:
+        for split, side in (("training", 2 + number), ("evaluation", 4 + number)):
+            grids = np.random.default_rng(side).integers(1, 10, (3, side, side)).tolist()
+            pairs = [{"input": grid, "output": grid[::-1]} for grid in grids]
+            text = json.dumps({"train": pairs[:2], "test": pairs[2:]}).encode()
+            info = tarfile.TarInfo(f"{path.stem}/data/{split}/{side}.json")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text))
 
 
 def small(argv: list[str]) -> list[str]:

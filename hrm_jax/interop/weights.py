@@ -30,10 +30,12 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
     for name in ("seq_len", "vocab_size", "num_puzzle_identifiers"):
         if given[name] == getattr(type(config.model)(), name):
             del given[name]  # the weights tell
+    # With rotary positions they do not tell for how many tokens they are, and it does not matter.
+    told = config.model.pos_encodings == "learned" or getattr(config.model, "mlp_t", False)
     model = reference(
         path,
         given,
-        seq_len=config.model.seq_len or None,
+        seq_len=config.model.seq_len or (None if told else 1),
         reset_puzzle_table=config.reset_puzzle_table,
     )
     return model.config, model.variables

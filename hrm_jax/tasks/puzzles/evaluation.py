@@ -78,8 +78,9 @@ def solve_puzzles(
         rows = (out.predictions, out.steps, out.q_halt, out.trace, out.logits)
         parts.append(jax.tree.map(lambda x, number=number: x[:number], rows))
     seconds = time.perf_counter() - begin
-    *rows, found = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    return Solved(*rows, iterations=iterations, seconds=seconds, logits=found)
+    arrays = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    predictions, steps, q_halt, trace, found = arrays
+    return Solved(predictions, steps, q_halt, trace, iterations, seconds, found)
 
 
 def answers_compared(
