@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 DEVICES = 4
 os.environ["JAX_PLATFORMS"] = os.environ.get("HRM_JAX_TEST_PLATFORM", "cpu")
 # Small programs that are compiled once and run a few times: compiling is most of the work.
@@ -47,3 +49,26 @@ CHECKED = (
 install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 
 pytest_collect_file = PAGES.pytest()  # README and docs are run, too
+
+# Tracing which lines run doubles the time of all Python code. These run again and at length what
+# quicker tests cover.
+UNTRACED = (
+    "benchmarks/test_programs.py",
+    "kernels/test_attention.py",
+    "launch/test_language_scripts.py",
+    "models/test_parity.py",
+    "optim/test_optim.py",
+    "tasks/test_every_field.py",
+    "test_gpu_compiler.py",
+    "test_lowering.py",
+    "training/test_contract.py",
+    "training/test_mesh.py",
+    "training/test_resume.py",
+    "training/test_tables.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.as_posix().endswith(UNTRACED):
+            item.add_marker("no_cover")

@@ -104,6 +104,7 @@ setup(
             "pytest-cov>=6",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
+            "setuptools>=70.1",  # builds the wheel that is tested
             "sybil>=9",  # runs the code of README and docs
             "torch==2.13.0",
             "types-PyYAML>=6",

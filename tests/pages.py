@@ -28,7 +28,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHORT = (
-    "--config.steps=3 --config.eval_every=3 --config.checkpoint_every=1 --config.log_every=1 "
+    "--config.steps=3 --config.eval_every=3 --config.checkpoint_every=3 --config.log_every=1 "
     "--config.microbatch_size=0 --config.batch_size=4"
 )
 SMALL = (
@@ -44,7 +44,7 @@ LANGUAGE = (
 )
 TEXT = "--config.data.train=abc.txt --config.data.test=abc.txt --config.data.eval_stride=200"
 ADDED = {
-    "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "domino": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "latin": (SMALL, "--config.model.puzzle_emb_ndim=32"),

@@ -42,7 +42,16 @@ def test_wheel(tmp_path):
         shutil.copyfile(ROOT / name, clone / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
-        [*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(clone)], check=True
+        [
+            *pip,
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tmp_path),
+            str(clone),
+        ],
+        check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.startswith(f"hrm_jax-{hrm_jax.__version__}-")

@@ -1,13 +1,13 @@
 """`kill -9` at any moment, signals, and crashes, through launch/train.py in its own process."""
 
+import os
 import pathlib
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 
+import forked
 import jax
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def command(tiny, tmp_path_factory):
 
     def make(workdir, *flags):
         script = str(ROOT / "launch" / "train.py")
-        return [sys.executable, script, f"--config={folder / 'config.py'}",
+        return [script, f"--config={folder / 'config.py'}",
                 f"--workdir={workdir}", *flags]  # fmt: skip
 
     return make
@@ -44,10 +44,10 @@ def environment(child):
     return child()
 
 
-def _launch(command, environment):
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def _ended(script):
+    """Waits for its end: exit code, and what it has said."""
+    done = script.wait()
+    return done.returncode, done.stdout + done.stderr
 
 
 def _newest(workdir):
@@ -55,12 +55,12 @@ def _newest(workdir):
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
-def _wait_for_step(process, workdir, step):
+def _wait_for_step(script, workdir, step):
     """Waits until a checkpoint of that step or a later one is there."""
     for _ in range(6000):
         if _newest(workdir) >= step:
             return
-        assert process.poll() is None, process.stdout.read()
+        assert script.process.is_alive(), script.said()
         time.sleep(0.02)
     raise AssertionError("the run makes no checkpoints")
 
@@ -68,9 +68,8 @@ def _wait_for_step(process, workdir, step):
 @pytest.fixture(scope="module")
 def straight(command, environment, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight") / "run"
-    process = _launch(command(workdir), environment)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    code, output = _ended(forked.Script(command(workdir), environment=environment))
+    assert code == 0, output
     return workdir
 
 
@@ -91,41 +90,39 @@ def test_kill_9_at_random_moments(straight, command, environment, tmp_path):
     chance = random.Random(0)
     halves = set()
     for round_ in range(5):
-        process = _launch(command(tmp_path), environment)
+        script = forked.Script(command(tmp_path), environment=environment)
         try:
-            _wait_for_step(process, tmp_path, _newest(tmp_path) + chance.randint(1, 5))
+            _wait_for_step(script, tmp_path, _newest(tmp_path) + chance.randint(1, 5))
             time.sleep(chance.random() * 0.1)
         finally:
-            process.kill()
-            output = process.communicate()[0]
-        assert process.returncode == -signal.SIGKILL, output
+            script.process.kill()
+            code, output = _ended(script)
+        assert code == -signal.SIGKILL, output
         assert round_ == 0 or "Going on from step" in output
         halves |= {p.name for p in (tmp_path / "checkpoints").glob("*") if not p.name.isdigit()}
     assert all(re.fullmatch(r"\d+\..*tmp.*", name) for name in halves), halves
     assert _newest(tmp_path) < STEPS
-    process = _launch(command(tmp_path), environment)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    code, output = _ended(forked.Script(command(tmp_path), environment=environment))
+    assert code == 0, output
     assert not (tmp_path / "damaged").exists(), output
     _assert_same_run(straight, tmp_path)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save_and_say_how_to_go_on(number, code, straight, command, environment, tmp_path):
-    process = _launch(command(tmp_path), environment)
+    script = forked.Script(command(tmp_path), environment=environment)
     try:
-        _wait_for_step(process, tmp_path, 3)
+        _wait_for_step(script, tmp_path, 3)
     finally:
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=120)
-    assert process.returncode == code, output
+        os.kill(script.process.pid, number)
+        returned, output = _ended(script)
+    assert returned == code, output
     step = int(re.search(r"Saved step (\d+)\. To go on, run the same command again:", output)[1])
     assert step == _newest(tmp_path)
     assert f"--workdir={tmp_path}" in output
     assert "Traceback" not in output
     if number == signal.SIGTERM:
-        process = _launch(command(tmp_path), environment)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+        returned, output = _ended(forked.Script(command(tmp_path), environment=environment))
+        assert returned == 0, output
         assert f"Going on from step {step}" in output
         _assert_same_run(straight, tmp_path)
