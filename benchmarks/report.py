@@ -64,7 +64,10 @@ tables.
 {_HOW}""",
 }
 
-_ON_A_GPU = "All that wants a GPU, tests first, is one command there: `bash benchmarks/gpu.sh`."
+_ON_A_GPU = (
+    "All that wants a GPU but the training of `:paper`, tests first, is one command there: "
+    "`bash benchmarks/gpu.sh`."
+)
 
 
 class Wanted(NamedTuple):
