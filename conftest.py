@@ -54,16 +54,12 @@ pytest_collect_file = PAGES.pytest()  # README and docs are run, too
 # quicker tests cover.
 UNTRACED = (
     "benchmarks/test_programs.py",
-    "kernels/test_attention.py",
-    "launch/test_language_scripts.py",
     "models/test_parity.py",
     "optim/test_optim.py",
     "tasks/test_every_field.py",
-    "test_gpu_compiler.py",
     "test_lowering.py",
     "training/test_contract.py",
     "training/test_mesh.py",
-    "training/test_resume.py",
     "training/test_tables.py",
 )
 

@@ -48,7 +48,10 @@ ADDED = {
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "domino": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "latin": (SMALL, "--config.model.puzzle_emb_ndim=32"),
-    "arc": (SMALL, "--config.model.puzzle_emb_ndim=32"),
+    "arc": (
+        SMALL,
+        "--config.model.puzzle_emb_ndim=32 --config.data.num_aug=1 --config.data.test_aug=1",
+    ),
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),

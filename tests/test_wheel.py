@@ -1,5 +1,6 @@
 """A wheel gives a working library, outside of the clone."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -62,7 +63,12 @@ def test_wheel(tmp_path):
     (folder / "needed.pth").write_text(sysconfig.get_paths()["purelib"])
     python = tmp_path / "env" / "bin" / "python"
     done = subprocess.run(
-        [str(python), "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [str(python), "-c", PROGRAM],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.strip()) == 16

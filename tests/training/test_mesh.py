@@ -224,9 +224,11 @@ def test_rows_are_divided_over_both_axes(tiny, start, tmp_path):
 
 def test_kernels_divide_their_rows_over_the_mesh(tiny, start, tmp_path):
     mesh = {"data": 2, "fsdp": 2, "smallest": 64}
+    cycles = {"model__H_cycles": 1, "model__L_cycles": 1}
+    # The gradient of q_continue is so near to 0 that rounding turns AdamATan2's steps: left out.
     runs = [
         start(
-            tiny(mesh=mesh, model__attention=engine, model__H_cycles=1, model__L_cycles=1),
+            tiny(mesh=mesh, model__attention=engine, **cycles, model__q_target="none"),
             tmp_path / engine,
         )
         for engine in ("xla", "pallas")
