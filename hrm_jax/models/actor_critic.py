@@ -67,7 +67,7 @@ class Body(nn.Module):
     config: BodyConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."], rank: int) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, ...], rank: int) -> Float[Array, ...]:
         c = self.config
         activate = {"tanh": jnp.tanh, "relu": jax.nn.relu}[c.activation]
         init = nn.initializers.orthogonal(math.sqrt(2))
@@ -98,7 +98,7 @@ class ActorCritic(nn.Module):
     gaussian: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."], rank: int) -> tuple[Array, Array]:
+    def __call__(self, x: Float[Array, ...], rank: int) -> tuple[Array, Array]:
         c = self.config
         policy = Body(c, name="body" if c.shared else "policy_body")(x, rank)
         value = policy if c.shared else Body(c, name="value_body")(x, rank)
@@ -117,7 +117,7 @@ class QNetwork(nn.Module):
     actions: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "..."], rank: int) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array, ...], rank: int) -> Float[Array, ...]:
         x = Body(self.config, name="body")(x, rank)
         values = _head(self.actions, 1.0, "value_head")(x)
         if self.config.dueling:

@@ -133,7 +133,7 @@ class DiagonalGaussian(Distribution):
         _, log_std = self._parts(outputs)
         return jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e), -1)
 
-    def act(self, actions: Array) -> Float[Array, "..."]:
+    def act(self, actions: Array) -> Float[Array, ...]:
         shape = (*actions.shape[:-1], *self.box.shape)
         actions = actions.reshape(shape)
         low, high = jnp.asarray(self.box.low), jnp.asarray(self.box.high)

@@ -22,7 +22,7 @@ def shown_shape(space: Space) -> tuple[int, ...]:
     raise ConfigError(f"config.environment: cannot observe {space}")
 
 
-def show(space: Space, observations: Array) -> Float[Array, "..."]:
+def show(space: Space, observations: Array) -> Float[Array, ...]:
     """Observations [..., *shape] as float32: bytes divided by 255, choices as one-hot vectors."""
     match space:
         case Discrete():

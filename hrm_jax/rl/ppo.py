@@ -90,9 +90,7 @@ def loss(
         values = sample.value + change
     value_loss = jnp.square(values - sample.target).mean()
     entropy = policy.entropy(outputs).mean()
-    total = (
-        policy_loss + objective.value_weight * value_loss - objective.entropy_weight * entropy
-    )
+    total = policy_loss + objective.value_weight * value_loss - objective.entropy_weight * entropy
     parts = {
         "policy_loss": policy_loss,
         "value_loss": value_loss,

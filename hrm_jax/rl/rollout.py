@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +45,7 @@ def environment_keys(key: PRNGKeyArray, number: int) -> PRNGKeyArray:
 
 def start(environment: Environment, keys: PRNGKeyArray) -> Running:
     """Environments at the start of their first episodes."""
-    state, observation = jax.vmap(environment.reset)(keys)
+    state, observation = jax.vmap(environment.reset)(jax.vmap(_first)(keys))
     zeros = jnp.zeros(keys.shape)
     return Running(state, observation, zeros, zeros.astype(jnp.int32))
 
@@ -54,17 +55,18 @@ def advance(
 ) -> tuple[Running, Timestep, Finished]:
     """One step of each; one whose episode ends starts the next, and `Timestep.observation` is the
     last of the one that ended."""
-    state, timestep, observation = jax.vmap(
-        lambda *one: step_autoreset(environment, *one), in_axes=(0, 0, 0)
-    )(running.state, actions, keys)
+    step = functools.partial(step_autoreset, environment)
+    state, timestep, observation = jax.vmap(step)(running.state, actions, keys)
     total, length = running.total + timestep.reward, running.length + 1
-    done = timestep.terminated | timestep.truncated
+    done = timestep.ended
     ended = done.astype(jnp.float32)
     finished = Finished(ended.sum(), (ended * total).sum(), (ended * length).sum())
-    running = Running(
-        state, observation, jnp.where(done, 0.0, total), jnp.where(done, 0, length)
-    )
+    running = Running(state, observation, jnp.where(done, 0.0, total), jnp.where(done, 0, length))
     return running, timestep, finished
+
+
+def _first(key: PRNGKeyArray) -> PRNGKeyArray:
+    return jax.random.fold_in(key, 2**32 - 1)  # steps fold their numbers in
 
 
 class Episodes(struct.PyTreeNode):
@@ -78,22 +80,24 @@ class Episodes(struct.PyTreeNode):
 def episodes(
     environment: Environment,
     act: Callable[[Array, PRNGKeyArray], Array],
-    keys: PRNGKeyArray,
+    key: PRNGKeyArray,
+    number: int,
     max_steps: int,
 ) -> Episodes:
-    """One episode for each key, side by side, until all have ended or `max_steps` are done; `act`
-    turns observations [E, …] and a key into actions."""
-    running = start(environment, jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
-    some_key = jax.random.fold_in(keys[0], 1)
+    """So many episodes side by side, until all have ended or `max_steps` are done; `act` turns
+    observations [E, …] and a key into actions."""
+    act_key, key = jax.random.split(key)
+    keys = environment_keys(key, number)
+    running = start(environment, keys)
 
     def going(carry: Any) -> Array:
-        number, _, done = carry
-        return (number < max_steps) & ~done.all()
+        tick, _, done = carry
+        return (tick < max_steps) & ~done.all()
 
     def step(carry: Any) -> Any:
-        number, running, done = carry
-        actions = act(running.observation, jax.random.fold_in(some_key, number))
-        step_keys = jax.vmap(lambda k: jax.random.fold_in(k, number + 1))(keys)
+        tick, running, done = carry
+        actions = act(running.observation, jax.random.fold_in(act_key, tick))
+        step_keys = jax.vmap(lambda k: jax.random.fold_in(k, tick))(keys)
         state, timestep = jax.vmap(environment.step)(running.state, actions, step_keys)
         running = Running(
             state,
@@ -101,9 +105,9 @@ def episodes(
             running.total + jnp.where(done, 0.0, timestep.reward),
             running.length + ~done,
         )
-        return number + 1, running, done | timestep.terminated | timestep.truncated
+        return tick + 1, running, done | timestep.ended
 
     _, running, done = jax.lax.while_loop(
-        going, step, (jnp.int32(0), running, jnp.zeros(keys.shape, bool))
+        going, step, (jnp.int32(0), running, jnp.zeros(number, bool))
     )
     return Episodes(running.total, running.length, done)

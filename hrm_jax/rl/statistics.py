@@ -11,19 +11,19 @@ class Statistics(struct.PyTreeNode):
     """Of all arrays [*shape] so far: how many, their mean, and their summed squared deviations."""
 
     count: Float[Array, ""]
-    mean: Float[Array, "..."]
-    squares: Float[Array, "..."]
+    mean: Float[Array, ...]
+    squares: Float[Array, ...]
 
     @classmethod
     def empty(cls, shape: tuple[int, ...]) -> Statistics:
         return cls(jnp.float32(0), jnp.zeros(shape), jnp.zeros(shape))
 
     @property
-    def variance(self) -> Float[Array, "..."]:
+    def variance(self) -> Float[Array, ...]:
         """1 where nothing was seen."""
         return jnp.where(self.count > 0, self.squares / jnp.maximum(self.count, 1), 1.0)
 
-    def update(self, seen: Float[Array, "..."]) -> Statistics:
+    def update(self, seen: Float[Array, ...]) -> Statistics:
         """With arrays [N, …, *shape] added (Chan, Golub & LeVeque 1979)."""
         axes = tuple(range(seen.ndim - self.mean.ndim))
         number = jnp.float32(seen.size // self.mean.size)
@@ -36,6 +36,6 @@ class Statistics(struct.PyTreeNode):
             self.squares + squares + jnp.square(shift) * self.count * number / count,
         )
 
-    def normalize(self, x: Float[Array, "..."], limit: float = 10.0) -> Float[Array, "..."]:
+    def normalize(self, x: Float[Array, ...], limit: float = 10.0) -> Float[Array, ...]:
         """To mean 0 and variance 1, clipped at ±`limit`."""
         return jnp.clip((x - self.mean) / jnp.sqrt(self.variance + 1e-8), -limit, limit)

@@ -255,6 +255,10 @@ class Task(abc.ABC):
         """Held-out figures named `eval/…`."""
         return {}
 
+    def derived(self, step: int, figures: Figures) -> Figures:
+        """More figures of training at a step, from those that are logged there."""
+        return {}
+
     def weights(self, state: State) -> dict[str, Any]:
         """What is kept as best, loaded and exported: arrays of the state, none computed from them,
         by collection as `module.apply` takes them."""

@@ -209,6 +209,7 @@ class _Run:
     def log(self) -> None:
         self.check()
         figures = self.meter.read(self.step)
+        figures |= self.task.derived(self.step, figures)
         self.writer.write(self.step, figures)
         known = {**figures, **self.figures}
         shown = {k: known[name] for k, name in self.task.shown.items() if name in known}

@@ -1,10 +1,9 @@
-"""PPO as a task: a step of the loop is a few rollouts, each with the updates that it is good for."""
+"""PPO as a task: a step of the loop is a few rollouts, each with the updates it is good for."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,14 +13,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hrm_jax.fields import require, require_fields
 from hrm_jax.models.actor_critic import ActorCritic, ActorCriticConfig
-from hrm_jax.optim.build import OptimizerConfig, build_optimizer
+from hrm_jax.optim.build import build_optimizer
 from hrm_jax.rl import ppo
 from hrm_jax.rl.distributions import distribution
 from hrm_jax.rl.observations import show, shown_shape
 from hrm_jax.rl.rollout import Running, advance, environment_keys, start
 from hrm_jax.rl.statistics import Statistics
 from hrm_jax.tasks.base import Metrics, State, pair
-from hrm_jax.tasks.rl.task import RLConfig, RLTask
+from hrm_jax.tasks.rl.task import RLConfig, RLTask, Streams
 from hrm_jax.tasks.supervised import apply_gradients
 
 
@@ -45,7 +44,7 @@ class PPOConfig(RLConfig):
         normalize_observations: Whether observations are, by all that were seen before the rollout.
         normalize_rewards: Whether rewards are divided by the standard deviation of discounted
             returns; figures are of what the environment gives.
-        squash: Whether continuous actions are scaled to their bounds by tanh; else they are clipped.
+        squash: Whether continuous actions are scaled to their bounds by tanh, not clipped.
     """
 
     rollout_steps: int = 128
@@ -63,7 +62,7 @@ class PPOConfig(RLConfig):
     normalize_observations: bool = False
     normalize_rewards: bool = False
     squash: bool = False
-    model: ActorCriticConfig = ActorCriticConfig()
+    model: ActorCriticConfig = dataclasses.field(default_factory=ActorCriticConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,10 +120,12 @@ class PPOTask(RLTask):
         config: PPOConfig = self.config
 
         def one(seed: Array) -> Any:
-            key, environments = jax.random.split(jax.random.key(seed))
-            params = self.network.init(key, jnp.zeros(self.shape), len(self.shape))["params"]
+            streams = Streams.of(seed)
+            shown = jnp.zeros(self.shape)
+            params = self.network.init(streams.weights, shown, len(self.shape))["params"]
+            keys = environment_keys(streams.environments, config.batch_size)
             return params, Learner(
-                start(self.environment, environment_keys(environments, config.batch_size)),
+                start(self.environment, keys),
                 jnp.zeros(config.batch_size),
                 Statistics.empty(self.shape),
                 Statistics.empty(()),
@@ -145,9 +146,7 @@ class PPOTask(RLTask):
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Learner) -> Any:
-            state_of_seed = State(
-                state.step, params, opt_state, jax.random.key(seed), ema, None, carry
-            )
+            state_of_seed = State(state.step, params, opt_state, Streams.of(seed), ema, None, carry)
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
             return jax.lax.scan(self._iteration, state_of_seed, numbers)
@@ -169,8 +168,7 @@ class PPOTask(RLTask):
         """The environments afterwards, and what they did [T, B, …]."""
         config: PPOConfig = self.config
         learner: Learner = state.carry
-        _, key = jax.random.split(state.key)
-        keys = environment_keys(key, config.batch_size)
+        keys = environment_keys(state.key.environments, config.batch_size)
         ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
 
         def tick(running: Running, tick: Array) -> Any:
@@ -197,8 +195,9 @@ class PPOTask(RLTask):
             total = self.config.gamma * total + reward
             return jnp.where(done, 0.0, total), total
 
-        done = timestep.terminated | timestep.truncated
-        discounted, totals = jax.lax.scan(add, learner.discounted, (timestep.reward, done))
+        discounted, totals = jax.lax.scan(
+            add, learner.discounted, (timestep.reward, timestep.ended)
+        )
         returns = learner.returns.update(totals)
         learner = learner.replace(discounted=discounted, returns=returns)
         scale = jnp.sqrt(returns.variance + 1e-8)
@@ -266,7 +265,7 @@ class PPOTask(RLTask):
             metrics = {k: jnp.where(count, v, 0) for k, v in metrics.items()}
             return (new, stopped), {**metrics, "updates": pair(count, 1)}
 
-        key = jax.random.fold_in(state.key, number)
+        key = jax.random.fold_in(state.key.updates, number)
         order = jnp.argsort(jax.random.bits(key, (config.epochs, total)), axis=-1)
         picks = order.reshape(config.epochs * config.minibatches, -1)
         (state, _), metrics = jax.lax.scan(update, (state, jnp.bool(False)), picks)

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import grain
 import jax
@@ -21,7 +21,7 @@ from hrm_jax.data.pipeline import empty_batches
 from hrm_jax.fields import ConfigError, require_fields
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.rl import environments
-from hrm_jax.rl.rollout import Episodes, environment_keys, episodes
+from hrm_jax.rl.rollout import Episodes, episodes
 from hrm_jax.tasks.base import Figures, RunConfig, State, Task
 
 _LONGEST = 100_000  # steps of an evaluation, where episodes have no limit
@@ -64,6 +64,19 @@ class RLConfig(RunConfig):
         check("at least 1", lambda x: x >= 1, "seeds", "eval_episodes")
         check("at least 0", lambda x: x >= 0, "eval_max_steps")
         check("0 <= x <= 1", lambda x: 0 <= x <= 1, "gamma")
+
+
+class Streams(NamedTuple):
+    """Keys of one seed, of which none is drawn from another's."""
+
+    weights: PRNGKeyArray
+    environments: PRNGKeyArray
+    updates: PRNGKeyArray
+    evaluation: PRNGKeyArray
+
+    @classmethod
+    def of(cls, seed: Array) -> Streams:
+        return cls(*jax.random.split(jax.random.key(seed), 4))
 
 
 class RLTask(Task):
@@ -129,12 +142,11 @@ class RLTask(Task):
         """The likeliest actions, as the environment takes them."""
 
     def _play(self, seed: Array, weights: Any) -> Episodes:
-        # No environment of training has this key.
-        key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)
         return episodes(
             self.environment,
             functools.partial(self.act, weights),
-            environment_keys(key, self.config.eval_episodes),
+            Streams.of(seed).evaluation,
+            self.config.eval_episodes,
             self.config.eval_max_steps or _LONGEST,
         )
 
