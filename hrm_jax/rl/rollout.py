@@ -79,14 +79,13 @@ class Episodes(struct.PyTreeNode):
 
 def episodes(
     environment: Environment,
-    act: Callable[[Array, PRNGKeyArray], Array],
+    act: Callable[[Array], Array],
     key: PRNGKeyArray,
     number: int,
     max_steps: int,
 ) -> Episodes:
     """So many episodes side by side, until all have ended or `max_steps` are done; `act` turns
-    observations [E, …] and a key into actions."""
-    act_key, key = jax.random.split(key)
+    observations [E, …] into actions."""
     keys = environment_keys(key, number)
     running = start(environment, keys)
 
@@ -96,7 +95,7 @@ def episodes(
 
     def step(carry: Any) -> Any:
         tick, running, done = carry
-        actions = act(running.observation, jax.random.fold_in(act_key, tick))
+        actions = act(running.observation)
         step_keys = jax.vmap(lambda k: jax.random.fold_in(k, tick))(keys)
         state, timestep = jax.vmap(environment.step)(running.state, actions, step_keys)
         running = Running(

@@ -271,11 +271,17 @@ class PPOTask(RLTask):
         (state, _), metrics = jax.lax.scan(update, (state, jnp.bool(False)), picks)
         return state, jax.tree.map(lambda x: x.sum(0), metrics)
 
-    def act(self, weights: Any, observations: Array, key: PRNGKeyArray) -> Array:
-        outputs, _ = self._apply(
-            weights["params"], self._shown(weights["statistics"], observations)
-        )
-        return self.policy.act(self.policy.mode(outputs))
+    def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
+        shown = self._shown(weights["statistics"], observations)
+        outputs, _ = self._apply(weights["params"], shown)
+        actions = self.policy.mode(outputs) if key is None else self.policy.sample(outputs, key)
+        return self.policy.act(actions)
+
+    def value(self, weights: Any, observations: Array) -> Float[Array, " N"]:
+        """What is to come after observations [N, …], discounted; with `normalize_rewards` in the
+        units of the scaled rewards."""
+        shown = self._shown(weights["statistics"], observations)
+        return self._apply(weights["params"], shown)[1]
 
     def weights(self, state: State) -> dict[str, Any]:
         return {"params": state.averaged, "statistics": state.carry.observations}

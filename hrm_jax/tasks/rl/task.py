@@ -23,6 +23,7 @@ from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.rl import environments
 from hrm_jax.rl.rollout import Episodes, episodes
 from hrm_jax.tasks.base import Figures, RunConfig, State, Task
+from hrm_jax.tasks.rl.policy import Policy
 
 _LONGEST = 100_000  # steps of an evaluation, where episodes have no limit
 
@@ -102,7 +103,7 @@ class RLTask(Task):
         self.environment = environments.make(config.environment)
         self._given = variables
         self._keys = jnp.arange(config.seed, config.seed + config.seeds)
-        self._episodes = jit(self.over_seeds(self._play))
+        self._episodes = jit(self.over_seeds(self._evaluation))
 
     @property
     def identity(self) -> Identity:
@@ -138,17 +139,28 @@ class RLTask(Task):
         return {"train/env_steps": step * each, "train/env_steps_per_second": speed}
 
     @abc.abstractmethod
-    def act(self, weights: Any, observations: Array, key: PRNGKeyArray) -> Array:
-        """The likeliest actions, as the environment takes them."""
+    def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
+        """Actions for observations [N, …], as the environment takes them: the likeliest ones, or
+        with a key drawn ones."""
 
-    def _play(self, seed: Array, weights: Any) -> Episodes:
+    def play(self, weights: Any, key: PRNGKeyArray, number: int, max_steps: int) -> Episodes:
+        """So many episodes with the likeliest actions."""
         return episodes(
             self.environment,
-            functools.partial(self.act, weights),
-            Streams.of(seed).evaluation,
-            self.config.eval_episodes,
-            self.config.eval_max_steps or _LONGEST,
+            lambda observations: self.act(weights, observations),
+            key,
+            number,
+            max_steps or _LONGEST,
         )
+
+    def _evaluation(self, seed: Array, weights: Any) -> Episodes:
+        config = self.config
+        key = Streams.of(seed).evaluation
+        return self.play(weights, key, config.eval_episodes, config.eval_max_steps)
+
+    @classmethod
+    def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> Policy:
+        return Policy(cls(config), weights)
 
     def evaluate(self, state: State) -> Figures:
         found = jax.device_get(self._episodes(self.weights(state)))
