@@ -1,0 +1,28 @@
+"""The environments there are. One more is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hrm_jax.fields import ConfigError, from_mapping
+from hrm_jax.rl.environments.base import Environment, Timestep, step_autoreset
+from hrm_jax.rl.environments.cartpole import CartPole
+
+__all__ = ["NAMES", "Environment", "Timestep", "make", "step_autoreset"]
+
+_OURS: Mapping[str, type[Environment]] = {kind.name: kind for kind in (CartPole,)}
+
+NAMES = tuple(_OURS)
+"""What `make` knows."""
+
+
+def make(name: str, **options: Any) -> Environment:
+    """The environment of that name, with options of its own such as `max_steps`.
+
+    Raises:
+        ConfigError: There is no such environment, or no such option.
+    """
+    if name not in _OURS:
+        raise ConfigError(f"unknown environment {name!r}; expected one of {', '.join(NAMES)}")
+    return from_mapping(_OURS[name], options, name)
