@@ -19,7 +19,7 @@ class Moment(NamedTuple):
     """A step of an episode: the state before the action, which `Environment.frame` draws."""
 
     state: Any
-    action: npt.NDArray[Any]
+    action: Any
     reward: float
     ended: bool
 
@@ -55,10 +55,9 @@ class Policy:
         policy.variables = self._of_seed(number)
         return policy
 
-    def act(
-        self, observation: npt.ArrayLike, deterministic: bool = True, seed: int = 0
-    ) -> npt.NDArray[Any]:
-        """Actions for an observation, or for several [N, …], as the environment takes them.
+    def act(self, observation: npt.ArrayLike, deterministic: bool = True, seed: int = 0) -> Any:
+        """Actions for an observation, or for several [N, …], as the environment takes them, of
+        NumPy.
 
         The likeliest ones, or else drawn: with the same `seed` the same. Raises `DataError` where
         the observations have other shapes or are not finite.

@@ -132,7 +132,7 @@ class PPOTask(RLTask):
             )
 
         params, learner = self.over_seeds(one)()
-        weights = self.start_from({"params": params, "statistics": learner.observations})
+        weights = self.start_from({"params": params, "statistics": vars(learner.observations)})
         params = weights["params"]
         optimizer = build_optimizer(config.optimizer, config.steps, self.updates)
         return State(
@@ -141,7 +141,7 @@ class PPOTask(RLTask):
             opt_state=self.over_seeds(lambda _, params: optimizer.init(params))(params),
             key=key,
             ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
-            carry=learner.replace(observations=weights["statistics"]),
+            carry=learner.replace(observations=Statistics(**weights["statistics"])),
         )
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
@@ -272,7 +272,7 @@ class PPOTask(RLTask):
         return state, jax.tree.map(lambda x: x.sum(0), metrics)
 
     def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
-        shown = self._shown(weights["statistics"], observations)
+        shown = self._shown(Statistics(**weights["statistics"]), observations)
         outputs, _ = self._apply(weights["params"], shown)
         actions = self.policy.mode(outputs) if key is None else self.policy.sample(outputs, key)
         return self.policy.act(actions)
@@ -280,11 +280,11 @@ class PPOTask(RLTask):
     def value(self, weights: Any, observations: Array) -> Float[Array, " N"]:
         """What is to come after observations [N, …], discounted; with `normalize_rewards` in the
         units of the scaled rewards."""
-        shown = self._shown(weights["statistics"], observations)
+        shown = self._shown(Statistics(**weights["statistics"]), observations)
         return self._apply(weights["params"], shown)[1]
 
     def weights(self, state: State) -> dict[str, Any]:
-        return {"params": state.averaged, "statistics": state.carry.observations}
+        return {"params": state.averaged, "statistics": vars(state.carry.observations)}
 
 
 def _unless(stopped: Array, old: Any, new: Any) -> Any:
