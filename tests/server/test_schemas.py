@@ -26,7 +26,7 @@ USER = {"role": "user", "content": "x"}
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
         ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
-        ({"top_k": -1}, "top_k", "greater than or equal to 0"),
+        ({"top_k": -2}, "top_k", "greater than or equal to -1"),
         ({"repetition_penalty": 0}, "repetition_penalty", "greater than or equal to"),
         ({"seed": 1 << 70}, "seed", "."),
         ({"stop": [""]}, "stop[0]", "at least 1 character"),
