@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import sys
+import time
 from typing import Any
 
 import h11
@@ -35,7 +36,7 @@ class Connection(H11Protocol):
     def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._most = most
-        self._idle_since = self.loop.time()
+        self._idle_since = time.monotonic()
         self._refused = False
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -65,7 +66,7 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._idle_since = self.loop.time()
+        self._idle_since = time.monotonic()
         self._set_clocks()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,7 +116,7 @@ class Connection(H11Protocol):
         a while, because it would else see a broken connection and no answer."""
         self._refused = True
         if not self._idle:
-            self.cycle.disconnected = True
+            self.cycle.disconnected, self.cycle.waiting_for_100_continue = True, False
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             response = error_response(error)
