@@ -49,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--chat_template", help="file with a Jinja template for chats")
     args = parser.parse_args(argv)
     logging.basicConfig(
-        level=logging.INFO, format="%(levelname)s: %(message)s", handlers=[LossyHandler()]
+        level=logging.INFO,
+        format="%(levelname)s: %(message)s",
+        handlers=[LossyHandler()],
+        force=True,  # imports may have set up one that waits
     )
     key = args.api_key
     if key is None:

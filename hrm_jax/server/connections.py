@@ -18,15 +18,20 @@ from hrm_jax.server.schemas import ApiError
 _HEAD_SECONDS = 20.0  # for the rest of a request's head, once it has begun
 _STALLED_SECONDS = 60.0  # for a client that reads nothing of its answer
 _CLOSING_SECONDS = 5.0  # for what a refused client still sends
-_SPARE_FILES = 32  # for anything but connections
 
 
 def most_connections(wanted: int) -> int:
-    """How many connections of those `wanted` the limit on this process's open files allows."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, limit - len(os.listdir("/dev/fd")) - _SPARE_FILES))
+    """How many connections of those `wanted` this process's limit on open files allows; it is
+    raised where it may be. Twice as many files are needed, for new connections are accepted, many
+    at a time, before idle ones give way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/dev/fd"))
+    needed = used + 2 * wanted
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        wanted = min(wanted, max(1, (soft - used) // 2))
+    return wanted
 
 
 class Connection(H11Protocol):

@@ -82,12 +82,20 @@ def test_connections_in_use_do_not_give_way(serving):
 
 
 def test_the_limit_on_open_files(monkeypatch):
-    used = connections.most_connections(10**9)
-    assert used < resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 50, used + 50))
-    assert connections.most_connections(10) == 10
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
-    assert connections.most_connections(1000) == 1
+    """It is raised as far as it may be, and else there are fewer connections."""
+    limits = [(-1, -1)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert connections.most_connections(10**9) == 10**9
+    assert len(limits) == 1
+    limits.append((1000, -1))
+    assert connections.most_connections(2000) == 2000
+    assert (limits[-1][0] > 4000, limits[-1][1]) == (True, -1)
+    limits.append((1000, 3000))
+    assert 1000 < connections.most_connections(2000) < 1500
+    assert limits[-1] == (3000, 3000)
+    limits.append((1, 1))
+    assert connections.most_connections(2000) == 1
 
 
 @pytest.mark.parametrize("keep_alive", [0.2, 30.0])

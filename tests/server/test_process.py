@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -136,7 +137,8 @@ def test_sigterm_drains_the_script(language_run):
 
 
 @pytest.fixture
-def run_script(capsys):
+def run_script(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # it would stay
     spec = importlib.util.spec_from_file_location("launch_serve", SERVE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
