@@ -318,9 +318,11 @@ class Service:
                 if self._deadline is not None:
                     raise draining() from error
                 field, _, problem = str(error).partition(": ")  # as the engine names it
-                param = {"prompt": param, "stop_tokens": "stop_token_ids"}[field]
+                param = {"stop_tokens": "stop_token_ids"}.get(field, param)
                 code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
-                raise ApiError(400, f"{param}: {problem}", param=param, code=code) from error
+                raise ApiError(
+                    400, f"{param}: {problem or error}", param=param, code=code
+                ) from error
             if isinstance(error, QueueFull):
                 raise ApiError(
                     429, str(error), code="queue_full", headers={"Retry-After": "1"}
