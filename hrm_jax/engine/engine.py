@@ -27,7 +27,16 @@ from typing import Any
 
 from hrm_jax.engine.batch import Request, RunningBatch
 from hrm_jax.engine.decoder import Decoder
-from hrm_jax.engine.requests import AnswerText, Completion, Event, Handle, QueueFull, RequestError
+from hrm_jax.engine.requests import (
+    AnswerText,
+    Completion,
+    Event,
+    Handle,
+    PromptTooLong,
+    QueueFull,
+    RequestError,
+    checked_tokens,
+)
 from hrm_jax.engine.sampling import Sampling
 
 
@@ -108,22 +117,16 @@ class Engine:
         """
         sampling = sampling or Sampling()
         vocabulary = self.decoder.config.vocab_size
-        ids = self.decoder.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens, added = self.decoder.prepared([int(i) for i in ids])
+        ids = self.decoder.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        stops = checked_tokens("stop_tokens", sampling.stop_tokens, vocabulary)
+        tokens, added = self.decoder.prepared(checked_tokens("prompt", ids, vocabulary))
         if not tokens:
             raise RequestError("prompt: empty, and the tokenizer has no token to begin with")
         if len(tokens) >= self.max_length:
-            raise RequestError(
+            raise PromptTooLong(
                 f"prompt: expected at most {self.max_length - 1} tokens, so that an answer fits "
                 f"into {self.max_length}, got {len(tokens)}"
             )
-        for where, token in [
-            *(("prompt", token) for token in tokens),
-            *(("stop_tokens", token) for token in sampling.stop_tokens),
-        ]:
-            if not 0 <= token < vocabulary:
-                raise RequestError(f"{where}: expected tokens in [0, {vocabulary}), got {token}")
-        stops = list(sampling.stop_tokens)
         eos = self.decoder.tokenizer.eos_id
         if eos is not None and not sampling.ignore_eos:
             stops.append(eos)
