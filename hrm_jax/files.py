@@ -1,9 +1,13 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading what others wrote.
+
+Whatever a file holds, who reads it within `reading` gets an error that names it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -11,6 +15,95 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LEAST_LIMIT = 1 << 28
+_LIMIT = "HRM_JAX_UNPACK_LIMIT"
+_RATIO = 100  # text packs to a tenth, padded grids to a fiftieth, a bomb to a thousandth
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file and line or field, and what it found."""
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], expected: str = "") -> Iterator[None]:
+    """Around code that parses a file: whatever it raises becomes a `DataError` that names the file.
+
+    Errors that name it already, missing packages and the system's errors with a file name pass.
+    `expected` says in a few words what the file should have been. A file that Git LFS has left a
+    pointer in the place of is refused before anything is read.
+    """
+    refuse_pointer(path)
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # parsers raise anything: RecursionError, LZMAError, TokenError, …
+        if isinstance(error, (ValueError, OSError)) and os.fspath(path) in str(error):
+            raise
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        wanted = f"; expected {expected}" if expected else ""
+        raise DataError(f"{path}: damaged, or not what its name says ({what}){wanted}") from error
+
+
+def refuse_pointer(path: str | os.PathLike[str]) -> None:
+    """Raises `DataError` for a file that only says where Git LFS keeps the real one."""
+    if os.path.isfile(path):  # of a pipe nothing must be taken
+        with open(path, "rb") as file:
+            pointer = file.read(len(_POINTER)) == _POINTER
+        if pointer:
+            raise DataError(
+                f"{path}: a Git LFS pointer in the place of the file itself; run `git lfs pull` in "
+                "its repository, or download the file"
+            )
+
+
+class Allowance:
+    """The bytes that a packed file may unpack to, so that a small one cannot fill the memory.
+
+    They are `limit`, or else what the environment variable HRM_JAX_UNPACK_LIMIT says, or else 100
+    times the file's size but at least 256 MiB.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
+        self._path = path
+        if limit is None:
+            told = os.environ.get(_LIMIT, "")
+            if told and not told.isdecimal():
+                raise ValueError(f"{_LIMIT}: expected a number of bytes, got {told!r}")
+            usual = max(_LEAST_LIMIT, _RATIO * os.path.getsize(path))
+            limit = int(told) if told else usual
+        self.limit = self._left = limit
+
+    def take(self, count: int) -> None:
+        """Counts bytes that are unpacked, or are about to be; `DataError` once it is too many."""
+        self._left -= count
+        if self._left < 0:
+            raise DataError(
+                f"{self._path}: unpacks to more than {self.limit} bytes, which its size does not "
+                f"let one expect; if it is meant to, set {_LIMIT} to the bytes allowed"
+            )
+
+
+class _Unpacked(io.RawIOBase):
+    """What is unpacked from a stream, within an allowance."""
+
+    def __init__(self, packed: Any, allowance: Allowance) -> None:
+        self._packed = packed
+        self._allowance = allowance
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._packed.readinto(buffer)
+        self._allowance.take(count)
+        return count
+
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
 
 
 @contextlib.contextmanager
@@ -60,10 +153,19 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
-    """Opens a file that is packed if its name ends in `.gz`."""
-    kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
-    return kind(path, mode, **text)
+def opened(
+    path: str | os.PathLike[str], mode: str = "rb", *, limit: int | None = None, **text: Any
+) -> Any:
+    """Opens a file to read ("rb" or "rt"), which is packed if its name ends in `.gz`.
+
+    A pointer of Git LFS is refused, and so is what unpacks to more than `Allowance` says.
+    """
+    refuse_pointer(path)
+    if not os.fspath(path).endswith(".gz"):
+        return open(path, mode, **text)
+    allowance = Allowance(path, limit)
+    content = io.BufferedReader(_Unpacked(gzip.GzipFile(path), allowance), 1 << 17)
+    return content if mode == "rb" else io.TextIOWrapper(content, **text)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -78,13 +180,14 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object; a `ValueError` names file and line where it is none."""
-    try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    """Reads a JSON object; a `DataError` names file and line where it is none."""
+    with reading(path, "a JSON object"):
+        try:
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8: {error}") from error
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        return value
