@@ -22,9 +22,14 @@ class ConfigError(ValueError):
     """A field of a config is unknown, missing, of the wrong type or out of range."""
 
 
-_shorten = reprlib.Repr()
-_shorten.maxlevel = 2
-_shorten.maxstring = _shorten.maxother = _shorten.maxlong = 100
+_short = reprlib.Repr()
+_short.maxlevel = 2
+_short.maxstring = _short.maxother = _short.maxlong = 100
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long: what a file holds can be endless."""
+    return _short.repr(value)
 
 
 def unknown_field(name: str, known: typing.Iterable[str]) -> str:
@@ -49,23 +54,23 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     if origin is typing.Literal:
         if value not in args:
             raise ConfigError(
-                f"{where}: expected one of {', '.join(map(repr, args))}, got {_shorten.repr(value)}"
+                f"{where}: expected one of {', '.join(map(repr, args))}, got {shown(value)}"
             )
         return value
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a group of fields, got {_shorten.repr(value)}")
+            raise ConfigError(f"{where}: expected a group of fields, got {shown(value)}")
         return from_mapping(typing.cast(type, kind), value, where, preset)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, got {_shorten.repr(value)}")
+            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(v, args[0], f"{where}[{i}]", None) for i, v in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if value != value:
         raise ConfigError(f"{where}: expected a number, got nan")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        got = f"{_shorten.repr(value)} ({type(value).__name__})"
+        got = f"{shown(value)} ({type(value).__name__})"
         raise ConfigError(f"{where}: expected {kind.__name__}, got {got}")
     return value
 
@@ -80,7 +85,7 @@ def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any
     name = value.get("name", kinds[0].variant)
     if not isinstance(name, str) or name not in by_name:
         expected = ", ".join(map(repr, by_name))
-        raise ConfigError(f"{where}.name: expected one of {expected}, got {_shorten.repr(name)}")
+        raise ConfigError(f"{where}.name: expected one of {expected}, got {shown(name)}")
     fields = {kind: {f.name: f for f in dataclasses.fields(kind)} for kind in kinds}
     kept = {}
     for field, given in value.items():

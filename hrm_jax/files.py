@@ -40,7 +40,8 @@ def reading(path: str | os.PathLike[str], expected: str = "") -> Iterator[None]:
     except ImportError:
         raise
     except Exception as error:  # parsers raise anything: RecursionError, LZMAError, TokenError, …
-        if isinstance(error, (ValueError, OSError)) and os.fspath(path) in str(error):
+        named = isinstance(error, (ValueError, OSError)) and os.fspath(path) in str(error)
+        if named or getattr(error, "filename", None) is not None:
             raise
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         wanted = f"; expected {expected}" if expected else ""

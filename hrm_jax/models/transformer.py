@@ -73,6 +73,11 @@ class LanguageModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Engine = "auto"
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the parameters take, float32, and the tables of positions."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig(LanguageModelConfig):
@@ -140,7 +145,6 @@ class TransformerConfig(LanguageModelConfig):
 
     @property
     def weight_bytes(self) -> int:
-        """What the parameters take, float32, and the tables of positions."""
         c, size = self, self.hidden_size
         queries, keys = (heads * c.head_size for heads in (c.num_heads, c.key_heads))
         products = 3 if c.feed_forward in ("geglu", "swiglu") else 2
