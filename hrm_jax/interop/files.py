@@ -85,7 +85,10 @@ def read_state_dict(path: Path, *, limit: int | None = None) -> Tensors:
         pass
     with reading(path):
         try:
-            return _READERS[format](path, Allowance(path, limit))
+            tensors = _READERS[format](path, Allowance(path, limit))
+            if not tensors:
+                raise ValueError("it holds no tensors")
+            return tensors
         except (ImportError, MemoryError):
             raise
         except Exception as error:
@@ -171,9 +174,14 @@ def _read_safetensors(path: pathlib.Path, allowance: Allowance) -> Tensors:
 
 
 def _checked_zip(path: pathlib.Path, allowance: Allowance) -> zipfile.ZipFile:
-    """Opens a zip of which no two members have the same name."""
+    """Opens a zip that has all members it says it has, no two under the same name."""
     archive = zipfile.ZipFile(path)
     members = archive.infolist()
+    with open(path, "rb") as file:
+        file.seek(-22 - len(archive.comment), os.SEEK_END)  # the record at the end
+        said = int.from_bytes(file.read(12)[10:], "little")
+    if said not in (len(members), 0xFFFF):
+        raise ValueError(f"its directory lists {len(members)} of {said} members")
     allowance.take(sum(member.file_size for member in members))
     if len({member.filename for member in members}) < len(members):
         raise ValueError("two members have the same name")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hrm_jax.fields import ConfigError, from_mapping, naming, require, shown
+from hrm_jax.fields import ConfigError, from_mapping, naming, require, require_memory, shown
 from hrm_jax.models.transformer import TransformerConfig
 
 Kind = Literal["gpt2", "llama"]
@@ -108,6 +108,7 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
     with naming(where):
         values |= _of_gpt2(values) if kind == "gpt2" else _of_llama(values, settings)
         config = _checked(kind, values)
+        require_memory(config.weight_bytes)
     if config.key_heads == config.num_heads:
         config = dataclasses.replace(config, num_kv_heads=0)
     if config.head_size * config.num_heads == config.hidden_size:

@@ -14,7 +14,15 @@ import numpy as np
 import yaml
 
 from hrm_jax.data.errors import reading
-from hrm_jax.fields import ConfigError, from_mapping, naming, require, shown, unknown_field
+from hrm_jax.fields import (
+    ConfigError,
+    from_mapping,
+    naming,
+    require,
+    require_memory,
+    shown,
+    unknown_field,
+)
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
@@ -140,7 +148,9 @@ def from_reference_config(
     untold = "not in the configuration, and the weights do not tell it"
     require("seq_len" in known, f"seq_len: {untold}; give seq_len=")
     require("vocab_size" in known, f"vocab_size: {untold}")
-    return from_mapping(kind, known, "model", known)
+    made = from_mapping(kind, known, "model", known)
+    require_memory(made.weight_bytes)
+    return made
 
 
 def _class(path: Any) -> str:
