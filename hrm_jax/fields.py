@@ -29,7 +29,10 @@ _short.maxstring = _short.maxother = _short.maxlong = 100
 
 def shown(value: Any) -> str:
     """A value for a message, cut where it is long: what a file holds can be endless."""
-    return _short.repr(value)
+    try:
+        return _short.repr(value)
+    except (ValueError, RecursionError):  # an integer too long to be written, groups too deep
+        return f"one {type(value).__name__}"
 
 
 def unknown_field(name: str, known: typing.Iterable[str]) -> str:

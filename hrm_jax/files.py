@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import io
 import json
 import os
 import pathlib
@@ -18,8 +17,8 @@ from typing import Any
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LEAST_LIMIT = 1 << 28
-_LIMIT = "HRM_JAX_UNPACK_LIMIT"
-_RATIO = 100  # text packs to a tenth, padded grids to a fiftieth, a bomb to a thousandth
+_LIMIT = "HRM_JAX_MAX_UNPACKED"
+_RATIO = 100  # weights hardly pack at all, padded grids to a fiftieth, a bomb to a thousandth
 
 
 class DataError(ValueError):
@@ -63,8 +62,8 @@ def refuse_pointer(path: str | os.PathLike[str]) -> None:
 class Allowance:
     """The bytes that a packed file may unpack to, so that a small one cannot fill the memory.
 
-    They are `limit`, or else what the environment variable HRM_JAX_UNPACK_LIMIT says, or else 100
-    times the file's size but at least 256 MiB.
+    They are `limit`, or else what the environment variable HRM_JAX_MAX_UNPACKED says, but at least
+    the file's size; or else 100 times that size, but at least 256 MiB.
     """
 
     def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
@@ -73,8 +72,8 @@ class Allowance:
             told = os.environ.get(_LIMIT, "")
             if told and not told.isdecimal():
                 raise ValueError(f"{_LIMIT}: expected a number of bytes, got {told!r}")
-            usual = max(_LEAST_LIMIT, _RATIO * os.path.getsize(path))
-            limit = int(told) if told else usual
+            size = os.path.getsize(path)
+            limit = max(int(told), size) if told else max(_LEAST_LIMIT, _RATIO * size)
         self.limit = self._left = limit
 
     def take(self, count: int) -> None:
@@ -85,26 +84,6 @@ class Allowance:
                 f"{self._path}: unpacks to more than {self.limit} bytes, which its size does not "
                 f"let one expect; if it is meant to, set {_LIMIT} to the bytes allowed"
             )
-
-
-class _Unpacked(io.RawIOBase):
-    """What is unpacked from a stream, within an allowance."""
-
-    def __init__(self, packed: Any, allowance: Allowance) -> None:
-        self._packed = packed
-        self._allowance = allowance
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        count: int = self._packed.readinto(buffer)
-        self._allowance.take(count)
-        return count
-
-    def close(self) -> None:
-        self._packed.close()
-        super().close()
 
 
 @contextlib.contextmanager
@@ -154,19 +133,11 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def opened(
-    path: str | os.PathLike[str], mode: str = "rb", *, limit: int | None = None, **text: Any
-) -> Any:
-    """Opens a file to read ("rb" or "rt"), which is packed if its name ends in `.gz`.
-
-    A pointer of Git LFS is refused, and so is what unpacks to more than `Allowance` says.
-    """
+def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
+    """Opens a file that is packed if its name ends in `.gz`; a pointer of Git LFS is refused."""
     refuse_pointer(path)
-    if not os.fspath(path).endswith(".gz"):
-        return open(path, mode, **text)
-    allowance = Allowance(path, limit)
-    content = io.BufferedReader(_Unpacked(gzip.GzipFile(path), allowance), 1 << 17)
-    return content if mode == "rb" else io.TextIOWrapper(content, **text)
+    kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
+    return kind(path, mode, **text)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

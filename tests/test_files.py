@@ -1,7 +1,5 @@
 """Reading what others wrote."""
 
-import gzip
-
 import pytest
 
 from hrm_jax.data.errors import DataError, reading
@@ -10,35 +8,23 @@ from hrm_jax.files import Allowance, opened, read_json
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2260000000\n"
 
 
-def test_packed_files_read_as_they_are(tmp_path):
-    path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(b"a\r\nb\nc"))
-    with opened(path) as file:
-        assert file.readlines() == [b"a\r\n", b"b\n", b"c"]
-    with opened(path, "rt", encoding="utf-8") as file:
-        assert file.readlines() == ["a\n", "b\n", "c"]
-
-
-def test_a_small_file_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
-    path = tmp_path / "a.gz"
-    path.write_bytes(gzip.compress(bytes(1 << 20)))
-    with opened(path, limit=1 << 20) as file:
-        assert len(file.read()) == 1 << 20
-    with (
-        opened(path, limit=(1 << 20) - 1) as file,
-        pytest.raises(DataError, match=r"a\.gz: unpacks to more than 1048575 bytes"),
-    ):
-        file.readline()
-    monkeypatch.setenv("HRM_JAX_UNPACK_LIMIT", "1000")
-    with opened(path) as file, pytest.raises(DataError, match="more than 1000 bytes"):
-        file.read(1)
-    monkeypatch.setenv("HRM_JAX_UNPACK_LIMIT", "64G")
-    with pytest.raises(ValueError, match=r"HRM_JAX_UNPACK_LIMIT: expected a number .*'64G'"):
-        opened(path)
+def test_an_allowance_is_what_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    path.write_bytes(b"x")
+    allowance = Allowance(path, 5)
+    allowance.take(3)
+    allowance.take(2)
+    with pytest.raises(DataError, match=r"a\.npz: unpacks to more than 5 bytes"):
+        allowance.take(1)
+    monkeypatch.setenv("HRM_JAX_MAX_UNPACKED", "1000")
+    assert Allowance(path).limit == 1000
+    monkeypatch.setenv("HRM_JAX_MAX_UNPACKED", "64G")
+    with pytest.raises(ValueError, match=r"HRM_JAX_MAX_UNPACKED: expected a number .*'64G'"):
+        Allowance(path)
 
 
 def test_the_allowance_grows_with_the_file(tmp_path, monkeypatch):
-    monkeypatch.delenv("HRM_JAX_UNPACK_LIMIT", raising=False)
+    monkeypatch.delenv("HRM_JAX_MAX_UNPACKED", raising=False)
     path = tmp_path / "a"
     path.write_bytes(b"x")
     assert Allowance(path).limit == 256 << 20

@@ -257,9 +257,9 @@ def _read_keras(path: pathlib.Path, allowance: Allowance) -> Tensors:
             return
         name = node.attrs.get("name")
         if not isinstance(name, str):
-            raise ValueError(f"{path}: {place} has no attribute 'name': not written by hrm_jax")
+            raise DataError(f"{path}: {place} has no attribute 'name': not written by hrm_jax")
         if node.external or node.is_virtual:
-            raise ValueError(f"{path}: {place} takes its numbers from other files")
+            raise DataError(f"{path}: {place} takes its numbers from other files")
         allowance.take(node.nbytes)
         array = np.asarray(node[()])  # h5py gives scalars of NumPy for single numbers
         tensors[name] = np.ascontiguousarray(array.T) if _is_linear(name, array) else array

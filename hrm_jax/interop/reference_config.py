@@ -132,8 +132,8 @@ def from_reference_config(
     for name, value in known.items():
         require(
             not isinstance(value, str) or "${" not in value,
-            f"{name}: {value!r} is a reference that Hydra has not resolved; expected a number. "
-            "Give the all_config.yaml that training has written beside its checkpoints",
+            f"{name}: {shown(value)} is a reference that Hydra has not resolved; give the "
+            "all_config.yaml that training has written beside its checkpoints",
         )
     missing = [name for name in _REQUIRED if name in fields and name not in known]
     require(not missing, f"{', '.join(missing)}: missing in the reference's configuration")
@@ -143,7 +143,7 @@ def from_reference_config(
     if _PREFIX not in fields:
         told = values.get(_PREFIX) or prefix
         same = told == prefix or not known.get("puzzle_emb_ndim")
-        require(same, f"{_PREFIX}: {told}, but HRM has {prefix} as its puzzle_emb_ndim tells")
+        require(same, f"{_PREFIX}: {shown(told)}, but the puzzle_emb_ndim of HRM fills {prefix}")
     known = _inferred(prefix, state_dict or {}) | known
     untold = "not in the configuration, and the weights do not tell it"
     require("seq_len" in known, f"seq_len: {untold}; give seq_len=")
