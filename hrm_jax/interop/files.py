@@ -29,8 +29,9 @@ import safetensors
 import safetensors.numpy
 
 from hrm_jax.data.errors import DataError, reading
-from hrm_jax.files import Allowance, atomic_path
+from hrm_jax.files import atomic_path
 from hrm_jax.interop.pickles import read_pickle, write_pickle
+from hrm_jax.reading import Allowance
 
 Tensors = dict[str, npt.NDArray[Any]]
 Path = str | os.PathLike[str]

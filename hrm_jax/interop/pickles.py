@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.files import Allowance
+from hrm_jax.reading import Allowance
 
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 _GLOBALS = {

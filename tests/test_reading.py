@@ -3,7 +3,8 @@
 import pytest
 
 from hrm_jax.data.errors import DataError, reading
-from hrm_jax.files import Allowance, opened, read_json
+from hrm_jax.files import opened, read_json
+from hrm_jax.reading import Allowance
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2260000000\n"
 
