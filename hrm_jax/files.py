@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hrm_jax.reading import DataError, reading, refuse_pointer
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
@@ -61,7 +63,8 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
-    """Opens a file that is packed if its name ends in `.gz`."""
+    """Opens a file that is packed if its name ends in `.gz`; a pointer of Git LFS is refused."""
+    refuse_pointer(path)
     kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
     return kind(path, mode, **text)
 
@@ -78,13 +81,14 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object; a `ValueError` names file and line where it is none."""
-    try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    """Reads a JSON object; a `DataError` names file and line where it is none."""
+    with reading(path, "a JSON object"):
+        try:
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8: {error}") from error
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        return value

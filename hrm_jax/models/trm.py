@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require, require_range
 from hrm_jax.models.recurrent import RecurrentConfig
 
 
@@ -43,6 +43,7 @@ class TRMConfig(RecurrentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_range(self, "model", 0, 2**20, "puzzle_emb_len")
         needed = -(-self.puzzle_emb_ndim // self.hidden_size)
         require(
             self.puzzle_emb_len == 0 or self.puzzle_emb_len >= needed,
