@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.reader import json_records, open_lines, string_field
-from hrm_jax.data.text.tokenizers import Tokenizer, utf8
+from hrm_jax.data.text.tokenizers import Tokenizer, around, encode_in_range, utf8
 
 log = logging.getLogger("hrm_jax")
 
@@ -112,7 +112,7 @@ def _of_records(path: pathlib.Path, prompt: str, target: str) -> Iterator[tuple[
 class EncodedPairs:
     """E pairs as tokens, filled up with PAD."""
 
-    prompt: Tokens  # [E, P], without special ones
+    prompt: Tokens  # [E, P], without what the tokenizer puts in front
     prompt_length: Tokens  # [E]
     target: Tokens  # [E, T], each ending in EOS
     target_length: Tokens  # [E], EOS among them
@@ -142,10 +142,14 @@ def encode_pairs(
     eos = tokenizer.eos_id
     if eos is None:
         raise ValueError("the tokenizer has no EOS token for targets to end with")
+    prefix, suffix = around(tokenizer)
     pad = eos if tokenizer.pad_id is None else tokenizer.pad_id
     prompts, targets, dropped = [], [], []
     for prompt, target, where in zip(pairs.prompts, pairs.targets, pairs.where, strict=True):
-        ids, goal = tokenizer.encode(prompt), [*tokenizer.encode(target), eos]
+        ids = [*encode_in_range(tokenizer, prompt, where), *suffix]
+        goal = [*encode_in_range(tokenizer, target, where), eos]
+        if not (ids or prefix):
+            raise DataError(f"{where}: the tokenizer makes no tokens of the prompt")
         if len(ids) <= prompt_length and len(goal) <= target_length:
             prompts.append(ids)
             targets.append(goal)

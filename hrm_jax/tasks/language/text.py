@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import grain
@@ -19,6 +19,7 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
 from hrm_jax.data.text.embedded import spanish_documents
+from hrm_jax.data.text.overlap import report_shared_documents
 from hrm_jax.data.text.reader import Documents, read_documents
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
@@ -55,13 +56,12 @@ class TextData:
         require(self.eval_windows >= 0, "data.eval_windows: expected 0 or more")
 
     def documents(self) -> tuple[Documents, Documents]:
-        if not self.train:
-            train, test = spanish_documents()
-            return train, self.read(self.test) if self.test else test
-        train = self.read(self.train)
+        """Training and held-out documents; those of a file that are in both are told of."""
+        train, test = (self.read(self.train), None) if self.train else spanish_documents()
         if self.test:
-            return train, self.read(self.test)
-        return split_documents(train, self.held_out, seed=0)
+            test = self.read(self.test)
+            report_shared_documents(train, test)
+        return (train, test) if test else split_documents(train, self.held_out, seed=0)
 
     def read(self, paths: str) -> Documents:
         """The documents of files with commas between them."""
@@ -150,12 +150,18 @@ class TextTask(LanguageTask):
     ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
         """Windows of held-out text, drawn once and for all, and bytes per token."""
         data = self.config.data
+        if source is None and "documents" not in vars(self):
+            source = self.kept
         documents = self.documents[1] if source is None else data.read(source)
         tokens, counted = eval_windows(documents, self.tokenizer, data.length, data.eval_stride)
         limit = data.eval_windows if limit is None else limit
         order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
         bytes_per_token = len(documents.tokens) / max(int(counted.sum()), 1)
         return {"tokens": tokens[order], "counted": counted[order]}, bytes_per_token
+
+    def held_out_records(self) -> Iterator[dict[str, str]]:
+        _, test = self.documents
+        return ({self.config.data.json_field: test.text(i)} for i in range(len(test)))
 
     def samples(self, model: LanguageModel) -> list[str]:
         """How the beginnings of held-out texts go on."""
