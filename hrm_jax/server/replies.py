@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
+from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, end_ids
 from hrm_jax.engine.requests import Event
 from hrm_jax.server.schemas import ChatRequest, Generation
 
@@ -97,8 +97,8 @@ class Reply:
 
     def _told(self, events: Sequence[Event]) -> list[Event]:
         """Events without the end token, which has no text."""
-        eos = self._tokenizer.eos_id
-        return [e for e in events if not (e.token == eos and e.finish_reason == "stop")]
+        ends = end_ids(self._tokenizer)
+        return [e for e in events if not (e.token in ends and e.finish_reason == "stop")]
 
     def _logprobs(self, index: int, events: Sequence[Event]) -> dict[str, Any]:
         offsets, offset = [], self._lengths.get(index, 0)

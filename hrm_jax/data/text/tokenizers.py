@@ -223,17 +223,27 @@ class PretrainedTokenizer:
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """The tokens of `text`. Where it spells special tokens, such as the markers of chats, it
         becomes them if `special`, and stays text if not."""
-        text = utf8(text).decode()
-        with _named(f"{self._file}: the tokenizer fails on a text"):
-            if not special:
-                ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
-                if self._special_ids.isdisjoint(ids):
-                    return ids
+        if not special:
+            with _named(f"{self._file}: the tokenizer fails on a text"):
+                ids: list[int] = self._inner.encode(
+                    utf8(text).decode(), add_special_tokens=False
+                ).ids
+            if self._special_ids.isdisjoint(ids):
+                return ids
             # The models of some tokenizers have special tokens among their ordinary pieces.
+        return self.encode_parts([(text, special)])
+
+    def encode_parts(self, parts: Iterable[tuple[str, bool]]) -> list[int]:
+        """The tokens of a text that comes in parts, as one. Where a part spells special tokens it
+        becomes them if it says True, and stays text if not."""
+        with _named(f"{self._file}: the tokenizer fails on a text"):
             inner, spelled, back = self._respelled
-            if special and spelled:
-                names = "|".join(map(re.escape, sorted(spelled, key=len, reverse=True)))
-                text = re.sub(names, lambda match: spelled[match[0]], text)
+            names = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))))
+            text = ""
+            for part, special in parts:
+                part = utf8(part).decode()
+                read = special and spelled
+                text += names.sub(lambda match: spelled[match[0]], part) if read else part
             return [back.get(i, i) for i in inner.encode(text, add_special_tokens=False).ids]
 
     @functools.cached_property

@@ -36,7 +36,8 @@ class PairData:
     train: str = ""  # file of prompt⟨TAB⟩target lines, or .jsonl; "" makes Spanish number words
     test: str = ""  # the same, held out
     prompt_field: str = "prompt"  # of .jsonl records
-    target_field: str = "target"
+    target_field: str = "target"  # both also of a TSV whose first line names columns
+    max_unpacked: int = 0  # as in `TextData`
     tokenizer: str = "bytes"  # as in `TextData`
     # Most tokens of each, with the EOS of the target; 0 takes those of the longest in the data.
     prompt_length: int = 0
@@ -54,7 +55,7 @@ class PairData:
             "data.test: expected a held-out file where, and only where, data.train is given",
         )
         require_fields(self, "data", "at least 1", lambda x: x >= 1, "num_train", "num_test")
-        lengths = ("prompt_length", "target_length", "eval_pairs")
+        lengths = ("prompt_length", "target_length", "eval_pairs", "max_unpacked")
         require_fields(self, "data", "0 or more", lambda x: x >= 0, *lengths)
 
     def pairs(self) -> tuple[Pairs, Pairs]:
@@ -66,7 +67,12 @@ class PairData:
         return train, test
 
     def read(self, path: str) -> Pairs:
-        return read_pairs(path, prompt_field=self.prompt_field, target_field=self.target_field)
+        return read_pairs(
+            path,
+            prompt_field=self.prompt_field,
+            target_field=self.target_field,
+            max_unpacked=self.max_unpacked,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,8 @@ class TextData:
     document: Literal["file", "line", "blank_line"] = "file"  # what is one in .txt files
     json_field: str = "text"  # with the text in .jsonl files
     strict: bool = False  # whether bytes that are not UTF-8 are an error
+    # Most bytes that a .gz may unpack to; 0 for 200 times its own, and 64 MiB at least.
+    max_unpacked: int = 0
     tokenizer: str = "bytes"  # or a tokenizer.json of Hugging Face's or its folder
     length: int = 512  # tokens of a window
     eval_stride: int = 256  # new tokens of a held-out window; those before are context
@@ -53,7 +55,8 @@ class TextData:
             1 <= self.eval_stride < self.length,
             f"data.eval_stride: expected 1 to data.length - 1, got {self.eval_stride}",
         )
-        require(self.eval_windows >= 0, "data.eval_windows: expected 0 or more")
+        for name in ("eval_windows", "max_unpacked"):
+            require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
 
     def documents(self) -> tuple[Documents, Documents]:
         """Training and held-out documents; those of a file that are in both are told of."""
@@ -70,6 +73,7 @@ class TextData:
             json_field=self.json_field,
             document=self.document,
             strict=self.strict,
+            max_unpacked=self.max_unpacked,
         )
 
 
