@@ -96,14 +96,14 @@ def _text_lines(path: pathlib.Path, max_unpacked: int) -> Iterator[tuple[int, st
 def _of_lines(
     path: pathlib.Path, lines: Iterable[tuple[int, str]], prompt: str, target: str
 ) -> Iterator[tuple[int, str, str]]:
-    width, columns = 2, (0, 1)
-    named = {"prompt": prompt.lower(), "target": target.lower()}
+    width, first, second = 2, 0, 1
+    wanted = prompt.lower(), target.lower()
     filled = ((number, line) for number, line in lines if line.strip())
     for place, (number, line) in enumerate(filled):
         cells = line.split("\t")
         names = [cell.strip().lower() for cell in cells]
-        if not place and set(named.values()) <= set(names):
-            width, columns = len(names), tuple(names.index(x) for x in named.values())
+        if not place and set(wanted) <= set(names):
+            width, first, second = len(names), *map(names.index, wanted)
             continue
         if not place and len(names) == 2 and names[0] in _PROMPTS and names[1] in _TARGETS:
             log.info("%s:%d: %r names columns and is taken for no pair", path, number, line)
@@ -116,8 +116,8 @@ def _of_lines(
                 f"{path}:{number}: {found} on the line, expected {expected}; "
                 r"a tab inside a text is written \t"
             )
-        texts = (_ESCAPE.sub(lambda m: _MEANING[m[0]], cells[column]) for column in columns)
-        yield number, *texts  # type: ignore[misc]
+        both = (_ESCAPE.sub(lambda m: _MEANING[m[0]], cells[x]) for x in (first, second))
+        yield number, next(both), next(both)
 
 
 def _of_records(
