@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,11 +45,12 @@ class LanguageModel:
         """An engine for one text at a time."""
         return Engine(self.decoder, slots=1)
 
-    def generate(self, prompt: str, **sampling: Any) -> Completion:
-        """Continues a prompt; `sampling` are fields of `hrm_jax.engine.engine.Sampling`."""
+    def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
+        """Continues a prompt, see `Engine.submit`; `sampling` are fields of
+        `hrm_jax.engine.engine.Sampling`."""
         return self.engine.generate(prompt, **sampling)
 
-    def stream(self, prompt: str, **sampling: Any) -> Iterator[Event]:
+    def stream(self, prompt: str | Sequence[int], **sampling: Any) -> Iterator[Event]:
         """Continues a prompt, token by token; `sampling` as for `generate`."""
         self.engine.start()
         yield from self.engine.submit(prompt, Sampling(**sampling))

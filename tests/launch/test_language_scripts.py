@@ -193,12 +193,17 @@ def test_a_workdir_is_whole(script, text, tokenizer, task, tmp_path, monkeypatch
     assert model.tokenizer.eos_ids == (258, 120)
     assert model.generate("uno", max_new_tokens=2).prompt_tokens == 3
     assert script("generate").main([f"--workdir={elsewhere}", "--prompt=uno"]) == 0
+    capsys.readouterr()
+    flags = ["--prompt=<|eos|>uno", "--temperature=0", "--max_new_tokens=4", "--special_tokens"]
+    assert script("generate").main([f"--workdir={elsewhere}", *flags]) == 0
+    marked = model.generate([258, *b"uno"], temperature=0, max_new_tokens=4).text
+    assert capsys.readouterr().out == marked + "\n"
     assert script("evaluate").main([f"--workdir={elsewhere}"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["eval/bits_per_byte"] == pytest.approx(figures["eval/bits_per_byte"], rel=1e-5)
     # Of a version that kept no tokenizer, and always put BOS in front.
     shutil.rmtree(elsewhere / "data")
-    with pytest.raises(DataError, match="tok: there is no such file"):
+    with pytest.raises(DataError, match="tok: there is no such file, and the run has no copy"):
         hrm_jax.load(elsewhere)
     shutil.copytree(tokenizer, elsewhere / "tok")
     assert hrm_jax.load(elsewhere).generate("uno", max_new_tokens=2).prompt_tokens == 4

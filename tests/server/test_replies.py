@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from hrm_jax.data.text.tokenizers import BOS
+
 openai = pytest.importorskip("openai", reason="openai is not installed")
 
 
@@ -22,7 +24,7 @@ def test_a_completion(client, server):
     assert (choice.text, choice.finish_reason, choice.index) == (expected.text, "length", 0)
     usage = answer.usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (6, 12, 18)
-    tokens = client.completions.create(**{**options, "prompt": list(b"hello")})
+    tokens = client.completions.create(**{**options, "prompt": [BOS, *b"hello"]})
     assert tokens.choices[0].text == expected.text
     greedy = client.completions.create(**options, temperature=0)
     assert greedy.choices[0].text != expected.text

@@ -77,10 +77,12 @@ def end_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
     return getattr(tokenizer, "eos_ids", () if tokenizer.eos_id is None else (tokenizer.eos_id,))
 
 
-def prompt_tokens(tokenizer: Tokenizer, text: str) -> list[int]:
-    """What a model is shown of a text: its tokens, with those the tokenizer puts around them."""
+def prompt_tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[int]:
+    """What a model is shown of a text: its tokens, with those the tokenizer puts around them. Where
+    the text spells special tokens it becomes them if `special`, and stays text if not."""
     prefix, suffix = around(tokenizer)
-    return [*prefix, *tokenizer.encode(text), *suffix]
+    read: Any = {"special": True} if special and hasattr(tokenizer, "special") else {}
+    return [*prefix, *tokenizer.encode(text, **read), *suffix]
 
 
 def encode_in_range(tokenizer: Tokenizer, text: str, where: str) -> list[int]:

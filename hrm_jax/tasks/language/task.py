@@ -17,6 +17,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hrm_jax.compilation import jit
+from hrm_jax.data.errors import DataError
 from hrm_jax.data.text.tokenizer_files import copy_tokenizer
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from hrm_jax.engine.language import LanguageModel
@@ -361,7 +362,13 @@ def _tokenizer(config: Any, cache: pathlib.Path | None) -> tuple[Tokenizer, str]
         name = str(cache / _TOKENIZER)
         return load_tokenizer(name), name
     name = config.data.tokenizer
-    return load_tokenizer(name, always_begin=cache is not None and _of_before(cache)), name
+    before = cache is not None and _of_before(cache)
+    if before and name != "bytes" and not pathlib.Path(name).exists():
+        raise DataError(
+            f"data.tokenizer: {name}: there is no such file, and the run has no copy of it, as it "
+            "was begun by an earlier version; expected the folder that training was started in"
+        )
+    return load_tokenizer(name, always_begin=before), name
 
 
 def code_information(logits: Float[Array, "B M K"]) -> Float[Array, ""]:

@@ -208,6 +208,8 @@ def test_special_tokens_are_read_where_that_is_asked_for(chat_folder):
     expected = theirs(MARKED, add_special_tokens=False).input_ids
     assert ours.encode(MARKED, special=True) == expected
     assert ours.special["<|im_start|>"] == expected[0]
+    assert prompt_tokens(ours, MARKED, special=True) == expected
+    assert prompt_tokens(ByteTokenizer(), "</s>", special=True) == [BOS, *b"</s>"]
     plain = ours.encode(MARKED)
     assert not set(plain) & set(ours.special.values())
     assert ours.decode(plain) == MARKED
