@@ -1,9 +1,9 @@
 """Runs before any test imports JAX: several CPU devices, and shapes checked at run time."""
 
+import json
 import os
+import pathlib
 import tempfile
-
-import pytest
 
 DEVICES = 4
 os.environ["JAX_PLATFORMS"] = os.environ.get("HRM_JAX_TEST_PLATFORM", "cpu")
@@ -19,17 +19,32 @@ os.environ["XLA_FLAGS"] = " ".join([
 ])  # fmt: skip
 
 # Many tests compile the same small programs, some of them in processes of their own.
-_COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+# A limit of its size makes JAX lock it, so that the workers of xdist can share it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 from flax import struct  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import _import_hook, install_import_hook  # noqa: E402
 from pages import PAGES  # noqa: E402
+from slipcover import pytest_plugin  # noqa: E402
 
 # JAX also rebuilds these from shapes and shardings, which are no arrays.
 struct.PyTreeNode.__no_type_check__ = True
+
+
+class _Loader(_import_hook._JaxtypingLoader):
+    """Loads a module whose shapes are checked and whose lines are counted, if they are."""
+
+    def get_code(self, fullname):  # type: ignore[no-untyped-def]
+        code, lines = super().get_code(fullname), pytest_plugin._slipcover_instance
+        return code if lines is None else lines.instrument(code)
+
+
+_import_hook._JaxtypingLoader = _Loader
 
 # Not the rooms of data and puzzles: numba cannot compile functions that are wrapped.
 CHECKED = (
@@ -50,21 +65,10 @@ install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype"
 
 pytest_collect_file = PAGES.pytest()  # README and docs are run, too
 
-# Tracing which lines run doubles the time of all Python code. These run again and at length what
-# quicker tests cover.
-UNTRACED = (
-    "benchmarks/test_programs.py",
-    "models/test_parity.py",
-    "optim/test_optim.py",
-    "tasks/test_every_field.py",
-    "test_lowering.py",
-    "training/test_contract.py",
-    "training/test_mesh.py",
-    "training/test_tables.py",
-)
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.as_posix().endswith(UNTRACED):
-            item.add_marker("no_cover")
+def pytest_terminal_summary(terminalreporter) -> None:  # type: ignore[no-untyped-def]
+    """Says how many lines the tests of all workers ran (python -m slipcover -m pytest -n 2)."""
+    merged = pathlib.Path(os.environ.get("SLIPCOVER_COVERAGE_DIR", ""), "merged.json")
+    if merged.is_file():
+        covered = json.loads(merged.read_text())["summary"]["percent_covered"]
+        terminalreporter.write_line(f"coverage: {covered:.2f} % of lines, by file in coverage.txt")

@@ -8,6 +8,7 @@ TORCH = ["torch>=2.6"]
 KERAS = ["h5py>=3.10"]
 HF = ["tokenizers>=0.22", "transformers>=4.57"]
 SERVE = [
+    "h11>=0.16",
     "jinja2>=3.1",
     "prometheus-client>=0.21",
     "pydantic>=2.10",
@@ -101,10 +102,10 @@ setup(
             "openai>=1.60",  # a client, to test the server
             "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
-            "pytest-cov>=6",
             "pytest-xdist>=3.6",
             "ruff>=0.11",
             "setuptools>=70.1",  # builds the wheel that is tested
+            "slipcover>=1.1",  # counts lines at no cost, as coverage.py does from Python 3.12 only
             "sybil>=9",  # runs the code of README and docs
             "torch==2.13.0",
             "types-PyYAML>=6",

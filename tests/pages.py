@@ -116,7 +116,7 @@ class Pages:
             case ["python", "-m", "pytest", "-q", *rooms]:
                 assert all((ROOT / room).exists() for room in rooms)
                 return
-            case ["python", "-m", "pytest", *_]:  # this is running
+            case ["python", "-m", "slipcover", *_]:  # this is running
                 assert shlex.join(words) in (ROOT / ".ci" / "run").read_text()
                 return
         environment = {}

@@ -25,10 +25,19 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from hrm_jax.data.text.tokenizers import checked, end_ids, prompt_tokens
+from hrm_jax.data.text.tokenizers import end_ids, prompt_tokens
 from hrm_jax.engine.batch import Request, RunningBatch
 from hrm_jax.engine.decoder import Decoder
-from hrm_jax.engine.requests import AnswerText, Completion, Event, Handle, QueueFull, RequestError
+from hrm_jax.engine.requests import (
+    AnswerText,
+    Completion,
+    Event,
+    Handle,
+    PromptTooLong,
+    QueueFull,
+    RequestError,
+    checked_tokens,
+)
 from hrm_jax.engine.sampling import Sampling
 
 
@@ -111,27 +120,23 @@ class Engine:
         """
         sampling = sampling or Sampling()
         vocabulary = self.decoder.config.vocab_size
+        tokenizer = self.decoder.tokenizer
         try:
-            ids = self._tokens(prompt)
+            ids = prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else prompt
         except ValueError as error:
             raise RequestError(f"prompt: {error}") from error
+        stops = checked_tokens("stop_tokens", sampling.stop_tokens, vocabulary)
+        ids = checked_tokens("prompt", ids, vocabulary)
         if not ids:
             raise RequestError("prompt: empty, and the tokenizer has no token to begin with")
-        for where, token in [
-            *(("prompt", token) for token in ids),
-            *(("stop_tokens", token) for token in sampling.stop_tokens),
-        ]:
-            if not 0 <= token < vocabulary:
-                raise RequestError(f"{where}: expected tokens in [0, {vocabulary}), got {token}")
         tokens, added = self.decoder.prepared(ids)
         if len(tokens) >= self.max_length:
-            raise RequestError(
+            raise PromptTooLong(
                 f"prompt: expected at most {self.max_length - 1} tokens, so that an answer fits "
                 f"into {self.max_length}, got {len(tokens)}"
             )
-        stops = list(sampling.stop_tokens)
         if not sampling.ignore_eos:
-            stops += end_ids(self.decoder.tokenizer)
+            stops += end_ids(tokenizer)
         with self._mutex:
             if self._closing or self._draining:
                 raise RequestError("the engine is closing")
@@ -149,10 +154,6 @@ class Engine:
             self._queue.append(request)
             self._mutex.notify_all()
         return request.handle
-
-    def _tokens(self, prompt: str | Sequence[int]) -> list[int]:
-        tokenizer = self.decoder.tokenizer
-        return prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else checked(prompt)
 
     def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
         """Serves one request and waits for it; arguments as those of `Sampling`."""
