@@ -72,7 +72,7 @@ class Service:
         self._open_requests = 0
         self._answers: set[Answers] = set()
         self._metrics = Metrics(engine)
-        self._template = ChatTemplate(engine.decoder.chat_template)
+        self._template = ChatTemplate(engine.decoder.chat_template, engine.decoder.tokenizer)
         self._name = engine.decoder.name or "model"
         self._created = int(time.time())
         self._page, self._page_headers = chat_page()
@@ -251,8 +251,10 @@ class Service:
     async def _chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await read_json(request, self._options.max_body))
         try:
-            prompt = self._template.render(
-                [{"role": m.role, "content": m.content} for m in asked.messages]
+            # In a thread, because templates may take their time.
+            prompt = await asyncio.to_thread(
+                self._template.encode,
+                [{"role": m.role, "content": m.content} for m in asked.messages],
             )
         except ValueError as error:
             raise ApiError(400, str(error), param="messages") from error

@@ -92,7 +92,7 @@ def evaluate(
                 "max_steps, submission, save_outputs, save_logits, votes, verify and last are for "
                 "puzzles only"
             )
-        task = tasks.build(config)
+        task = tasks.build(config, pathlib.Path(workdir) / "data")
         source = None if data is None else str(data)
         model = load(workdir, checkpoint)
         return task.score(model.variables["params"], *task.held_out(source, limit or 0))

@@ -25,7 +25,7 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     """
     config = tasks.parse(read_config(workdir))
     weights, _ = load_weights(workdir, checkpoint)
-    return tasks.kind(config).model(config, weights, pathlib.Path(workdir).resolve().name)
+    return tasks.kind(config).load(config, weights, pathlib.Path(workdir))
 
 
 def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:

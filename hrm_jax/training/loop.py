@@ -70,6 +70,8 @@ class _Run:
         )
         identity = dataclasses.replace(task.identity, frozen=digest(self.frozen))
         prepare(workdir, self.config, identity)
+        if is_first():
+            task.keep()
         self.signal = SharedSignal(self.mesh, caught)
         self.signalled = 0
         self.iterator = task.batches()

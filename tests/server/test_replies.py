@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hrm_jax.data.text.tokenizers import ByteTokenizer
+from hrm_jax.data.text.tokenizers import BOS, ByteTokenizer
 from hrm_jax.engine.requests import Event
 from hrm_jax.server.replies import Reply
 from hrm_jax.server.schemas import ChatRequest, CompletionRequest
@@ -27,7 +27,7 @@ def test_a_completion(client, server):
     assert (choice.text, choice.finish_reason, choice.index) == (expected.text, "length", 0)
     usage = answer.usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (6, 12, 18)
-    tokens = client.completions.create(**{**options, "prompt": list(b"hello")})
+    tokens = client.completions.create(**{**options, "prompt": [BOS, *b"hello"]})
     assert tokens.choices[0].text == expected.text
     greedy = client.completions.create(**options, temperature=0)
     assert greedy.choices[0].text != expected.text
