@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hrm_jax import files
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.data.puzzle_format import (
     ARRAYS,
     FACTS,
@@ -101,12 +101,13 @@ def read_npy(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
 def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
     """Reads the names of the puzzle identifiers from `identifiers.json`."""
     path = pathlib.Path(folder) / "identifiers.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
+    with reading(path, "a list of names"):
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: expected a list of names")
     return names

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax import files
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,8 @@ def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
 def read_metadata(path: pathlib.Path, report: Report) -> dict[str, Any]:
     """The fields of `dataset.json` that can be used; reports others, but for unknown ones."""
     try:
-        value = files.read_json(path)
+        with reading(path, "a JSON object"):
+            value = files.read_json(path)
     except FileNotFoundError:
         report.add("dataset.json", "there is no such file; was its writing interrupted?")
     except (OSError, ValueError) as error:
@@ -131,13 +132,15 @@ def load_arrays(path: pathlib.Path, name: str, report: Report) -> dict[str, Any]
     for field in (*ARRAYS, "ratings"):
         file, array = path / f"{name}__{field}.npy", _prefix(name) + field
         try:
-            mode: Any = "r" if file.stat().st_size > _MAPPED else None
-            arrays[field] = np.asarray(np.load(file, mmap_mode=mode, allow_pickle=False))
+            with reading(file, "an .npy array"):
+                # Mapped first: what a header claims is never allocated, only what is there.
+                mapped = np.lib.format.open_memmap(file, mode="r")
+                arrays[field] = (np.asarray if mapped.nbytes > _MAPPED else np.array)(mapped)
         except FileNotFoundError:
             if field != "ratings":
                 report.add(array, f"there is no file {file.name}")
-        except (OSError, ValueError, EOFError) as error:
-            report.add(array, f"{file.name} is damaged or cut off: {error}")
+        except (OSError, ValueError) as error:
+            report.add(array, f"{file.name} is damaged or cut off: {error.__cause__ or error}")
     return arrays
 
 

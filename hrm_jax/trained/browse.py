@@ -23,6 +23,7 @@ from hrm_jax.models import act
 from hrm_jax.models.act import Halting
 from hrm_jax.puzzles import PUZZLES, named
 from hrm_jax.puzzles.base import Puzzle
+from hrm_jax.tasks.puzzles.evaluation import checked_indices
 from hrm_jax.tasks.puzzles.losses import LossName, stablemax_log_probabilities
 from hrm_jax.trained.evaluate import held_out
 from hrm_jax.training.workdir import read_config
@@ -76,6 +77,10 @@ def trace_puzzles(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     rows = min(rows, count)
+    inputs = checked_indices("tokens", inputs, (count, config.seq_len), config.vocab_size)
+    identifiers = checked_indices(
+        "puzzle_identifiers", identifiers, (count,), config.num_puzzle_identifiers
+    )
 
     def think(
         variables: Any, carry: act.ACTCarry, batch: Mapping[str, Array]
