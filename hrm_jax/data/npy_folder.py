@@ -22,6 +22,7 @@ from hrm_jax.data.puzzle_format import (
     ARRAYS,
     FACTS,
     Report,
+    check_kinds,
     check_totals,
     load_arrays,
     read_metadata,
@@ -72,7 +73,10 @@ def read_npy(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
     path = pathlib.Path(folder) / split
     report = Report(strict=str(path))
     metadata = read_metadata(path / "dataset.json", report)
-    sets = {name: load_arrays(path, name, report) for name in metadata["sets"]}
+    sets = {
+        name: check_kinds(name, load_arrays(path, name, report), report)
+        for name in metadata["sets"]
+    }
     check_totals(metadata, sets, report)
     facts = {name: metadata[name] for name in FACTS}
     parts = [

@@ -149,6 +149,23 @@ def _prefix(name: str) -> str:
     return "" if name == "all" else f"{name}__"
 
 
+def check_kinds(name: str, arrays: Mapping[str, Array], report: Report) -> dict[str, Array]:
+    """The arrays of set `name` of the right kind and number of dimensions; reports the others."""
+    usable = {}
+    for field, array in arrays.items():
+        dimensions = 2 if field in ("inputs", "labels") else 1
+        kinds = "iuf" if field == "ratings" else "iu"
+        if array.dtype.kind not in kinds or array.ndim != dimensions:
+            wanted = "numbers" if field == "ratings" else "integers"
+            what = f"{wanted} of {dimensions} dimension(s)"
+            report.add(_prefix(name) + field, f"is {array.dtype} {array.shape}, expected {what}")
+        elif field.endswith("indices") and not len(array):
+            report.add(_prefix(name) + field, "is empty, expected at least the boundary 0")
+        else:
+            usable[field] = array
+    return usable
+
+
 def check_set(
     name: str,
     arrays: Mapping[str, Array],
@@ -161,18 +178,7 @@ def check_set(
     `vocab_size` is for metadata that lack it. Returns the arrays of the right kind and number of
     dimensions.
     """
-    prefix, usable = _prefix(name), {}
-    for field, array in arrays.items():
-        dimensions = 2 if field in ("inputs", "labels") else 1
-        kinds = "iuf" if field == "ratings" else "iu"
-        if array.dtype.kind in kinds and array.ndim == dimensions:
-            usable[field] = array
-        else:
-            wanted = "numbers" if field == "ratings" else "integers"
-            report.add(
-                prefix + field,
-                f"is {array.dtype} {array.shape}, expected {wanted} of {dimensions} dimension(s)",
-            )
+    prefix, usable = _prefix(name), check_kinds(name, arrays, report)
     inputs, labels, identifiers, puzzles, _ = map(usable.get, ARRAYS)
     length, vocab = metadata.get("seq_len"), metadata.get("vocab_size", vocab_size)
     if inputs is not None:
@@ -233,9 +239,6 @@ def _check_range(name: str, array: Array, stop: int, also: int | None, report: R
 
 def _check_boundaries(name: str, array: Array, of: Array | None, what: str, report: Report) -> None:
     """Boundaries must rise strictly from 0 to the length of `of`."""
-    if not len(array):
-        report.add(name, "is empty, expected at least the boundary 0")
-        return
     values = array.astype(np.int64)
     if values[0] != 0:
         report.add(name, f"begins with {values[0]}, expected 0", 0)

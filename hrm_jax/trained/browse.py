@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import PuzzleSet, read_identifiers, read_npy
 from hrm_jax.models import act
@@ -172,7 +172,10 @@ def puzzle_of(
     if workdir:
         return PUZZLES[tasks.parse(read_config(workdir)).task]
     path = pathlib.Path(dataset or "") / "identity.json"
-    return named(Identity.from_json(path.read_text("utf-8")).builder) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(path, "the identity of a data set"):
+        return named(Identity.from_json(path.read_text("utf-8")).builder)
 
 
 def _names(folder: pathlib.Path) -> list[str]:

@@ -180,7 +180,7 @@ def five(model):
         ([True, False, True], "that are integers, got bool"),
         (["0", "1", "2"], "that are integers"),
         ([0], r"expected puzzle_identifiers \[3\], got an array of shape \(1,\)"),
-        (3, r"expected puzzle_identifiers \[3\], got an array of shape \(\)"),
+        (np.array(3), r"expected puzzle_identifiers \[3\], got an array of shape \(\)"),
         ([[0, 1, 2]], r"expected puzzle_identifiers \[3\], got an array of shape \(1, 3\)"),
     ],
 )
