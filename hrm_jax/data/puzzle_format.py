@@ -149,7 +149,7 @@ def _prefix(name: str) -> str:
     return "" if name == "all" else f"{name}__"
 
 
-def check_kinds(name: str, arrays: Mapping[str, Array], report: Report) -> dict[str, Array]:
+def check_kinds(name: str, arrays: Mapping[str, Array], report: Report) -> dict[str, Any]:
     """The arrays of set `name` of the right kind and number of dimensions; reports the others."""
     usable = {}
     for field, array in arrays.items():

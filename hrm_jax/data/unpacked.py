@@ -27,6 +27,11 @@ class Limited(io.BufferedIOBase):
     def __init__(self, file: Any, path: str | os.PathLike[str], limit: int) -> None:
         self._file, self._path, self._limit = file, path, limit
 
+    @property
+    def name(self) -> str:
+        """The file's path."""
+        return os.fspath(self._path)
+
     def check(self, size: int) -> None:
         """Refuses so many bytes."""
         if size > self._limit:

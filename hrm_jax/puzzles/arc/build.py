@@ -55,6 +55,10 @@ class ArcData(PuzzleData):
     def files(self) -> str:
         return "training" if self.training or self.evaluation else ""
 
+    def unused(self) -> dict[str, str]:
+        nothing = {"seed": "num_aug is 0: nothing is drawn"}
+        return {**({} if self.num_aug or not self.files() else nothing), **super().unused()}
+
     def __post_init__(self) -> None:
         require(
             not (self.path and (self.training or self.evaluation)),

@@ -39,10 +39,10 @@ class Solution:
         total_steps: ACT steps of all votes together.
     """
 
-    tokens: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[Any]
     steps: int
     q_halt: float
-    trace: npt.NDArray[np.uint8]
+    trace: npt.NDArray[Any]
     text: str = ""
     trace_text: tuple[str, ...] = ()
     valid: bool | None = None
@@ -191,7 +191,7 @@ class PuzzleModel:
 
     def _solution(self, row: int, question: npt.NDArray[Any], solved: act.Solved) -> Solution:
         tokens, steps = solved.predictions[row], int(solved.steps[row])
-        trace = np.zeros((0, len(tokens)), np.uint8)
+        trace = np.zeros((0, len(tokens)), tokens.dtype)
         if solved.trace is not None:
             trace = np.asarray(solved.trace[row][:steps])
         solution = Solution(np.asarray(tokens), steps, float(solved.q_halt[row]), trace)
