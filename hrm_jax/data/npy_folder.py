@@ -106,7 +106,7 @@ def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
     """Reads the names of the puzzle identifiers from `identifiers.json`."""
     path = pathlib.Path(folder) / "identifiers.json"
     if not path.exists():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: cannot be read: there is no such file")
     with reading(path, "a list of names"):
         try:
             names = json.loads(path.read_text(encoding="utf-8"))
