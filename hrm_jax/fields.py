@@ -165,6 +165,14 @@ def refuse_unused(made: Any, where: str, preset: Mapping[str, Any] = {}) -> None
                 raise ConfigError(f"{place}: {value!r} has no effect: {why}")
 
 
+def without_effect(config: Any, where: str = "") -> Iterator[str]:
+    """Dotted names of the fields of a dataclass, and of those in it, that `unused` names."""
+    yield from (where + name for name in (config.unused() if hasattr(config, "unused") else ()))
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(value := getattr(config, field.name)):
+            yield from without_effect(value, f"{where}{field.name}.")
+
+
 def _set(where: str, value: Any, usual: Any) -> Iterator[tuple[str, Any]]:
     """Names and values of fields that are not at their defaults."""
     if dataclasses.is_dataclass(value):

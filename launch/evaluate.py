@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
-    parser.add_argument("--halting", choices=("q", "fixed"), default="q")
-    parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
+    parser.add_argument("--halting", choices=("q", "fixed"), help="default: q")
+    parser.add_argument("--slots", type=int, help="puzzles that think at a time, default 64")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
     parser.add_argument("--output", help="JSON file for the figures, beside the table")
     parser.add_argument(
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the symmetries")
+    parser.add_argument("--seed", type=int, help="seed of the symmetries, default 0")
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("workdir", "data", "output")}
     try:

@@ -39,7 +39,11 @@ class TRMConfig(RecurrentConfig):
 
     def unused(self) -> dict[str, str]:
         alone = {} if self.puzzle_emb_ndim else {"puzzle_emb_len": "puzzle_emb_ndim is 0"}
-        return {**super().unused(), **alone}
+        of_attention = dict.fromkeys(
+            ("num_heads", "rope_theta", "attention") if self.mlp_t else (),
+            "mlp_t: an MLP over the positions takes the place of attention",
+        )
+        return {**super().unused(), **alone, **of_attention}
 
     def __post_init__(self) -> None:
         super().__post_init__()

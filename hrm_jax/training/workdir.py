@@ -12,7 +12,7 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 
 from hrm_jax.data.identity import Identity
-from hrm_jax.fields import ConfigError, from_mapping, to_mapping
+from hrm_jax.fields import ConfigError, from_mapping, to_mapping, without_effect
 from hrm_jax.files import read_json, write_json, write_text
 from hrm_jax.tasks import config_class
 from hrm_jax.tasks.base import RunConfig
@@ -63,7 +63,8 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
                 "and exported, but not gone on with; take another --workdir, and "
                 f"--config.init_from={folder} to start from its weights"
             )
-        wrong = _differences(_completed(before, config), now, config.free)
+        free = (*config.free, *without_effect(config))
+        wrong = _differences(_completed(before, config), now, free)
         stored = read_identity(folder)
         wrong += [f"data {line}" for line in stored.differences(identity)] if stored else []
         if wrong:

@@ -52,6 +52,13 @@ def write_view(
     for name, value in (("num", num), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise ValueError(f"--{name}: expected at least 1, got {value}")
+    of_a_run = {
+        "checkpoint": checkpoint != "last",
+        "max_steps": max_steps,
+        "halting": halting != "q",
+    }
+    if not workdir and (without := [name for name, given in of_a_run.items() if given]):
+        raise ValueError(f"--{without[0]} has no effect without --workdir, a run")
     output = pathlib.Path(output)
     if output.is_dir():
         raise ValueError(f"--output={output}: is a folder; expected the name of an .html file")

@@ -72,6 +72,7 @@ VALUES = {
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
+    "model.mlp_t": {"model.num_heads": 8},
     "early_stopping": {"early_stopping.metric": "eval/exact_accuracy"},
     "control.token_limit_iterations": {"control.max_tokens": 5},
 }
