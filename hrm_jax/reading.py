@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _LEAST_LIMIT = 1 << 28
-_LIMIT = "HRM_JAX_MAX_UNPACKED"
+LIMIT = "HRM_JAX_MAX_UNPACKED"
 _RATIO = 100  # weights hardly pack at all, padded grids to a fiftieth, a bomb to a thousandth
 
 
@@ -50,6 +50,16 @@ def refuse_pointer(path: str | os.PathLike[str]) -> None:
             )
 
 
+def unpacked_limit(usual: int) -> int:
+    """Bytes that one file may unpack to: the environment's HRM_JAX_MAX_UNPACKED, or the usual."""
+    told = os.environ.get(LIMIT, "")
+    if not told:
+        return usual
+    if not told.isdecimal() or not int(told):
+        raise DataError(f"{LIMIT}: expected a number of bytes, got {told!r}")
+    return int(told)
+
+
 class Allowance:
     """The bytes that a packed file may unpack to, so that a small one cannot fill the memory.
 
@@ -60,11 +70,8 @@ class Allowance:
     def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
         self._path = path
         if limit is None:
-            told = os.environ.get(_LIMIT, "")
-            if told and not told.isdecimal():
-                raise ValueError(f"{_LIMIT}: expected a number of bytes, got {told!r}")
             size = os.path.getsize(path)
-            limit = max(int(told), size) if told else max(_LEAST_LIMIT, _RATIO * size)
+            limit = max(unpacked_limit(max(_LEAST_LIMIT, _RATIO * size)), size)
         self.limit = self._left = limit
 
     def take(self, count: int) -> None:
@@ -73,5 +80,5 @@ class Allowance:
         if self._left < 0:
             raise DataError(
                 f"{self._path}: unpacks to more than {self.limit} bytes, which its size does not "
-                f"let one expect; if it is meant to, set {_LIMIT} to the bytes allowed"
+                f"let one expect; if it is meant to, set {LIMIT} to the bytes allowed"
             )

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.unpacked import Limited, unpacked_limit
+from hrm_jax.data.unpacked import Limited
+from hrm_jax.reading import unpacked_limit
 
 Array = npt.NDArray[Any]
 

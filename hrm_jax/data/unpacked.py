@@ -6,19 +6,7 @@ import io
 import os
 from typing import Any
 
-from hrm_jax.data.errors import DataError
-
-VARIABLE = "HRM_JAX_MAX_UNPACKED"
-
-
-def unpacked_limit(usual: int) -> int:
-    """Bytes that one file may unpack to: the environment's HRM_JAX_MAX_UNPACKED, or the usual."""
-    text = os.environ.get(VARIABLE, "")
-    if not text:
-        return usual
-    if not text.isdecimal() or not int(text):
-        raise DataError(f"{VARIABLE} is {text!r}, expected a number of bytes")
-    return int(text)
+from hrm_jax.reading import LIMIT, DataError
 
 
 class Limited(io.BufferedIOBase):
@@ -37,7 +25,7 @@ class Limited(io.BufferedIOBase):
         if size > self._limit:
             raise DataError(
                 f"{self._path}: unpacks to more than {self._limit} bytes; where that is right, set "
-                f"{VARIABLE} to as many as you expect"
+                f"{LIMIT} to as many as you expect"
             )
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from hrm_jax import files
 from hrm_jax.data.csv_files import NAMES
 from hrm_jax.data.errors import DataError, reading
-from hrm_jax.data.unpacked import Limited, unpacked_limit
+from hrm_jax.data.unpacked import Limited
 from hrm_jax.puzzles.base import Array, Puzzle
+from hrm_jax.reading import unpacked_limit
 
 _LARGEST = 2**28  # bytes, unpacked
 _AFTER = " \t,:;#"  # what may stand between a puzzle and a name, rating or solution behind it

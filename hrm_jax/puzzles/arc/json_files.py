@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from hrm_jax.data.errors import DataError, reading
-from hrm_jax.data.unpacked import Limited, unpacked_limit
+from hrm_jax.data.unpacked import Limited
+from hrm_jax.reading import unpacked_limit
 
 _LARGEST_FILE = 2**26  # bytes; Kaggle's largest file has a fifteenth of that
 _LARGEST_ARCHIVE = 2**30  # bytes, unpacked
