@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from hrm_jax.paths import expanded
+
 T = TypeVar("T")
 
 
@@ -56,7 +58,7 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
         raise ConfigError(
             f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})"
         )
-    return value
+    return expanded(value) if kind is str else value
 
 
 def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any) -> Any:

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+from hrm_jax.paths import expanded
+
 T = TypeVar("T")
 
 
@@ -28,12 +30,12 @@ def add_fields(parser: Any, kind: type, without: Collection[str] = ()) -> None:
         if hint is bool:
             more["action"] = "store_true"
         elif field.metadata.get("many"):
-            more["action"] = "append"
+            more |= {"action": "append", "type": expanded}
         elif many:
             more["metavar"] = "A,B,…"
             more["type"] = _separated(parts[0])
         else:
-            more["type"] = parts[0] if parts else hint
+            more["type"] = parts[0] if parts else expanded if hint is str else hint
         default = None if field.metadata.get("many") else field.default
         text = about.get(field.name, "").replace("%", "%%")
         parser.add_argument(f"--{field.name}", default=default, help=text, **more)
