@@ -20,7 +20,7 @@ from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.fields import ConfigError
 from hrm_jax.paths import expanded
 from hrm_jax.training import processes
-from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.checkpoints import CheckpointError, hear_one_error
 from hrm_jax.training.loop import NonFiniteError
 from hrm_jax.training.signals import obey_at_once
 
@@ -57,8 +57,8 @@ def main(argv: list[str]) -> int | None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are set by --config.x=y")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # errors of Orbax' threads become ours
     logging.getLogger("hrm_jax").setLevel(logging.INFO if processes.is_first() else logging.WARNING)
+    hear_one_error()
     try:
         config = _CONFIG.value
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem

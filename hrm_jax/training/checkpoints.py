@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -266,6 +267,20 @@ def _line(error: Exception) -> str:
     """What an error says, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
+
+
+def hear_one_error() -> None:
+    """Has a failing save say nothing beside the `CheckpointError`, for scripts: the threads of
+    Orbax and tensorstore log hundreds of lines of tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(args: Any) -> None:
+        if str(args.exc_value) != "Event loop is closed":
+            usual(args)
+
+    sys.unraisablehook = hook
 
 
 def _passing(error: Exception) -> bool:

@@ -183,7 +183,9 @@ class _Run:
     def profile(self) -> None:
         """Takes a JAX profile of a few steps, some steps after the start; in process 0 only."""
         if self.step == self.first + 3 and self.config.profile and is_first():
-            self.profiling.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
+            folder = self.workdir / "profile"
+            folder.mkdir(exist_ok=True)
+            self.profiling.enter_context(jax.profiler.trace(str(folder)))
             self.profiling.callback(lambda: jax.block_until_ready(self.state))
         if self.step == self.first + 3 + _PROFILED_STEPS:
             self.profiling.close()

@@ -181,6 +181,11 @@ def prepare(workdir: str | os.PathLike[str], config: RunConfig, identity: Identi
                 + "\n  ".join(wrong)
                 + "\nTake another --workdir, or the same configuration and data."
             )
+    elif any(x.name.isdigit() for x in (folder / "checkpoints").glob("*")):
+        raise WorkdirError(
+            f"{path}: missing, though the run has checkpoints: whether they are of this "
+            "configuration, nothing tells. Take another --workdir"
+        )
     require_same("configuration", now)
     require_same("data", identity.to_json())
     if is_first():
