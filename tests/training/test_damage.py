@@ -51,6 +51,16 @@ def _bits(tree):
     return [np.asarray(x).tolist() for x in jax.tree.leaves(tree.replace(key=None))]
 
 
+def _loaded(workdir):
+    """What is wrong with checkpoint 4 as `hrm_jax.load` reads it, or "" for its right weights."""
+    try:
+        weights, _ = load_weights(workdir, 4)
+    except CheckpointError as error:
+        return str(error)
+    np.testing.assert_array_equal(weights["params"]["w"], _state(4).params["w"])
+    return ""
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A workdir with checkpoints 2 and 4 of a small state."""
@@ -73,12 +83,8 @@ def test_every_file_of_a_checkpoint(saved, tmp_path, caplog):
     for number, (file, how) in enumerate((x, y) for x in files for y in DAMAGES):
         workdir = pathlib.Path(shutil.copytree(saved, tmp_path / str(number)))
         _damage(workdir / file, how)
-        try:
-            weights, step = load_weights(workdir, 4)
-            assert step == 4
-            np.testing.assert_array_equal(weights["params"]["w"], _state(4).params["w"])
-        except CheckpointError as error:
-            assert str(workdir / newest) in str(error), (file, how)
+        said = _loaded(workdir)
+        assert said == "" or str(workdir / newest) in said, (file, how)
         caplog.clear()
         checkpoints = Checkpoints(workdir, 3, _weights)
         state, progress = checkpoints.restore(template, empty_batches())
@@ -108,13 +114,12 @@ def test_what_says_which_run_it_is(name, how, workdir, tiny):
     if (name, how) == ("identity.json", "deleted"):  # old runs have none
         assert read_identity(workdir) is None
         return
-    read = read_config if name == "config.json" else read_identity
-    with pytest.raises((ValueError, OSError), match=name) as error:
+    with pytest.raises((ValueError, OSError), match=str(workdir)) as error:
         prepare(workdir, config, identity)
-        read(workdir)
-    if how == "half":
+    if how in ("empty", "half", "zeroed", "deep"):
         assert f"{path}:" in str(error.value)
-        with pytest.raises(ValueError, match=name):
+        read = read_config if name == "config.json" else read_identity
+        with pytest.raises(ValueError, match=f"{path}:"):
             read(workdir)
 
 
@@ -138,9 +143,7 @@ def test_bad_lines_of_metrics_are_put_aside(tmp_path, caplog):
 
 def test_checkpoints_without_their_configuration(workdir, tiny, start):
     (workdir / "config.json").unlink()
-    with pytest.raises(
-        WorkdirError, match=r"config\.json: missing, though the run has checkpoints"
-    ):
+    with pytest.raises(WorkdirError, match=r"config\.json: missing, though"):
         start(tiny(), workdir)
 
 
