@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from hrm_jax.paths import expanded
+
 T = TypeVar("T")
 
 
@@ -75,7 +77,7 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         got = f"{shown(value)} ({type(value).__name__})"
         raise ConfigError(f"{where}: expected {kind.__name__}, got {got}")
-    return value
+    return expanded(value) if kind is str else value
 
 
 def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any) -> Any:

@@ -12,7 +12,19 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hrm_jax.paths import path_of
 from hrm_jax.reading import DataError, reading, refuse_pointer
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around code that writes a file: errors of the system, such as a full disk, name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -22,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     The data reach the disk before the name changes; on an exception nothing at `path` is touched.
     Its folder is made if missing. The temporary name keeps the suffix, which writers look at.
     """
-    path = pathlib.Path(path)
+    path = path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
@@ -30,7 +42,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
-        yield temporary
+        with writing(path):
+            yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -66,7 +79,7 @@ def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
     """Opens a file that is packed if its name ends in `.gz`; a pointer of Git LFS is refused."""
     refuse_pointer(path)
     kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
-    return kind(path, mode, **text)
+    return kind(path_of(path), mode, **text)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

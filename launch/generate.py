@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from hrm_jax.data.text.tokenizers import prompt_tokens
+from hrm_jax.paths import expanded
 from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
@@ -11,7 +12,9 @@ from hrm_jax.training.workdir import checkpoint
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
         "--special_tokens", action="store_true", help="read those that the prompt spells as such"

@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 
+from hrm_jax.paths import expanded
 from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
 from hrm_jax.trained.load import load_language
@@ -26,7 +27,9 @@ LIMITS = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -46,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         help="names, with commas between, by which a proxy on this machine passes requests on; "
         "with an API key any name will do",
     )
-    parser.add_argument("--chat_template", help="file with a Jinja template for chats")
+    parser.add_argument(
+        "--chat_template", type=expanded, help="file with a Jinja template for chats"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO,

@@ -19,6 +19,7 @@ import numpy as np
 
 import hrm_jax
 from hrm_jax.data.errors import reading
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles.drawing.traces import trace_gif, trace_png, trace_text
 from hrm_jax.puzzles.text_files import read_questions, read_text
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
@@ -71,8 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("puzzle", nargs="?", default="-", help="text, a file, or - for stdin")
-    parser.add_argument("--workdir", required=True)
+    parser.add_argument(
+        "puzzle", type=expanded, nargs="?", default="-", help="text, a file, or - for stdin"
+    )
+    parser.add_argument("--workdir", type=expanded, required=True)
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -88,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="seed of the symmetries, default 0")
     parser.add_argument(
         "--trace",
+        type=expanded,
         nargs="?",
         const="",
         help="show the board after each step; with a name ending in .png or .gif, draw it there",

@@ -108,10 +108,6 @@ def _bare_parsers(node, function=""):
         yield from _bare_parsers(inner, function)
 
 
-@pytest.mark.xfail(
-    reason="csv_files, npy_folder, puzzle_format, text/reader, metrics and curves parse bare",
-    strict=True,
-)
 def test_whatever_a_file_holds_its_readers_name_it():
     found = {
         f"{path.relative_to(ROOT)}:{place}"

@@ -118,7 +118,9 @@ def test_what_packed_files_may_hold_is_limited(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"gz: unpacks to more than 30000 bytes; .* HRM_JAX_MAX"):
         SUDOKU.read_boards(path)
     monkeypatch.setenv("HRM_JAX_MAX_UNPACKED", "much")
-    with pytest.raises(DataError, match="HRM_JAX_MAX_UNPACKED is 'much', expected a number"):
+    with pytest.raises(
+        DataError, match="HRM_JAX_MAX_UNPACKED: expected a number of bytes, got 'much'"
+    ):
         SUDOKU.read_boards(path)
 
 
