@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from hrm_jax.paths import expanded
 from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
@@ -10,7 +11,9 @@ from hrm_jax.training.workdir import checkpoint
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"

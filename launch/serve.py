@@ -7,6 +7,7 @@ import os
 import pathlib
 import sys
 
+from hrm_jax.paths import expanded
 from hrm_jax.server.options import Options
 from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
@@ -23,7 +24,9 @@ LIMITS = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -37,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     for name, what in LIMITS.items():
         default = getattr(Options, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
-    parser.add_argument("--chat_template", help="file with a Jinja template for chats")
+    parser.add_argument(
+        "--chat_template", type=expanded, help="file with a Jinja template for chats"
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     key = args.api_key

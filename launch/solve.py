@@ -10,6 +10,7 @@ import pathlib
 import sys
 
 import hrm_jax
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles.drawing.traces import trace_gif, trace_png, trace_text
 from hrm_jax.tasks.puzzles.model import PuzzleModel, Solution
 from hrm_jax.trained.load import load_last
@@ -50,8 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("puzzle", nargs="?", default="-", help="text, a file, or - for stdin")
-    parser.add_argument("--workdir", required=True)
+    parser.add_argument(
+        "puzzle", type=expanded, nargs="?", default="-", help="text, a file, or - for stdin"
+    )
+    parser.add_argument("--workdir", type=expanded, required=True)
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -67,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the symmetries")
     parser.add_argument(
         "--trace",
+        type=expanded,
         nargs="?",
         const="",
         help="show the board after each step; with a name ending in .png or .gif, draw it there",

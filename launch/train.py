@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int | None:
     try:
         config = _CONFIG.value
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-        workdir = expanded(_WORKDIR.value or f"runs/{name}")
+        workdir = _WORKDIR.value or f"runs/{name}"
         result = experiment.train(config.to_dict(), workdir)
     except KeyboardInterrupt:
         interrupted(signal.SIGINT)
@@ -92,6 +92,7 @@ def main(argv: list[str]) -> int | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line instead of a traceback for a bad preset, field or value."""
+    argv = [name + mark + expanded(x) for name, mark, x in (x.partition("=") for x in argv)]
     try:
         _EARLY(argv, known_only=True)
         if _EARLY.multihost:

@@ -17,6 +17,7 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import atomic_path, write_text
 from hrm_jax.models.act import Halting, Solved
+from hrm_jax.paths import path_of
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
@@ -28,7 +29,7 @@ from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
     """The test puzzles of a run; WorkdirError if they have changed since it was trained."""
-    folder = pathlib.Path(workdir)
+    folder = path_of(workdir)
     config: Any = tasks.parse(read_config(folder))
     _, test, identity = PUZZLES[config.task].load(config.data, folder / "data")
     stored = read_identity(folder)
@@ -85,6 +86,7 @@ def evaluate(
         `voted_figures`.
     """
     config = tasks.parse(read_config(workdir))
+    data = None if data is None else path_of(data)
     if config.task not in PUZZLES:
         for_puzzles = (max_steps, submission, save_outputs, save_logits or None, verify or None)
         if for_puzzles != (None,) * 5 or votes != 1 or last != 1:
