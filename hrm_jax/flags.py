@@ -24,7 +24,8 @@ def add_fields(parser: Any, kind: type, without: Collection[str] = ()) -> None:
     for field in dataclasses.fields(kind):
         if field.name in without:
             continue
-        hint, more = hints[field.name], {}
+        hint = hints[field.name]
+        more: dict[str, Any] = {}
         parts = [part for part in typing.get_args(hint) if part not in (type(None), ...)]
         many = typing.get_origin(hint) is tuple
         if hint is bool:

@@ -113,7 +113,9 @@ class MetricWriter:
         """Opens the files; lines of steps after `step`, from which the run goes on, are dropped,
         since that part of it is done again; damaged ones go into `metrics.jsonl.damaged`. Raises
         `ImportError` where W&B is asked for and missing, `OSError` where it does not answer."""
-        self._file = self._tensorboard = self._wandb = None
+        self._file: Any = None
+        self._tensorboard: Any = None
+        self._wandb: Any = None
         if not is_first():
             return
         self._folder = path_of(workdir)
