@@ -8,6 +8,7 @@ TORCH = ["torch>=2.6"]
 KERAS = ["h5py>=3.10"]
 HF = ["tokenizers>=0.22", "transformers>=4.57"]
 SERVE = [
+    "h11>=0.16",
     "jinja2>=3.1",
     "prometheus-client>=0.21",
     "pydantic>=2.10",

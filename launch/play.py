@@ -13,6 +13,7 @@ import numpy as np
 
 import hrm_jax
 from hrm_jax.flags import add_fields, from_flags
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.console import Console, converse
 from hrm_jax.tasks.puzzles.model import PuzzleModel
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--workdir", type=expanded, required=True)
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )

@@ -12,6 +12,7 @@ from hrm_jax.interop.language import export_language_model, import_language_mode
 from hrm_jax.interop.torch import load_hrm, load_trm
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.trm import TRMConfig
+from hrm_jax.paths import path_of
 
 _REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
 
@@ -43,6 +44,7 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
 
 def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> list[pathlib.Path]:
     """Writes the weights of what `hrm_jax.load` returns, and their configuration beside them."""
+    output = path_of(output)
     if type(model.config) in _REFERENCES:
         if format == "hugging_face":
             raise ValueError("--format=hugging_face is for language models")

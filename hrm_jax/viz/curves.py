@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -35,7 +34,8 @@ def plot_run(
 
     The metrics are one JSON object a line, with `step` and flat names such as `train/loss`;
     `eval/exact_accuracy_by_step` is a list [T]. Lines that are not whole (the last one of a run
-    that was killed) are skipped. Where a step occurs twice, the later line counts.
+    that was killed) are skipped, and so are figures that are no finite numbers. Where a step occurs
+    twice, the later line counts.
     """
     records = list(_records(pathlib.Path(metrics_path)))
     curves, pictures = _curves(records), {}
@@ -46,7 +46,7 @@ def plot_run(
             _draw(axes, chosen)
             if name == "accuracy":
                 _percent_axis(axes)
-    evaluated = [record for record in records if record.get(_BY_STEP)]
+    evaluated = [record for record in records if _are_shares(record.get(_BY_STEP))]
     if evaluated:
         step, accuracies = evaluated[-1]["step"], evaluated[-1][_BY_STEP]
         title = f"Exact accuracy against thinking time, training step {step:,}"
@@ -66,10 +66,21 @@ def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            step = record.get("step") if isinstance(record, dict) else None
+            if isinstance(step, int) and 0 <= step < 2**53:
                 yield record
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that a picture can show."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < 1e300  # of any size in JSON, and false for NaN
+
+
+def _are_shares(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
 def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
@@ -77,7 +88,7 @@ def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
     curves: dict[str, dict[int, float]] = {}
     for record in records:
         for name, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            if _is_number(value):
                 curves.setdefault(name, {})[record["step"]] = float(value)
     return {
         name: (sorted(points), [points[step] for step in sorted(points)])

@@ -72,6 +72,7 @@ VALUES = {
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
+    "model.mlp_t": {"model.num_heads": 8},
     "early_stopping": {"early_stopping.metric": "eval/exact_accuracy"},
     "control.token_limit_iterations": {"control.max_tokens": 5},
 }
@@ -93,6 +94,7 @@ PROVED = {
     "data.target_field": "test_jsonl",
     "data.tokenizer": "test_other_tokenizers",
     "data.document": "test_documents_within_a_file",
+    "data.max_unpacked": "test_a_packed_file_has_a_limit",
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",
