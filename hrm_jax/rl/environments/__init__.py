@@ -6,12 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from hrm_jax.fields import ConfigError, from_mapping
+from hrm_jax.rl.environments.acrobot import Acrobot
 from hrm_jax.rl.environments.base import Environment, Timestep, step_autoreset
 from hrm_jax.rl.environments.cartpole import CartPole
+from hrm_jax.rl.environments.mountain_car import MountainCar, MountainCarContinuous
+from hrm_jax.rl.environments.pendulum import Pendulum
 
 __all__ = ["NAMES", "Environment", "Timestep", "make", "step_autoreset"]
 
-_OURS: Mapping[str, type[Environment]] = {kind.name: kind for kind in (CartPole,)}
+_OURS: Mapping[str, type[Environment]] = {
+    kind.name: kind for kind in (CartPole, Pendulum, MountainCar, MountainCarContinuous, Acrobot)
+}
 
 NAMES = tuple(_OURS)
 """What `make` knows."""
