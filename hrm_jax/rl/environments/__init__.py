@@ -9,14 +9,25 @@ from hrm_jax.fields import ConfigError, from_mapping
 from hrm_jax.rl.environments.acrobot import Acrobot
 from hrm_jax.rl.environments.base import Environment, Timestep, step_autoreset
 from hrm_jax.rl.environments.cartpole import CartPole
+from hrm_jax.rl.environments.catch import Catch
+from hrm_jax.rl.environments.grid_world import GridWorld
 from hrm_jax.rl.environments.mountain_car import MountainCar, MountainCarContinuous
 from hrm_jax.rl.environments.pendulum import Pendulum
+from hrm_jax.rl.environments.probes import PROBES
 
 __all__ = ["NAMES", "Environment", "Timestep", "make", "step_autoreset"]
 
-_OURS: Mapping[str, type[Environment]] = {
-    kind.name: kind for kind in (CartPole, Pendulum, MountainCar, MountainCarContinuous, Acrobot)
-}
+_KINDS: tuple[type[Environment], ...] = (
+    CartPole,
+    Pendulum,
+    MountainCar,
+    MountainCarContinuous,
+    Acrobot,
+    Catch,
+    GridWorld,
+    *PROBES,
+)
+_OURS: Mapping[str, type[Environment]] = {kind.name: kind for kind in _KINDS}
 
 NAMES = tuple(_OURS)
 """What `make` knows."""

@@ -94,8 +94,8 @@ class Drawn(Environment):
         return f"{self.paint(state).characters()}\n{self.caption(state)}"
 
 
-def cells(colours: Sequence[Sequence[str]], side: int) -> Canvas:
-    """A board of squares of those colours, rows from the top, each of so many pixels."""
+def board(colours: Sequence[Sequence[str]] | npt.NDArray[np.str_], side: int) -> Canvas:
+    """Squares of those colours, rows from the top, each with so many pixels to a side."""
     rows, columns = len(colours), len(colours[0])
     canvas = Canvas((0, 0), (columns, rows), columns * side, rows * side)
     for row, line in enumerate(colours):
