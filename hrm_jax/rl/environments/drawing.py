@@ -16,6 +16,11 @@ INK = "#2f3542"
 FAINT = "#c9ccd3"
 GROUND = "#ebe8e0"
 BLUE, RED, GREEN, YELLOW = "#3a7ca5", "#d1495b", "#5b9a68", "#edae49"
+COLOURS = (
+    *(BLUE, RED, FAINT, YELLOW, GREEN, INK),
+    *("#8f6bb1", "#00798c", "#d17a49", "#9c9c5b"),
+)
+"""Ten that are told apart."""
 
 Point = Sequence[float] | npt.NDArray[np.floating]
 
