@@ -118,9 +118,7 @@ def rejax(python: str | None, config: Any, seconds: float) -> float | None:
     if python is None:
         return None
     given = json.dumps({**settings(config), "seconds": seconds})
-    done = subprocess.run(
-        [python, "-c", _REJAX, given], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([python, "-c", _REJAX, given], check=True, capture_output=True, text=True)
     return float(json.loads(done.stdout))
 
 

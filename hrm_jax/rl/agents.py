@@ -69,7 +69,7 @@ class _Agent:
                 f"{path}: not of an agent with state_dim={self.state_dim} and "
                 f"action_dim={self.action_dim}"
             )
-        self.learned = treedef.unflatten([jnp.asarray(given[name]) for name in expected])
+        self.learned = jax.tree.unflatten(treedef, [jnp.asarray(given[name]) for name in expected])
 
 
 class PPOAgent(_Agent):
@@ -167,7 +167,8 @@ class PPOAgent(_Agent):
         number = len(self._episode)
         if number == 0:
             return 0.0
-        states, actions, log_probs, values = (np.stack(x) for x in zip(*self._episode, strict=True))
+        columns: Any = [np.stack(x) for x in zip(*self._episode, strict=True)]
+        states, actions, log_probs, values = columns
         later = np.append(values[1:], values[-1])
         for at, (_, _, last_state) in enumerate(self._rewards):
             if last_state is not None:
@@ -179,9 +180,9 @@ class PPOAgent(_Agent):
         ended[-1] = True
         # Padded to few lengths, each of which is compiled once.
         room = 1 << (number - 1).bit_length()
-        columns = (rewards, values, later, done & ~cut, ended)
-        padded = (np.pad(x, (0, room - number))[:, None] for x in columns)
-        advantage = np.asarray(self._advantages(*padded))[:number, 0]
+        steps = (rewards, values, later, done & ~cut, ended)
+        padded = (np.pad(x, (0, room - number))[:, None] for x in steps)
+        advantage: Any = np.asarray(self._advantages(*padded))[:number, 0]
         sample = ppo.Sample(states, actions, log_probs, values, advantage, advantage + values)
         losses = []
         for _ in range(self.epochs):

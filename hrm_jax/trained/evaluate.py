@@ -23,6 +23,7 @@ from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
+from hrm_jax.tasks.rl.task import RLConfig
 from hrm_jax.trained.load import load, load_last
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
@@ -66,13 +67,14 @@ def evaluate(
         data: CSV file or data set folder, or for a language model what its `data.test` takes; None
             takes the run's own held-out data.
         checkpoint: As in `load`.
-        max_steps: Most ACT steps; defaults to the run's `eval_max_steps`.
+        max_steps: Most ACT steps, or steps of an episode; defaults to the run's `eval_max_steps`.
         halting, slots: As in `solve_puzzles`; None for "q" and 64.
-        limit: Only so many puzzles, windows or pairs.
+        limit: Only so many puzzles, windows or pairs; so many episodes.
         submission: File to write, atomically, with the answers of all votes as a contest wants
             them; see `Puzzle.submission`.
         votes: How many answers to find for each puzzle, all but one under symmetries drawn by
-            `seed`, 0 if None.
+            `seed`, 0 if None. Of an agent it is the seed of its episodes, by default that of the
+            evaluations of training.
         verify: Whether to evaluate too what the votes that obey the rules say.
         last: How many of the newest checkpoints vote, each as often.
         save_outputs: `.npz` file to write, atomically: inputs, labels and plain answers [N, S],
@@ -81,25 +83,31 @@ def evaluate(
         save_logits: Whether the file has the logits of the plain answers too, float32 [N, S, V].
 
     Returns:
-        Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
-        answers of the checkpoint, or the newest. Behind them, where there is a vote, those of
-        `voted_figures`.
+        Of a language model or an agent the figures of its task. Else those of `evaluate_puzzles`:
+        of the plain answers of the checkpoint, or the newest. Behind them, where there is a vote,
+        those of `voted_figures`.
     """
     config = tasks.parse(read_config(workdir))
     data = None if data is None else path_of(data)
     if config.task not in PUZZLES:
-        for_puzzles = {
-            **{"max_steps": max_steps, "halting": halting, "slots": slots, "seed": seed},
+        plays = isinstance(config, RLConfig)
+        not_taken = {
+            **({"data": data} if plays else {"max_steps": max_steps, "seed": seed}),
+            **{"halting": halting, "slots": slots},
             **{"submission": submission, "save_outputs": save_outputs},
             **{"save_logits": save_logits or None, "verify": verify or None},
             **{"votes": None if votes == 1 else votes, "last": None if last == 1 else last},
         }
-        given = [name for name, value in for_puzzles.items() if value is not None]
+        given = [name for name, value in not_taken.items() if value is not None]
         if given:
-            raise DataError(
-                f"{', '.join(given)}: for puzzles only, {workdir} is a run of a language model"
-            )
+            kind = "an agent" if plays else "a language model"
+            raise DataError(f"{', '.join(given)}: not for {kind}, of which {workdir} is a run")
+        for name, value in (("max_steps", max_steps), ("limit", limit)):
+            if plays and value is not None and value < 1:
+                raise DataError(f"{name}: expected at least 1, got {value}")
         task = tasks.build(config, pathlib.Path(workdir) / "data")
+        if plays:
+            return task.score(load(workdir, checkpoint).variables, limit, seed, max_steps)
         source = None if data is None else str(data)
         model = load(workdir, checkpoint)
         return task.score(model.variables["params"], *task.held_out(source, limit or 0))

@@ -41,7 +41,8 @@ def test_ppo_learns_and_comes_back_from_its_file(tmp_path):
     ours, theirs = (
         [x.select_action(s, deterministic=True) for s in states] for x in (agent, other)
     )
-    assert ours == theirs and set(ours) == {0, 1}
+    assert ours == theirs
+    assert set(ours) == {0, 1}
     with pytest.raises(ValueError, match="not of an agent with state_dim=3"):
         PPOAgent(3, 2).load(tmp_path / "ppo_model.pkl")
 

@@ -120,9 +120,11 @@ def test_evaluation_and_acting_change_nothing(straight):
     policy = hrm_jax.load(straight[0])
     jax.tree.map(np.testing.assert_array_equal, policy.variables, task.weights(state))
     played = policy.episodes(5, seed=3)
-    assert played.ended.all() and (played.length == played.total).all()
+    assert played.ended.all()
+    assert (played.length == played.total).all()
     moments = list(policy.watch(seed=1))
-    assert moments[-1].ended and sum(x.reward for x in moments) == len(moments) - 1
+    assert moments[-1].ended
+    assert sum(x.reward for x in moments) == len(moments) - 1
     batch = np.zeros((3, 4), np.float32)
     np.testing.assert_array_equal(policy.act(batch), np.full(3, policy.act(batch[0])))
     drawn = [policy.act(np.zeros(4), deterministic=False, seed=i) for i in range(40)]
@@ -136,7 +138,8 @@ def test_updates_end_where_the_policy_has_moved_far():
     made, possible = metrics["updates"]
     assert 2 <= made < possible == 2 * 4 * 2
     counts = [x for x in jax.tree.leaves(new.opt_state) if jnp.issubdtype(x.dtype, jnp.integer)]
-    assert counts and all(int(x) == possible for x in counts)  # schedules follow steps
+    assert counts
+    assert all(int(x) == possible for x in counts)
 
 
 def test_interquartile_mean_and_its_interval():

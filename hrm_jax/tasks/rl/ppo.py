@@ -146,7 +146,9 @@ class PPOTask(RLTask):
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Learner) -> Any:
-            state_of_seed = State(state.step, params, opt_state, Streams.of(seed), ema, None, carry)
+            state_of_seed = State(
+                state.step, params, opt_state, jax.random.key(seed), ema, None, carry
+            )
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
             return jax.lax.scan(self._iteration, state_of_seed, numbers)
@@ -157,7 +159,7 @@ class PPOTask(RLTask):
         axes = (0,) if self.config.seeds == 1 else (0, 1)
         return state, jax.tree.map(lambda x: x.sum(axes), metrics)
 
-    def _apply(self, params: Any, observations: Array) -> tuple[Array, Array]:
+    def _apply(self, params: Any, observations: Array) -> Any:
         return self.network.apply({"params": params}, observations, len(self.shape))
 
     def _shown(self, statistics: Statistics, observations: Array) -> Array:
@@ -168,7 +170,7 @@ class PPOTask(RLTask):
         """The environments afterwards, and what they did [T, B, …]."""
         config: PPOConfig = self.config
         learner: Learner = state.carry
-        keys = environment_keys(state.key.environments, config.batch_size)
+        keys = environment_keys(Streams.split(state.key).environments, config.batch_size)
         ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
 
         def tick(running: Running, tick: Array) -> Any:
@@ -233,7 +235,8 @@ class PPOTask(RLTask):
             learner = learner.replace(observations=learner.observations.update(raw))
         residual = sample.target - sample.value
         explained = 1 - residual.var() / jnp.maximum(sample.target.var(), 1e-8)
-        metrics |= {
+        metrics = {
+            **metrics,
             "return": pair(finished.total, finished.episodes),
             "length": pair(finished.length, finished.episodes),
             "explained_variance": pair(explained, 1),
@@ -261,11 +264,11 @@ class PPOTask(RLTask):
                 stopped |= parts["kl"] > 1.5 * config.target_kl
                 new = jax.tree.map(lambda old, new: _unless(stopped, old, new), state, new)
             count = 1.0 - stopped
-            metrics |= {k: pair(v, 1) for k, v in {"loss": loss, **parts}.items()}
-            metrics = {k: jnp.where(count, v, 0) for k, v in metrics.items()}
-            return (new, stopped), {**metrics, "updates": pair(count, 1)}
+            found = {k: pair(v, 1) for k, v in {"loss": loss, **parts}.items()}
+            told = {k: jnp.where(count, v, 0) for k, v in {**metrics, **found}.items()}
+            return (new, stopped), {**told, "updates": pair(count, 1)}
 
-        key = jax.random.fold_in(state.key.updates, number)
+        key = jax.random.fold_in(Streams.split(state.key).updates, number)
         order = jnp.argsort(jax.random.bits(key, (config.epochs, total)), axis=-1)
         picks = order.reshape(config.epochs * config.minibatches, -1)
         (state, _), metrics = jax.lax.scan(update, (state, jnp.bool(False)), picks)
@@ -278,8 +281,6 @@ class PPOTask(RLTask):
         return self.policy.act(actions)
 
     def value(self, weights: Any, observations: Array) -> Float[Array, " N"]:
-        """What is to come after observations [N, …], discounted; with `normalize_rewards` in the
-        units of the scaled rewards."""
         shown = self._shown(Statistics(**weights["statistics"]), observations)
         return self._apply(weights["params"], shown)[1]
 
