@@ -151,7 +151,7 @@ class PPOTask(RLTask):
             )
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
-            return jax.lax.scan(self._iteration, state_of_seed, numbers)
+            return jax.lax.scan(self._iteration, of_seed, numbers)
 
         new, metrics = self.over_seeds(one)(state.params, state.opt_state, state.ema, state.carry)
         parts = ("params", "opt_state", "ema", "carry")
