@@ -301,7 +301,16 @@ def test_what_does_not_repeat_itself_is_found():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("CartPole", {}, r"unknown environment 'CartPole'; expected gymnax:NAME, gymnasium:ENV_ID"),
+        ("CartPole", {}, r"unknown environment 'CartPole'; expected one of CartPole-v1, "),
+        ("nowhere:Walk", {}, r"environment nowhere:Walk: No module named 'nowhere'"),
+        ("json:JSONDecoder", {}, r"environment json:JSONDecoder: expected a class derived from"),
+        (
+            "json:Nothing",
+            {},
+            r"environment json:Nothing: expected a class derived from .* got None",
+        ),
+        ("CartPole-v1", {"max_steps": 0}, r"CartPole-v1.max_steps: expected at least 1, got 0"),
+        ("CartPole-v1", {"max_steps": 9.5}, r"CartPole-v1.max_steps: expected int, got 9.5"),
         ("CartPole-v1", {"steps": 3}, r"unknown config field 'CartPole-v1.steps'"),
         ("gymnax:Nothing", {}, r"unknown environment 'gymnax:Nothing'; gymnax has CartPole-v1,"),
         ("Breakout-MinAtar", {"speed": 3}, r"Breakout-MinAtar: .*'speed'; its parameters are max"),

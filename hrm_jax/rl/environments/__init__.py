@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,24 +37,42 @@ NAMES = (*_OURS, *MINATAR)
 
 
 def make(name: str, **options: Any) -> Environment:
-    """The environment of that name: one of `NAMES`, `gymnax:NAME` or `gymnasium:ENV_ID`.
+    """The environment of that name.
 
     Args:
-        name: See above; `NAMES` that end in "-MinAtar" are gymnax's.
+        name: One of `NAMES`; `gymnax:NAME`; `gymnasium:ENV_ID`; or `MODULE:CLASS`, a frozen
+            dataclass of one's own.
         **options: Of its own, such as `max_steps`: see its class.
 
     Raises:
         ConfigError: There is no such environment, or no such option.
         ImportError: A package that it needs is not installed.
     """
+    limit = options.get("max_steps")
+    if isinstance(limit, int) and limit < 1:
+        raise ConfigError(f"{name}.max_steps: expected at least 1, got {limit}")
     library, _, rest = name.partition(":")
     if library == "gymnax" or name in MINATAR:
         return Gymnax(rest or name, **options)
     if library == "gymnasium":
         return Gymnasium(rest, **options)
-    if name not in _OURS:
+    kind = _one_s_own(library, rest) if rest else _OURS.get(name)
+    if kind is None:
         raise ConfigError(
-            f"unknown environment {name!r}; expected gymnax:NAME, gymnasium:ENV_ID or one of "
-            f"{', '.join(NAMES)}"
+            f"unknown environment {name!r}; expected one of {', '.join(NAMES)}, or gymnax:NAME, "
+            "gymnasium:ENV_ID or MODULE:CLASS"
         )
-    return from_mapping(_OURS[name], options, name)
+    return from_mapping(kind, options, name)
+
+
+def _one_s_own(module: str, name: str) -> type[Environment]:
+    try:
+        kind = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"environment {module}:{name}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Environment)):
+        raise ConfigError(
+            f"environment {module}:{name}: expected a class derived from "
+            f"hrm_jax.rl.environments.Environment, got {kind}"
+        )
+    return kind
