@@ -146,9 +146,8 @@ class PPOTask(RLTask):
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Learner) -> Any:
-            state_of_seed = State(
-                state.step, params, opt_state, jax.random.key(seed), ema, None, carry
-            )
+            key = jax.random.key(seed)
+            of_seed = State(state.step, params, opt_state, key, ema, None, carry)
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
             return jax.lax.scan(self._iteration, of_seed, numbers)
