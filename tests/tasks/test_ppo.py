@@ -8,6 +8,7 @@ import pytest
 import hrm_jax
 from hrm_jax import tasks
 from hrm_jax.fields import ConfigError
+from hrm_jax.rl.environments.probes import PROBES
 from hrm_jax.tasks.rl.task import bootstrap, interquartile_mean
 from hrm_jax.training.loop import run
 from hrm_jax.training.metrics import read_metrics
@@ -45,6 +46,31 @@ def _equal(one, other):
 def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("ppo") / "run"
     return workdir, run(_task(), workdir, progress=False)
+
+
+PROBED = {
+    **{"steps": 60, "batch_size": 16, "rollout_steps": 8, "iterations": 1, "gamma": 0.8},
+    **{"epochs": 4, "minibatches": 1, "normalize_observations": False, "normalize_rewards": False},
+    "model": {"hidden": [32], "log_std": -1.0},
+    "optimizer": {**SMALL["optimizer"], "learning_rate": 1e-2, "lr_min_ratio": 0.01},
+}
+
+
+@pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
+def test_known_values_are_learnt(probe, continuous, monkeypatch):
+    environment = probe(continuous=continuous)
+    monkeypatch.setattr("hrm_jax.rl.environments.make", lambda name: environment)
+    task = _task(**PROBED, environment=probe.name)
+    state, step = jax.jit(task.init)(jax.random.key(0)), jax.jit(task.step)
+    for _ in range(task.config.steps):
+        state, _ = step(state, {})
+        state = state.replace(step=state.step + 1)
+    known, weights = environment.known(task.config.gamma), task.weights(state)
+    seen = jnp.asarray(known.observations)
+    np.testing.assert_allclose(task.value(weights, seen), known.values, atol=0.15)
+    if known.action is not None:
+        np.testing.assert_allclose(task.act(weights, seen[:1])[0], known.action, atol=0.1)
 
 
 class _Crash(Exception):
