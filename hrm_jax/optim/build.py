@@ -86,7 +86,10 @@ def build_optimizer(
     """The optimizer of a run of so many steps; all updates of a step have its learning rate. The
     first updates of the run, so many, may be left out."""
     schedule = learning_rate(config, total_steps, config.learning_rate)
-    rate = lambda count: schedule((count + left_out) // updates_per_step)  # noqa: E731
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        return schedule((jnp.asarray(count) + left_out) // updates_per_step)
+
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "muon":
         rule = optax.contrib.muon(

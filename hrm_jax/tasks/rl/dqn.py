@@ -171,6 +171,16 @@ class DQNTask(RLTask):
         last = config.epsilon_fraction * config.steps * self.steps_per_environment
         return dqn.linear(config.epsilon_first, config.epsilon_last, tick / max(last, 1))
 
+    def _explore(self, best: Array, epsilon: Array | float, keys: Array) -> Array:
+        """These actions [B], or with the probability `epsilon` any."""
+
+        def one(best: Array, key: PRNGKeyArray) -> Array:
+            explores, choice = jax.random.split(key)
+            any_action = self.environment.action_space.sample(choice)
+            return jnp.where(jax.random.uniform(explores) < epsilon, any_action, best)
+
+        return jax.vmap(one)(best, keys)
+
     def _collect(self, state: State, ticks: Array) -> tuple[Running, dqn.Step, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
         keys = environment_keys(state.key.environments, self.config.batch_size)
@@ -278,8 +288,12 @@ class DQNTask(RLTask):
         metrics = {**metrics, **{name: pair(x, 1) for name, x in figures.items()}}
         return state.replace(carry=learner.replace(replay=replay, target=target)), metrics
 
-    def act(self, weights: Any, observations: Array, key: PRNGKeyArray) -> Array:
-        return jnp.argmax(self._values(weights["params"], observations), -1).astype(jnp.int32)
+    def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
+        """The best actions; with a key as in training, any with the probability `epsilon_last`."""
+        best = jnp.argmax(self._values(weights["params"], observations), -1).astype(jnp.int32)
+        if key is None:
+            return best
+        return self._explore(best, self.config.epsilon_last, jax.random.split(key, len(best)))
 
 
 def _with_items(learner: Learner, items: Any) -> Learner:
