@@ -15,6 +15,7 @@ from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.text import TextConfig, TextTask
 from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
+from hrm_jax.tasks.rl.dqn import DQNConfig, DQNTask
 from hrm_jax.tasks.rl.ppo import PPOConfig, PPOTask
 
 _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
@@ -22,6 +23,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "text": (TextConfig, TextTask),
     "pairs": (PairConfig, PairTask),
     "ppo": (PPOConfig, PPOTask),
+    "dqn": (DQNConfig, DQNTask),
 }
 
 

@@ -16,6 +16,7 @@ import pytest
 from hrm_jax import tasks
 from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models import act
+from hrm_jax.tasks.rl.task import RLTask
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -46,6 +47,7 @@ CASES = {
     },
     "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
+    "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
 
 # Values to try where one more, half, or another choice is none or makes no difference.
@@ -65,6 +67,9 @@ VALUES = {
     "model.plan_id": [262],
     "data.eval_pairs": [4],
     "data.target_length": [32],
+    "environment": ["Acrobot-v1"],
+    "model.hidden": [(4, 4)],
+    "model.filters": [(2,)],
     "optimizer.clip_norm": [1.0],
     "optimizer.ema": [0.5],
 }
@@ -73,6 +78,10 @@ WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
     "model.mlp_t": {"model.num_heads": 8},
+    "model.filters": {"environment": "Catch"},
+    "priority_beta_first": {"priority_alpha": 0.5},
+    "priority_beta_last": {"priority_alpha": 0.5},
+    "priority_offset": {"priority_alpha": 0.5},
     "early_stopping": {"early_stopping.metric": "eval/exact_accuracy"},
     "control.token_limit_iterations": {"control.max_tokens": 5},
 }
@@ -157,14 +166,19 @@ def _effects(values):
     config = tasks.parse(values)
     task = tasks.build(config)
     batch = next(task.batches())
-    held_out = task.test.inputs if hasattr(task, "test") else task.held_out()[0]
+    if isinstance(task, RLTask):
+        held_out = []
+    else:
+        held_out = task.test.inputs if hasattr(task, "test") else task.held_out()[0]
     yield task.identity, [(k, v.shape, v.tobytes()) for k, v in batch.items()], _bytes(held_out)
     key = jax.random.key(config.seed)
     yield _text(task.init, key), int(jax.random.key_data(key)[-1])
     shapes = jax.eval_shape(task.init, key)
     yield _text(task.step, shapes, batch)
     weights = task.weights(shapes)
-    if hasattr(task, "puzzle"):
+    if isinstance(task, RLTask):
+        yield _text(task.over_seeds(task._evaluation), weights)
+    elif hasattr(task, "puzzle"):
         solve = functools.partial(
             act.solve,
             task.config.model,

@@ -30,7 +30,6 @@ class PPOConfig(RLConfig):
 
     Attributes:
         rollout_steps: Steps of each environment between updates.
-        iterations: Rollouts, with their updates, in a step of the loop.
         epochs: How often the steps of a rollout are learnt from.
         minibatches: Parts, drawn anew in each epoch, of an update each.
         gae_lambda: Of the advantage estimates.
@@ -48,7 +47,6 @@ class PPOConfig(RLConfig):
     """
 
     rollout_steps: int = 128
-    iterations: int = 1
     epochs: int = 4
     minibatches: int = 4
     gae_lambda: float = 0.95
@@ -67,7 +65,7 @@ class PPOConfig(RLConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check = functools.partial(require_fields, self, "config")
-        whole = ("rollout_steps", "iterations", "epochs", "minibatches")
+        whole = ("rollout_steps", "epochs", "minibatches")
         check("at least 1", lambda x: x >= 1, *whole)
         check("more than 0", lambda x: x > 0, "clip")
         check("0..1", lambda x: 0 <= x <= 1, "gae_lambda", "clip_final_ratio")
@@ -144,20 +142,6 @@ class PPOTask(RLTask):
             carry=learner.replace(observations=Statistics(**weights["statistics"])),
         )
 
-    def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Learner) -> Any:
-            key = jax.random.key(seed)
-            of_seed = State(state.step, params, opt_state, key, ema, None, carry)
-            first = state.step * self.config.iterations
-            numbers = first + jnp.arange(self.config.iterations)
-            return jax.lax.scan(self._iteration, of_seed, numbers)
-
-        new, metrics = self.over_seeds(one)(state.params, state.opt_state, state.ema, state.carry)
-        parts = ("params", "opt_state", "ema", "carry")
-        state = state.replace(**{name: getattr(new, name) for name in parts})
-        axes = (0,) if self.config.seeds == 1 else (0, 1)
-        return state, jax.tree.map(lambda x: x.sum(axes), metrics)
-
     def _apply(self, params: Any, observations: Array) -> Any:
         return self.network.apply({"params": params}, observations, len(self.shape))
 
@@ -204,7 +188,7 @@ class PPOTask(RLTask):
         scale = jnp.sqrt(returns.variance + 1e-8)
         return learner, jnp.clip(timestep.reward / scale, -10, 10)
 
-    def _iteration(self, state: State, number: Array) -> tuple[State, Metrics]:
+    def iteration(self, state: State, number: Array) -> tuple[State, Metrics]:
         """One rollout of one seed, and what is learnt from it."""
         config: PPOConfig = self.config
         learner: Learner = state.carry

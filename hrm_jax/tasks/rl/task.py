@@ -22,7 +22,7 @@ from hrm_jax.fields import ConfigError, require_fields
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.rl import environments
 from hrm_jax.rl.rollout import Episodes, episodes
-from hrm_jax.tasks.base import Figures, RunConfig, State, Task
+from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.tasks.rl.policy import Policy
 from hrm_jax.tasks.rl.report import policy_report
 
@@ -37,6 +37,7 @@ class RLConfig(RunConfig):
         environment: Name of the environment, see `hrm_jax.rl.environments.make`.
         batch_size: Environments side by side, of each seed.
         seeds: Independent runs side by side, of the seeds `seed`, `seed` + 1, …
+        iterations: How often environments are run and learnt from in a step of the loop.
         gamma: Discount.
         eval_episodes: Episodes of an evaluation, of each seed, with the likeliest actions.
         eval_max_steps: Steps after which they are cut off; 0 for 100,000.
@@ -47,6 +48,7 @@ class RLConfig(RunConfig):
 
     environment: str = "CartPole-v1"
     seeds: int = 1
+    iterations: int = 1
     gamma: float = 0.99
     eval_episodes: int = 100
     eval_max_steps: int = 0
@@ -63,7 +65,7 @@ class RLConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check = functools.partial(require_fields, self, "config")
-        check("at least 1", lambda x: x >= 1, "seeds", "eval_episodes")
+        check("at least 1", lambda x: x >= 1, "seeds", "iterations", "eval_episodes")
         check("at least 0", lambda x: x >= 0, "eval_max_steps")
         check("0 <= x <= 1", lambda x: 0 <= x <= 1, "gamma")
 
@@ -142,6 +144,25 @@ class RLTask(Task):
         each = self.steps_per_environment * self.config.batch_size * self.config.seeds
         speed = figures["train/steps_per_second"] * each
         return {"train/env_steps": step * each, "train/env_steps_per_second": speed}
+
+    def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
+        def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Any) -> Any:
+            key = jax.random.key(seed)
+            of_seed = State(state.step, params, opt_state, key, ema, None, carry)
+            first = state.step * self.config.iterations
+            numbers = first + jnp.arange(self.config.iterations)
+            return jax.lax.scan(self.iteration, of_seed, numbers)
+
+        new, metrics = self.over_seeds(one)(state.params, state.opt_state, state.ema, state.carry)
+        parts = ("params", "opt_state", "ema", "carry")
+        state = state.replace(**{name: getattr(new, name) for name in parts})
+        axes = (0,) if self.config.seeds == 1 else (0, 1)
+        return state, jax.tree.map(lambda x: x.sum(axes), metrics)
+
+    @abc.abstractmethod
+    def iteration(self, state: State, number: Array) -> tuple[State, Metrics]:
+        """What is done and learnt in one of the run's iterations, by one seed, whose key and arrays
+        the state has."""
 
     @abc.abstractmethod
     def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
