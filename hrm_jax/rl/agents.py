@@ -20,8 +20,13 @@ import optax
 
 from hrm_jax.data.errors import DataError, reading
 from hrm_jax.files import atomic_path
-from hrm_jax.models.actor_critic import ActorCritic, ActorCriticConfig
-from hrm_jax.rl import ppo
+from hrm_jax.models.actor_critic import (
+    ActorCritic,
+    ActorCriticConfig,
+    QNetwork,
+    QNetworkConfig,
+)
+from hrm_jax.rl import dqn, ppo
 from hrm_jax.rl.distributions import Categorical
 
 _MINIBATCH = 64
@@ -195,3 +200,98 @@ class PPOAgent(_Agent):
         self._episode.clear()
         self._rewards.clear()
         return float(np.mean(jax.device_get(losses)))
+
+
+class DQNAgent(_Agent):
+    """Learns by double DQN: `select_action`, `store_transition` and `train_step` at each step.
+
+    Values have two layers of 256 ReLU; a batch is drawn from the last `buffer_capacity` steps. The
+    probability of any action falls from 1 by 0.5% in each update, to 0.01. The target network
+    moves by 0.5% in each update.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        learning_rate: float = 0.001,
+        gamma: float = 0.99,
+        buffer_capacity: int = 100_000,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        """`seed` is of weights, actions and batches."""
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.batch_size, self.epsilon = batch_size, 1.0
+        self._random = np.random.default_rng(seed)
+        network = QNetwork(QNetworkConfig(hidden=(256, 256)), action_dim)
+        optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(learning_rate))
+        params = network.init(jax.random.key(seed), jnp.zeros(state_dim), 1)["params"]
+        target = jax.tree.map(jnp.copy, params)
+        self.learned = {"params": params, "target": target, "optimizer": optimizer.init(params)}
+        self._capacity, self._stored = buffer_capacity, 0
+        states: Any = np.zeros((2, buffer_capacity, state_dim), np.float32)
+        numbers: Any = np.zeros((2, buffer_capacity), np.float32)
+        actions: Any = np.zeros(buffer_capacity, np.int32)
+        columns = (states[0], actions, numbers[0], numbers[1], states[1])
+        self._steps = dqn.Transition(*columns)
+        self._gamma = gamma
+
+        def values(params: Any, states: Any) -> Any:
+            return network.apply({"params": params}, states, 1)
+
+        def update(learned: Any, batch: dqn.Transition) -> Any:
+            judged = values(learned["params"], batch.following)
+            targets = dqn.targets(batch, values(learned["target"], batch.following), judged)
+            weights = jnp.ones(batch_size)
+
+            def objective(params: Any) -> Any:
+                seen = values(params, batch.observation)
+                return dqn.loss(seen, batch.action, targets, weights, 1.0)[0]
+
+            loss, grads = jax.value_and_grad(objective)(learned["params"])
+            updates, state = optimizer.update(grads, learned["optimizer"], learned["params"])
+            params = optax.apply_updates(learned["params"], updates)
+            target = optax.incremental_update(params, learned["target"], 0.005)
+            return {"params": params, "target": target, "optimizer": state}, loss
+
+        self._values, self._update = jax.jit(values), jax.jit(update, donate_argnums=0)
+
+    def select_action(self, state: npt.ArrayLike, deterministic: bool = False) -> int:
+        """The best action for a state [state_dim], or with the probability `epsilon` any."""
+        state = self._state(state)
+        if not deterministic and self._random.random() < self.epsilon:
+            return int(self._random.integers(self.action_dim))
+        return int(np.argmax(self._values(self.learned["params"], state)))
+
+    def store_transition(
+        self,
+        state: npt.ArrayLike,
+        action: int,
+        reward: float,
+        next_state: npt.ArrayLike,
+        done: bool,
+    ) -> None:
+        """Keeps a step. `done` says that what follows is worth nothing: gymnasium's `terminated`,
+        and not that a limit of time has cut an episode off."""
+        if action not in range(self.action_dim):
+            raise ValueError(f"action: expected 0 to {self.action_dim - 1}, got {action!r}")
+        if not np.isfinite(reward):
+            raise ValueError(f"reward: expected a finite number, got {reward}")
+        discount = 0.0 if done else self._gamma
+        step = (self._state(state), action, reward, discount, self._state(next_state))
+        place = self._stored % self._capacity
+        for column, value in zip(jax.tree.leaves(self._steps), step, strict=True):
+            column[place] = value
+        self._stored += 1
+
+    def train_step(self) -> float:
+        """One update; the loss, 0 until there are enough steps for a batch."""
+        stored = min(self._stored, self._capacity)
+        if stored < self.batch_size:
+            return 0.0
+        picks = self._random.integers(stored, size=self.batch_size)
+        batch = jax.tree.map(lambda column: column[picks], self._steps)
+        self.learned, loss = self._update(self.learned, batch)
+        self.epsilon = max(0.01, self.epsilon * 0.995)
+        return float(loss)

@@ -148,7 +148,7 @@ class DQNTask(RLTask):
             replay = Replay.empty(item, config.replay_size, config.priority_alpha > 0)
             return params["params"], (running, window, replay)
 
-        params, rest = self.over_seeds(one)()
+        params, (running, window, replay) = self.over_seeds(one)()
         params = self.start_from({"params": params})["params"]
         optimizer = build_optimizer(config.optimizer, config.steps, self.updates)
         return State(
@@ -157,10 +157,10 @@ class DQNTask(RLTask):
             opt_state=self.over_seeds(lambda _, params: optimizer.init(params))(params),
             key=key,
             ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
-            carry=Learner(*rest, target=jax.tree.map(jnp.copy, params)),
+            carry=Learner(running, window, replay, jax.tree.map(jnp.copy, params)),
         )
 
-    def _values(self, params: Any, observations: Array) -> Array:
+    def _values(self, params: Any, observations: Array) -> Any:
         """Of all actions [..., A]."""
         shown = show(self.environment.observation_space, observations)
         return self.network.apply({"params": params}, shown, len(self.shape))
@@ -223,7 +223,8 @@ class DQNTask(RLTask):
         running, did, finished = self._collect(state, ticks)
         learner = self._store(state.carry.replace(running=running), did, ticks)
         state, metrics = self._learn(state.replace(carry=learner), number)
-        return state, metrics | {
+        return state, {
+            **metrics,
             "epsilon": pair(self.epsilon(ticks).sum(), config.train_every),
             "return": pair(finished.total, finished.episodes),
             "length": pair(finished.length, finished.episodes),
