@@ -18,7 +18,12 @@ from hrm_jax.files import atomic_path
 Curve = tuple[list[int], list[float]]  # steps, values
 
 _BY_STEP = "eval/exact_accuracy_by_step"
-_PICTURES = {"loss": ("Loss", "loss"), "accuracy": ("Accuracy", "share that is right")}
+_PICTURES = {
+    "loss": ("Loss", "loss"),
+    "accuracy": ("Accuracy", "share that is right"),
+    "return": ("Return", "sum of an episode's rewards"),
+}
+_BAND = ("eval/return_iqm_low", "eval/return_iqm_high")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _SMOOTHED_FROM = 200  # curves with so many points are drawn faint, with a running mean on top
 
@@ -29,6 +34,7 @@ def plot_run(
     """Draws the curves of a run as PNG files.
 
     `loss.png`: all figures named `*loss`; `accuracy.png`: all named `*accuracy`, in percent;
+    `return.png`: all named `*return`, with the interval over seeds where there are several;
     `exact_accuracy_by_step.png`: exact accuracy after each ACT step, at the last evaluation.
     A picture whose figures do not occur is not written; those that are, are returned.
 
@@ -46,6 +52,11 @@ def plot_run(
             _draw(axes, chosen)
             if name == "accuracy":
                 _percent_axis(axes)
+            if name == "return" and all(figure in curves for figure in _BAND):
+                (steps, low), (_, high) = (curves[figure] for figure in _BAND)
+                label = "95% interval over seeds"
+                axes.fill_between(steps, low, high, alpha=0.2, color="#555555", label=label)
+                axes.legend()
     evaluated = [record for record in records if _are_shares(record.get(_BY_STEP))]
     if evaluated:
         step, accuracies = evaluated[-1]["step"], evaluated[-1][_BY_STEP]

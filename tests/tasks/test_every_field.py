@@ -47,6 +47,7 @@ CASES = {
     },
     "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
+    "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
     "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
 
@@ -69,7 +70,6 @@ VALUES = {
     "data.target_length": [32],
     "environment": ["Acrobot-v1"],
     "model.hidden": [(4, 4)],
-    "model.filters": [(2,)],
     "optimizer.clip_norm": [1.0],
     "optimizer.ema": [0.5],
 }
@@ -78,7 +78,8 @@ WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
     "model.mlp_t": {"model.num_heads": 8},
-    "model.filters": {"environment": "Catch"},
+    "model.log_std": {"environment": "Pendulum-v1"},
+    "squash": {"environment": "Pendulum-v1"},
     "priority_beta_first": {"priority_alpha": 0.5},
     "priority_beta_last": {"priority_alpha": 0.5},
     "priority_offset": {"priority_alpha": 0.5},
@@ -107,6 +108,7 @@ PROVED = {
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",
+    "model.filters": "test_pictures_stay_bytes",
     "task": "test_bad_fields_are_named",
     "preset": "test_harmless_fields_may_change",
     "expect": "test_every_preset_is_a_valid_configuration",

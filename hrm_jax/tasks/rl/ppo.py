@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from hrm_jax.fields import require, require_fields
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models.actor_critic import ActorCritic, ActorCriticConfig
 from hrm_jax.optim.build import build_optimizer
 from hrm_jax.rl import ppo
@@ -102,6 +102,11 @@ class PPOTask(RLTask):
         super().__init__(config, *args)
         space = self.environment.action_space
         self.policy = distribution(space, config.squash)
+        given = {"squash": config.squash, "model.log_std": config.model.log_std}
+        for name in (x for x in given if given[x] and not self.policy.gaussian):
+            raise ConfigError(
+                f"config.{name}: has no effect: actions in {config.environment} are {space}"
+            )
         self.shape = shown_shape(self.environment.observation_space)
         self.network = ActorCritic(config.model, self.policy.size, self.policy.gaussian)
         self.objective = ppo.Objective(
