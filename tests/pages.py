@@ -53,7 +53,10 @@ ADDED = {
         "--config.model.puzzle_emb_ndim=32 --config.data.num_aug=1 --config.data.test_aug=1",
     ),
     "ppo": ("--config.iterations=1 --config.eval_episodes=4 --config.eval_max_steps=50",),
-    "dqn": ("--config.iterations=4 --config.eval_episodes=4 --config.eval_max_steps=50",),
+    "dqn": (
+        "--config.iterations=4 --config.eval_episodes=4 --config.eval_max_steps=50",
+        "--config.learning_starts=32",
+    ),
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
