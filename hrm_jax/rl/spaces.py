@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Array, Bool, Int, PRNGKeyArray
 
 from hrm_jax.fields import require
@@ -78,10 +77,10 @@ class Box:
 
     def __init__(
         self,
-        low: npt.ArrayLike,
-        high: npt.ArrayLike,
+        low: Any,
+        high: Any,
         shape: tuple[int, ...] | None = None,
-        dtype: npt.DTypeLike = np.float32,
+        dtype: Any = np.float32,
     ) -> None:
         self.dtype = np.dtype(dtype)
         bounds = np.broadcast_arrays(low, high)

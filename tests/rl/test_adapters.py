@@ -1,6 +1,7 @@
 """gymnax and gymnasium through our protocol; both libraries are the judges."""
 
 import copy
+import functools
 import sys
 import warnings
 
@@ -56,6 +57,7 @@ def _told(observations=IMAGE, actions=TWO, **options):
     return make("gymnasium:Told-v0", observations=observations, actions=actions, **options)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def _rollout(environment, start, key, steps):
     """States, observations and timesteps of environments [N] that are stepped at random."""
     count = len(jax.tree.leaves(start)[0])
@@ -112,9 +114,7 @@ def test_what_types_gymnax_has_are_kept():
     assert environment.observation_space == Box(0, 1, (10, 10, 4), bool)
     start = _begin(environment, 3)
     assert start[1].dtype == bool
-    (state, _), (timestep, _) = jax.jit(_rollout, static_argnums=(0, 3))(
-        environment, start, jax.random.key(1), 40
-    )
+    (state, _), (timestep, _) = _rollout(environment, start, jax.random.key(1), 40)
     assert timestep.observation.dtype == bool
     assert timestep.terminated.any()
     same = jax.tree.map(lambda x, y: x.dtype == y.dtype and x.shape == y.shape, start[0], state)
@@ -127,7 +127,7 @@ def test_what_types_gymnax_has_are_kept():
 def test_gymnax_s_limit_truncates():
     environment = make("Freeway-MinAtar", max_steps=2)
     step = jax.jit(environment.step)
-    state, _ = environment.reset(jax.random.key(0))
+    state, _ = jax.jit(environment.reset)(jax.random.key(0))
     for truncated in (False, True):
         state, timestep = step(state, jnp.int32(0), jax.random.key(0))
         assert bool(timestep.truncated) is truncated
@@ -151,7 +151,7 @@ def test_gymnasium_s_environments_are_the_same_here():
     """Each of a vector, vmapped and scanned, with its seeds and actions given to gymnasium."""
     environment = make("gymnasium:CartPole-v1", max_steps=15)
     start = _begin(environment, 3)
-    rolled = jax.jit(_rollout, static_argnums=(0, 3))(environment, start, jax.random.key(1), 50)
+    rolled = _rollout(environment, start, jax.random.key(1), 50)
     (timesteps, seen) = jax.tree.map(np.asarray, rolled[1])
     theirs = gymnasium.make("CartPole-v1", max_episode_steps=15)
     seeds = np.asarray(start[0].seed)
@@ -202,7 +202,7 @@ def test_rows_may_be_divided_and_seeds_vmapped():
     divided = jax.device_put(start, NamedSharding(mesh, PartitionSpec("data")))
     _equal(
         expected,
-        jax.jit(_rollout, static_argnums=(0, 3))(environment, divided, jax.random.key(1), 12),
+        _rollout(environment, divided, jax.random.key(1), 12),
     )
 
     def run(key):
@@ -211,7 +211,7 @@ def test_rows_may_be_divided_and_seeds_vmapped():
 
     keys = jax.random.split(jax.random.key(0), 3)
     together = jax.jit(jax.vmap(run))(keys)
-    _equal(run(keys[2]), jax.tree.map(lambda x: x[2], together))
+    _equal(jax.jit(run)(keys[2]), jax.tree.map(lambda x: x[2], together))
 
 
 SPACES = [

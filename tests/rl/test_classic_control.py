@@ -24,7 +24,7 @@ def _both(name, seed):
     environment = make(name)
     theirs = gymnasium.make(name)
     theirs.reset(seed=seed)
-    state, observation = environment.reset(jax.random.key(seed))
+    state, observation = jax.jit(environment.reset)(jax.random.key(seed))
     physics = state.physics[0] if hasattr(state, "physics") else observation
     theirs.unwrapped.state = np.asarray(physics, np.float64)
     return jax.jit(environment.step), state, observation, theirs
@@ -81,9 +81,10 @@ def test_they_begin_as_gymnasium_s_do(name):
 
 def test_the_limit_of_time_truncates():
     environment = make("Pendulum-v1", max_steps=3)
-    state, _ = environment.reset(jax.random.key(0))
+    state, _ = jax.jit(environment.reset)(jax.random.key(0))
+    step = jax.jit(environment.step)
     for expected in (False, False, True):
-        state, timestep = environment.step(state, jnp.zeros(1), jax.random.key(0))
+        state, timestep = step(state, jnp.zeros(1), jax.random.key(0))
         assert bool(timestep.truncated) is expected
         assert not bool(timestep.terminated)
 
@@ -91,7 +92,7 @@ def test_the_limit_of_time_truncates():
 @pytest.mark.parametrize("name", POLICIES)
 def test_they_are_drawn(name):
     environment = make(name)
-    first, _ = environment.reset(jax.random.key(0))
+    first, _ = jax.jit(environment.reset)(jax.random.key(0))
     later = first
     step = jax.jit(environment.step)
     for _ in range(10):

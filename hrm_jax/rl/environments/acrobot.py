@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
 from hrm_jax.rl.environments import double, drawing
-from hrm_jax.rl.environments.base import Timestep
+from hrm_jax.rl.environments.base import Action, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 SECONDS = 0.2  # between steps
@@ -54,7 +54,7 @@ class Acrobot(drawing.Drawn):
         physics = jax.random.uniform(key, (4,), minval=-0.1, maxval=0.1)
         return State(double.pair(physics), jnp.int32(0)), _observe(physics)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = State(double.in_float64(_move, state.physics, action - 1), state.time + 1)
         arrived = _height(state.physics[0]) > 1
         timestep = Timestep(
@@ -95,7 +95,7 @@ def _height(physics: Array) -> Array:
     return -jnp.cos(physics[0]) - jnp.cos(physics[0] + physics[1])
 
 
-def _move(physics: Array, torque: Array) -> Array:
+def _move(physics: Array, torque: Action) -> Array:
     """Where the links are a moment later, by the Runge-Kutta method of fourth order."""
     a = _rates(physics, torque)
     b = _rates(physics + SECONDS / 2 * a, torque)
@@ -106,7 +106,7 @@ def _move(physics: Array, torque: Array) -> Array:
     return jnp.concatenate([angles, jnp.clip(spins, -FASTEST, FASTEST)])
 
 
-def _rates(physics: Array, torque: Array) -> Array:
+def _rates(physics: Array, torque: Action) -> Array:
     """Time derivatives of the angles and of their velocities, [4]."""
     first, second, first_spin, second_spin = physics
     sine, cosine = jnp.sin(second), jnp.cos(second)

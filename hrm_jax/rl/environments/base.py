@@ -17,6 +17,9 @@ from hrm_jax.rl.spaces import Space
 State = Any
 """A PyTree of arrays, whose shapes and dtypes never change."""
 
+Action = Any
+"""An array of the action space, or a number of it."""
+
 Picture = npt.NDArray[np.uint8]
 """RGB [H, W, 3]."""
 
@@ -38,7 +41,7 @@ class Timestep(struct.PyTreeNode):
     truncated: Bool[Array, ""]
 
     @property
-    def ended(self) -> Bool[Array, ""]:
+    def ended(self) -> Bool[Array, ...]:
         return self.terminated | self.truncated
 
 
@@ -68,7 +71,7 @@ class Environment(abc.ABC):
         """Returns the state that an episode begins with, and its observation."""
 
     @abc.abstractmethod
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         """Returns the state that the action leads to, and what is seen and got there."""
 
     def restart(
@@ -92,7 +95,7 @@ class Environment(abc.ABC):
 
 
 def step_autoreset(
-    environment: Environment, state: State, action: Array, key: PRNGKeyArray
+    environment: Environment, state: State, action: Action, key: PRNGKeyArray
 ) -> tuple[State, Timestep, Array]:
     """Steps; and where the episode has ended, begins the next one.
 

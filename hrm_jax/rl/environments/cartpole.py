@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
 from hrm_jax.rl.environments import double, drawing
-from hrm_jax.rl.environments.base import Timestep
+from hrm_jax.rl.environments.base import Action, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 GRAVITY = 9.8
@@ -56,7 +56,7 @@ class CartPole(drawing.Drawn):
         physics = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return State(double.pair(physics), jnp.int32(0)), physics
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = State(double.in_float64(_move, state.physics, action), state.time + 1)
         seen = state.physics[0]
         fallen = (jnp.abs(seen[0]) > FARTHEST) | (jnp.abs(seen[2]) > STEEPEST)
@@ -78,7 +78,7 @@ class CartPole(drawing.Drawn):
         return f"step {int(state.time):3}  cart {position:+.2f} m  pole {np.degrees(angle):+5.1f}°"
 
 
-def _move(physics: Array, action: Array) -> Array:
+def _move(physics: Array, action: Action) -> Array:
     """Where the cart and the pole are a moment later, by Euler's method."""
     _, velocity, angle, spin = physics
     force = jnp.where(action == 1, FORCE, -FORCE)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
 from hrm_jax.fields import require_fields
 from hrm_jax.rl.environments import drawing
-from hrm_jax.rl.environments.base import Environment, Picture, Timestep
+from hrm_jax.rl.environments.base import Action, Environment, Picture, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 
@@ -55,7 +55,7 @@ class Catch(Environment):
         state = State(jnp.int32(0), ball, jnp.int32(self.columns // 2))
         return state, self._observe(state)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         paddle = jnp.clip(state.paddle + action - 1, 0, self.columns - 1)
         state = State(state.row + 1, state.ball, paddle)
         landed = state.row == self.rows - 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ COLOURS = (
 )
 """Ten that are told apart."""
 
-Point = Sequence[float] | npt.NDArray[np.floating]
+Point = Any  # two numbers, in a tuple or an array
+Points = Sequence[Point] | npt.NDArray[Any]
 
 _FINER = 3  # drawn larger by this and reduced, so that edges are smooth
 
@@ -37,11 +39,11 @@ class Canvas:
         self._low, self._high = np.asarray(low), np.asarray(high)
         self._scale = np.array(self._image.size) / (self._high - self._low)
 
-    def _pixels(self, points: Sequence[Point]) -> list[tuple[float, float]]:
+    def _pixels(self, points: Points) -> list[tuple[float, float]]:
         x, y = ((np.asarray(points) - self._low) * self._scale).T
         return list(zip(x, self._image.height - y, strict=True))
 
-    def polygon(self, points: Sequence[Point], colour: str) -> None:
+    def polygon(self, points: Points, colour: str) -> None:
         self._draw.polygon(self._pixels(points), fill=colour)
 
     def rectangle(self, low: Point, high: Point, colour: str) -> None:
@@ -55,7 +57,7 @@ class Canvas:
         )
         self._draw.ellipse((left, top, right, bottom), fill=colour)
 
-    def line(self, points: Sequence[Point], colour: str, width: float) -> None:
+    def line(self, points: Points, colour: str, width: float) -> None:
         """A line with round ends and corners."""
         across = round(width * self._scale[0])
         self._draw.line(self._pixels(points), fill=colour, width=max(1, across))
@@ -99,7 +101,7 @@ class Drawn(Environment):
         return f"{self.paint(state).characters()}\n{self.caption(state)}"
 
 
-def board(colours: Sequence[Sequence[str]] | npt.NDArray[np.str_], side: int) -> Canvas:
+def board(colours: Sequence[Sequence[str]] | npt.NDArray[Any], side: int) -> Canvas:
     """Squares of those colours, rows from the top, each with so many pixels to a side."""
     rows, columns = len(colours), len(colours[0])
     canvas = Canvas((0, 0), (columns, rows), columns * side, rows * side)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from hrm_jax.fields import require
 from hrm_jax.rl.environments import drawing
-from hrm_jax.rl.environments.base import Environment, Picture, Timestep
+from hrm_jax.rl.environments.base import Action, Environment, Picture, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))  # up, right, down, left
@@ -70,7 +71,7 @@ class GridWorld(Environment):
         return Discrete(4)
 
     @functools.cached_property
-    def _cells(self) -> npt.NDArray[np.str_]:
+    def _cells(self) -> npt.NDArray[Any]:
         return np.array([list(row) for row in self.layout])
 
     @functools.cached_property
@@ -95,7 +96,7 @@ class GridWorld(Environment):
         cell = jnp.asarray(choices, jnp.int32)[jax.random.randint(key, (), 0, len(choices))]
         return State(cell, jnp.int32(0)), self._observe(cell)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         side = jax.random.uniform(key)
         left, right = side < self.slip / 2, side >= 1 - self.slip / 2
         direction = (action + right - left) % 4

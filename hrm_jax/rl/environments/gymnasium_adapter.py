@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
 from hrm_jax.fields import ConfigError, require
 from hrm_jax.rl import spaces
-from hrm_jax.rl.environments.base import Environment, Picture, Timestep
+from hrm_jax.rl.environments.base import Action, Environment, Picture, Timestep
 
 Numbers = npt.NDArray[Any]
 
@@ -102,7 +102,7 @@ class Gymnasium(Environment):
         actions = jnp.zeros((self.max_steps, *self._actions.shape), self._actions.dtype)
         return State(seed, jnp.int32(0), actions), observation
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         action = jnp.asarray(action, self._actions.dtype)
         flag = spaces.Box(0, 1, (), bool)
         kinds = [self._observations, spaces.Box(-np.inf, np.inf, ()), flag, flag]
@@ -165,28 +165,32 @@ class _Pool:
         self._lock = threading.Lock()
 
     def each(self, method: str, *rows: Numbers) -> list[Any]:
-        """Calls a method for each row. There are up to twice as many environments as rows."""
+        """Calls a method for each row: of a seed, and more. Of environments there are up to
+        twice as many as rows."""
         with self._lock:
             self._limit = max(self._limit, 2 * len(rows[0]))
-            return [getattr(self, method)(*row) for row in zip(*rows, strict=True)]
+            call = getattr(self, method)
+            return [call(int(seed), *row) for seed, *row in zip(*rows, strict=True)]
 
-    def begin(self, seed: int, wanted: bool) -> tuple[Numbers]:
+    def begin(self, seed: int, wanted: np.bool_) -> tuple[Any]:
         """Returns the first observation of an episode; zeros if it is not wanted."""
         if not wanted:
             return (np.zeros(self._space.shape, self._space.dtype),)
         host = self._spare()
-        observation, _ = host.reset(seed=int(seed))
+        observation, _ = host.reset(seed=seed)
         self._wait(host, seed, np.zeros(0))
         return (self._seen(host, observation),)
 
-    def step(self, seed: int, time: int, actions: Numbers, action: Numbers) -> tuple[Any, ...]:
+    def step(
+        self, seed: int, time: np.integer, actions: Numbers, action: Action
+    ) -> tuple[Any, ...]:
         """Returns the fields of a `Timestep`."""
         host = self._take(seed, actions[:time])
         observation, reward, terminated, truncated, _ = _act(host, action)
         if terminated or truncated:
             self._free.append(host)
         else:
-            self._wait(host, seed, np.append(actions[:time], action[None], axis=0))
+            self._wait(host, seed, np.append(actions[:time], np.asarray(action)[None], axis=0))
         if not np.isfinite(reward):
             raise ValueError(
                 f"{self._name}: reward {reward} in step {time + 1} of the episode with seed {seed};"
@@ -210,7 +214,7 @@ class _Pool:
         if host is None:
             done = 0
             host = self._spare()
-            host.reset(seed=int(seed))
+            host.reset(seed=seed)
         ended = False
         for time, action in enumerate(history[done:], start=done):
             if ended:
@@ -232,10 +236,10 @@ class _Pool:
         return self._make()
 
     def _wait(self, host: Any, seed: int, history: Numbers | bytes) -> None:
-        self._waiting.setdefault((int(seed), bytes(history)), []).append(host)
+        self._waiting.setdefault((seed, bytes(history)), []).append(host)
 
     def _pop(self, seed: int, history: Numbers | bytes) -> Any:
-        place = int(seed), bytes(history)
+        place = seed, bytes(history)
         hosts = self._waiting.get(place)
         if hosts is None:
             return None
@@ -244,8 +248,8 @@ class _Pool:
             del self._waiting[place]
         return host
 
-    def _seen(self, host: Any, observation: Any) -> Numbers:
-        """An observation as our space has it."""
+    def _seen(self, host: Any, observation: Any) -> Any:
+        """An observation as our space has it, a number or an array."""
         given = np.asarray(observation) - getattr(host.observation_space, "start", 0)
         seen = given.astype(self._space.dtype)
         whole = np.issubdtype(seen.dtype, np.integer)
@@ -270,32 +274,30 @@ def _make(name: str, env_id: str, **arguments: Any) -> Any:
         raise ConfigError(f"{name}: {error}") from error
 
 
-def _act(host: Any, action: Numbers) -> tuple[Any, Any, bool, bool, Any]:
+def _act(host: Any, action: Action) -> tuple[Any, Any, bool, bool, Any]:
     """A step of gymnasium, with the action as its space has it."""
     space = host.action_space
-    kind = type(space).__name__
-    if kind == "Discrete":
-        return host.step(int(action) + int(space.start))
-    shaped = np.asarray(action, space.dtype).reshape(space.shape)
-    return host.step(shaped + space.start if kind == "MultiDiscrete" else shaped)
+    given = np.asarray(action, space.dtype).reshape(space.shape)
+    return host.step(given + space.start if hasattr(space, "start") else given)
 
 
 def _space(space: Any, what: str) -> spaces.Space:
-    match type(space).__name__:
-        case "Discrete":
+    from gymnasium import spaces as theirs
+
+    match space:
+        case theirs.Discrete():
             return spaces.Discrete(int(space.n))
-        case "MultiDiscrete":
+        case theirs.MultiDiscrete():
             return spaces.MultiDiscrete(tuple(map(int, space.nvec.ravel())))
-        case "MultiBinary":
+        case theirs.MultiBinary():
             return spaces.MultiDiscrete((2,) * int(np.prod(space.shape)))
-        case "Box":
+        case theirs.Box():
             dtype = np.dtype(jax.dtypes.canonicalize_dtype(space.dtype))
-            low, high = space.low, space.high
+            bounds = space.low, space.high
             if np.issubdtype(dtype, np.integer):  # of int64 JAX keeps what int32 can hold
-                low, high = (
-                    np.clip(x, np.iinfo(dtype).min, np.iinfo(dtype).max) for x in (low, high)
-                )
-            return spaces.Box(low, high, space.shape, dtype)
+                limits = np.iinfo(dtype)
+                bounds = tuple(np.clip(bound, limits.min, limits.max) for bound in bounds)
+            return spaces.Box(*bounds, space.shape, dtype)
     raise ConfigError(
         f"{what}: expected a space Discrete, MultiDiscrete, MultiBinary or Box, got {space}"
     )

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray
 from hrm_jax.fields import ConfigError
 from hrm_jax.rl import spaces
 from hrm_jax.rl.environments import drawing
-from hrm_jax.rl.environments.base import Environment, Picture, State, Timestep
+from hrm_jax.rl.environments.base import Action, Environment, Picture, State, Timestep
 
 MINATAR = tuple(
     f"{game}-MinAtar" for game in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
@@ -90,7 +90,7 @@ class Gymnax(Environment):
         observation, state = self._reset(key)
         return _arrays(state), observation.astype(self._observations.dtype)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         observation, state, reward, terminated, _ = self._environment.step_env(
             key, state, action, self._parameters
         )

@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
 from hrm_jax.rl.environments import drawing
-from hrm_jax.rl.environments.base import Timestep
+from hrm_jax.rl.environments.base import Action, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 LEFT, RIGHT, FASTEST = -1.2, 0.6, 0.07
@@ -39,7 +39,7 @@ class _Valley(drawing.Drawn):
         state = State(position, jnp.float32(0), jnp.int32(0))
         return state, _observe(state)
 
-    def move(self, state: State, force: Array) -> State:
+    def move(self, state: State, force: Action) -> State:
         velocity = state.velocity + force - GRAVITY * jnp.cos(3 * state.position)
         velocity = jnp.clip(velocity, -FASTEST, FASTEST)
         position = jnp.clip(state.position + velocity, LEFT, RIGHT)
@@ -101,7 +101,7 @@ class MountainCar(_Valley):
     def action_space(self) -> Discrete:
         return Discrete(3)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = self.move(state, 0.001 * (action - 1))
         truncated = state.time >= self.max_steps
         return state, Timestep(_observe(state), jnp.float32(-1), self.arrived(state), truncated)
@@ -124,7 +124,7 @@ class MountainCarContinuous(_Valley):
     def action_space(self) -> Box:
         return Box(-1, 1, (1,))
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = self.move(state, 0.0015 * jnp.clip(action[0], -1, 1))
         arrived = self.arrived(state)
         reward = 100 * arrived.astype(jnp.float32) - 0.1 * action[0] ** 2

@@ -11,7 +11,7 @@ from flax import struct
 from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
 from hrm_jax.rl.environments import double, drawing
-from hrm_jax.rl.environments.base import Timestep
+from hrm_jax.rl.environments.base import Action, Timestep
 from hrm_jax.rl.spaces import Box
 
 FASTEST, STRONGEST = 8.0, 2.0
@@ -53,7 +53,7 @@ class Pendulum(drawing.Drawn):
         physics = jax.random.uniform(key, (2,), minval=-high, maxval=high)
         return State(double.pair(physics), jnp.int32(0)), _observe(physics)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         angle, spin = state.physics[0]
         torque = jnp.clip(action[0], -STRONGEST, STRONGEST)
         cost = angle**2 + 0.1 * spin**2 + 0.001 * torque**2

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from flax import struct
 from jaxtyping import Array, Float32, Int, PRNGKeyArray
 
-from hrm_jax.rl.environments.base import Environment, Timestep
+from hrm_jax.rl.environments.base import Action, Environment, Timestep
 from hrm_jax.rl.spaces import Box, Discrete
 
 BEST = 0.5  # continuous action
@@ -91,11 +91,10 @@ class Probe(Environment):
     def known(self, gamma: float) -> Known:
         """What there is to learn, with that discount."""
 
-    def worth(self, action: Array) -> Float32[Array, ""]:
+    def worth(self, action: Action) -> Float32[Array, ""]:
         """1 of the best action: 0 of the other one, or less by the square of the distance."""
-        if self.continuous:
-            return 1 - (action[0] - BEST) ** 2
-        return action.astype(jnp.float32)
+        action = jnp.asarray(action, jnp.float32)
+        return 1 - (action[0] - BEST) ** 2 if self.continuous else action
 
     def _known(self, observations: Any, values: Any, action_values: Any = None) -> Known:
         """As told, where actions matter; else all are worth what their observation is."""
@@ -120,7 +119,7 @@ class OneStep(Probe):
 
     name = "OneStep-probe"
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = state.replace(time=state.time + 1)
         return state, _step(state.observation, jnp.float32(1), True)
 
@@ -137,7 +136,7 @@ class SeenReward(Probe):
     def first(self, key: PRNGKeyArray) -> Float32[Array, " 1"]:
         return jax.random.rademacher(key, (1,), jnp.float32)
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = state.replace(time=state.time + 1)
         return state, _step(state.observation, state.observation[0], True)
 
@@ -156,7 +155,7 @@ class Endless(Probe):
 
     name = "Endless-probe"
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = state.replace(time=state.time + 1)
         truncated = state.time >= self.max_steps
         return state, Timestep(state.observation, jnp.float32(1), jnp.bool_(False), truncated)
@@ -171,7 +170,7 @@ class NoisyReward(Probe):
 
     name = "NoisyReward-probe"
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         state = state.replace(time=state.time + 1)
         reward = self.worth(action) + jax.random.rademacher(key, (), jnp.float32)
         return state, _step(state.observation, reward, True)
@@ -194,7 +193,7 @@ class TwoSteps(Probe):
     def observation_space(self) -> Box:
         return Box([0, -1.25], 1)  # a continuous action may be as bad as that
 
-    def step(self, state: State, action: Array, key: PRNGKeyArray) -> tuple[State, Timestep]:
+    def step(self, state: State, action: Action, key: PRNGKeyArray) -> tuple[State, Timestep]:
         second, reward = state.observation
         seen = jnp.stack([jnp.float32(1), jnp.where(second == 1, reward, self.worth(action))])
         return State(seen, state.time + 1), _step(seen, second * reward, second == 1)
