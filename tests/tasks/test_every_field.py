@@ -69,7 +69,6 @@ VALUES = {
     "data.target_length": [32],
     "environment": ["Acrobot-v1"],
     "model.hidden": [(4, 4)],
-    "model.filters": [(2,)],
     "optimizer.clip_norm": [1.0],
     "optimizer.ema": [0.5],
 }
@@ -77,7 +76,6 @@ VALUES = {
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
-    "model.filters": {"environment": "Catch"},
     "priority_beta_first": {"priority_alpha": 0.5},
     "priority_beta_last": {"priority_alpha": 0.5},
     "priority_offset": {"priority_alpha": 0.5},
@@ -105,6 +103,7 @@ PROVED = {
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",
+    "model.filters": "test_pictures_stay_bytes",
     "task": "test_bad_fields_are_named",
     "preset": "test_harmless_fields_may_change",
     "expect": "test_every_preset_is_a_valid_configuration",

@@ -146,9 +146,9 @@ class DQNTask(RLTask):
             window = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.n_step, *x.shape)), step)
             item = jax.tree.map(lambda x: x[0, 0], dqn.n_step(window, config.n_step, config.gamma))
             replay = Replay.empty(item, config.replay_size, config.priority_alpha > 0)
-            return params["params"], (running, window, replay)
+            return params["params"], running, window, replay
 
-        params, rest = self.over_seeds(one)()
+        params, running, window, replay = self.over_seeds(one)()
         params = self.start_from({"params": params})["params"]
         optimizer = build_optimizer(config.optimizer, config.steps, self.updates)
         return State(
@@ -157,13 +157,14 @@ class DQNTask(RLTask):
             opt_state=self.over_seeds(lambda _, params: optimizer.init(params))(params),
             key=key,
             ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
-            carry=Learner(*rest, target=jax.tree.map(jnp.copy, params)),
+            carry=Learner(running, window, replay, jax.tree.map(jnp.copy, params)),
         )
 
     def _values(self, params: Any, observations: Array) -> Array:
         """Of all actions [..., A]."""
         shown = show(self.environment.observation_space, observations)
-        return self.network.apply({"params": params}, shown, len(self.shape))
+        values: Any = self.network.apply({"params": params}, shown, len(self.shape))
+        return values
 
     def epsilon(self, tick: Array) -> Array:
         """Of the steps that are the tick-th of each environment."""
@@ -183,7 +184,8 @@ class DQNTask(RLTask):
 
     def _collect(self, state: State, ticks: Array) -> tuple[Running, dqn.Step, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
-        keys = environment_keys(state.key.environments, self.config.batch_size)
+        streams: Any = state.key
+        keys = environment_keys(streams.environments, self.config.batch_size)
 
         def tick(running: Running, tick: Array) -> Any:
             of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick), 3))(keys)
@@ -223,7 +225,8 @@ class DQNTask(RLTask):
         running, did, finished = self._collect(state, ticks)
         learner = self._store(state.carry.replace(running=running), did, ticks)
         state, metrics = self._learn(state.replace(carry=learner), number)
-        return state, metrics | {
+        return state, {
+            **metrics,
             "epsilon": pair(self.epsilon(ticks).sum(), config.train_every),
             "return": pair(finished.total, finished.episodes),
             "length": pair(finished.length, finished.episodes),
@@ -234,7 +237,8 @@ class DQNTask(RLTask):
         config: DQNConfig = self.config
         items = state.carry.replay.items  # only read here, so that no update copies them
         first = (number - self.first_learning) * config.updates
-        key = jax.random.fold_in(state.key.updates, number)
+        streams: Any = state.key
+        key = jax.random.fold_in(streams.updates, number)
 
         def update(state: State, count: Array) -> tuple[State, Metrics]:
             return self._update(state, items, jax.random.fold_in(key, count), count)

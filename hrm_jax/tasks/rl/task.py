@@ -142,7 +142,8 @@ class RLTask(Task):
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Any) -> Any:
-            state_of_seed = State(state.step, params, opt_state, Streams.of(seed), ema, None, carry)
+            streams: Any = Streams.of(seed)
+            state_of_seed = State(state.step, params, opt_state, streams, ema, None, carry)
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
             return jax.lax.scan(self.iteration, state_of_seed, numbers)
