@@ -10,7 +10,7 @@ Presets:
             time).
 `minatar`   960,000 steps of MinAtar's Breakout (without sticky actions) and 59,700 updates: 13.5
             bricks in an evaluation episode (seed 0), reached after 384,000 steps; 340 s of CPU
-            time. Other games: --config.environment=gymnax:Freeway-MinAtar.
+            time. Other games: --config.environment=Freeway-MinAtar.
 """
 
 from ml_collections import ConfigDict
@@ -51,7 +51,7 @@ PRESETS = {
     },
     "minatar": {
         "expect": "6 minutes of CPU time; 13 bricks in an episode of Breakout.",
-        "environment": "gymnax:Breakout-MinAtar",
+        "environment": "Breakout-MinAtar",
         "steps": 100,
         "batch_size": 16,
         "train_every": 4,

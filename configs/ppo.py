@@ -34,6 +34,32 @@ PRESETS = {
             "clip_norm": 0.5,
         },
     },
+    "pendulum": {
+        "environment": "Pendulum-v1",
+        "steps": 15,
+        "batch_size": 32,
+        "rollout_steps": 128,
+        "iterations": 8,
+        "epochs": 10,
+        "minibatches": 16,
+        "gae_lambda": 0.95,
+        "gamma": 0.9,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "log_every": 1,
+        "eval_every": 5,
+        "checkpoint_every": 5,
+        "tensorboard": False,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "warmup_steps": 0,
+            "lr_min_ratio": 0.05,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "clip_norm": 0.5,
+        },
+    },
 }
 
 

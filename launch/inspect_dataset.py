@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles.inspect import Inspection, inspect
 
 
@@ -31,7 +32,7 @@ def _print(found: Inspection) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", help="data set folder, npy or TFDS")
+    parser.add_argument("dataset", type=expanded, help="data set folder, npy or TFDS")
     parser.add_argument("--split", default="train", help="train or test")
     parser.add_argument("--num", type=int, default=3, help="examples to show")
     parser.add_argument("--max_reports", type=int, default=20, help="violations to describe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_jax.data.errors import DataError
-from hrm_jax.interop.files import Path, Tensors
+from hrm_jax.data.errors import DataError, reading
+from hrm_jax.interop.files import Path, Tensors, read_state_dict
 from hrm_jax.models.actor_critic import ActorCriticConfig, QNetworkConfig
+from hrm_jax.reading import Allowance
 
 Params = Mapping[str, Any]
 
@@ -44,10 +46,10 @@ def to_state_dict(params: Params, statistics: Any = None) -> Tensors:
     return {**tensors, **_layer("value_net", params["value_head"])}
 
 
-def _body(body: Params, statistics: Any) -> dict[str, Params]:
+def _body(body: Params, statistics: Any) -> dict[str, Any]:
     if any(name.startswith("conv") for name in body):
         raise DataError("model.filters: only networks of dense layers can be written so")
-    layers = {name: dict(body[name]) for name in sorted(body, key=_number)}
+    layers: dict[str, Any] = {name: dict(body[name]) for name in sorted(body, key=_number)}
     if statistics is not None and layers:
         first = next(iter(layers.values()))
         mean, scale = np.asarray(statistics.mean), np.sqrt(np.asarray(statistics.variance) + 1e-8)
@@ -131,10 +133,8 @@ def from_state_dict(
 def read_zip(path: Path) -> Tensors:
     """The state dict of the policy in a file of `PPO.save` or `DQN.save`: of its `policy.pth`, and
     nothing else of it, which would be unpickled. Raises `DataError` where there is none."""
-    from hrm_jax.interop.files import read_torch_stream
-
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open("policy.pth") as file:
-            return read_torch_stream(path, file)
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise DataError(f"{path}: not a zip of Stable-Baselines3: {error}") from error
+    with reading(path, "a zip of Stable-Baselines3"), tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(path) as archive:
+            Allowance(path).take(archive.getinfo("policy.pth").file_size)
+            extracted = archive.extract("policy.pth", folder)
+        return read_state_dict(extracted)

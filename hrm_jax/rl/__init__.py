@@ -1,1 +1,5 @@
-"""Reinforcement learning: environments, and what algorithms share."""
+"""Reinforcement learning: environments, algorithms, and agents for anybody's loop."""
+
+from hrm_jax.rl.agents import DQNAgent, PPOAgent
+
+__all__ = ["DQNAgent", "PPOAgent"]

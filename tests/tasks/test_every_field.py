@@ -47,6 +47,7 @@ CASES = {
     },
     "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
+    "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
     "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
 
@@ -76,6 +77,9 @@ VALUES = {
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
+    "model.mlp_t": {"model.num_heads": 8},
+    "model.log_std": {"environment": "Pendulum-v1"},
+    "squash": {"environment": "Pendulum-v1"},
     "priority_beta_first": {"priority_alpha": 0.5},
     "priority_beta_last": {"priority_alpha": 0.5},
     "priority_offset": {"priority_alpha": 0.5},
@@ -100,6 +104,7 @@ PROVED = {
     "data.target_field": "test_jsonl",
     "data.tokenizer": "test_other_tokenizers",
     "data.document": "test_documents_within_a_file",
+    "data.max_unpacked": "test_a_packed_file_has_a_limit",
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",

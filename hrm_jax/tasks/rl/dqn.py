@@ -146,9 +146,9 @@ class DQNTask(RLTask):
             window = jax.tree.map(lambda x: jnp.broadcast_to(x, (config.n_step, *x.shape)), step)
             item = jax.tree.map(lambda x: x[0, 0], dqn.n_step(window, config.n_step, config.gamma))
             replay = Replay.empty(item, config.replay_size, config.priority_alpha > 0)
-            return params["params"], running, window, replay
+            return params["params"], (running, window, replay)
 
-        params, running, window, replay = self.over_seeds(one)()
+        params, (running, window, replay) = self.over_seeds(one)()
         params = self.start_from({"params": params})["params"]
         optimizer = build_optimizer(config.optimizer, config.steps, self.updates)
         return State(
@@ -160,11 +160,10 @@ class DQNTask(RLTask):
             carry=Learner(running, window, replay, jax.tree.map(jnp.copy, params)),
         )
 
-    def _values(self, params: Any, observations: Array) -> Array:
+    def _values(self, params: Any, observations: Array) -> Any:
         """Of all actions [..., A]."""
         shown = show(self.environment.observation_space, observations)
-        values: Any = self.network.apply({"params": params}, shown, len(self.shape))
-        return values
+        return self.network.apply({"params": params}, shown, len(self.shape))
 
     def epsilon(self, tick: Array) -> Array:
         """Of the steps that are the tick-th of each environment."""
@@ -173,27 +172,20 @@ class DQNTask(RLTask):
         return dqn.linear(config.epsilon_first, config.epsilon_last, tick / max(last, 1))
 
     def _explore(self, best: Array, epsilon: Array | float, keys: Array) -> Array:
-        """These actions [B], or with the probability `epsilon` any."""
-
-        def one(best: Array, key: PRNGKeyArray) -> Array:
-            explores, choice = jax.random.split(key)
-            any_action = self.environment.action_space.sample(choice)
-            return jnp.where(jax.random.uniform(explores) < epsilon, any_action, best)
-
-        return jax.vmap(one)(best, keys)
+        """These actions [B], or with the probability `epsilon` any; of keys [B, 2]."""
+        explores = jax.vmap(jax.random.uniform)(keys[:, 0]) < epsilon
+        any_action = jax.vmap(self.environment.action_space.sample)(keys[:, 1])
+        return jnp.where(explores, any_action, best)
 
     def _collect(self, state: State, ticks: Array) -> tuple[Running, dqn.Step, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
-        streams: Any = state.key
-        keys = environment_keys(streams.environments, self.config.batch_size)
+        keys = environment_keys(Streams.split(state.key).environments, self.config.batch_size)
 
         def tick(running: Running, tick: Array) -> Any:
             of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick), 3))(keys)
-            explores = jax.vmap(jax.random.uniform)(of_step[:, 0]) < self.epsilon(tick)
-            any_action = jax.vmap(self.environment.action_space.sample)(of_step[:, 1])
             observation = running.observation
-            best = jnp.argmax(self._values(state.params, observation), -1).astype(jnp.int32)
-            action = jnp.where(explores, any_action, best)
+            best = self.act({"params": state.params}, observation)
+            action = self._explore(best, self.epsilon(tick), of_step[:, :2])
             running, timestep, finished = advance(self.environment, running, action, of_step[:, 2])
             step = dqn.Step(
                 observation,
@@ -237,8 +229,7 @@ class DQNTask(RLTask):
         config: DQNConfig = self.config
         items = state.carry.replay.items  # only read here, so that no update copies them
         first = (number - self.first_learning) * config.updates
-        streams: Any = state.key
-        key = jax.random.fold_in(streams.updates, number)
+        key = jax.random.fold_in(Streams.split(state.key).updates, number)
 
         def update(state: State, count: Array) -> tuple[State, Metrics]:
             return self._update(state, items, jax.random.fold_in(key, count), count)
@@ -297,7 +288,10 @@ class DQNTask(RLTask):
         best = jnp.argmax(self._values(weights["params"], observations), -1).astype(jnp.int32)
         if key is None:
             return best
-        return self._explore(best, self.config.epsilon_last, jax.random.split(key, len(best)))
+        return self._explore(best, self.config.epsilon_last, jax.random.split(key, (len(best), 2)))
+
+    def value(self, weights: Any, observations: Array) -> Array:
+        return self._values(weights["params"], observations)
 
 
 def _with_items(learner: Learner, items: Any) -> Learner:

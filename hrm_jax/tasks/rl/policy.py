@@ -19,7 +19,7 @@ class Moment(NamedTuple):
     """A step of an episode: the state before the action, which `Environment.frame` draws."""
 
     state: Any
-    action: npt.NDArray[Any]
+    action: Any
     reward: float
     ended: bool
 
@@ -28,6 +28,7 @@ class Policy:
     """The agent of a run, or of one of its seeds.
 
     Attributes:
+        run: Configuration of the run.
         config: Of its networks.
         variables: Their weights, as `Task.weights` gives them.
         environment: What it was trained in.
@@ -35,10 +36,10 @@ class Policy:
 
     def __init__(self, task: Any, variables: Mapping[str, Any]) -> None:
         self._task, self._all = task, variables
-        self.config = task.config.model
+        self.run, self.config = task.config, task.config.model
         self.environment: Environment = task.environment
         self.variables = self._of_seed(0)
-        self._act = jax.jit(task.act)
+        self._act, self._value = jax.jit(task.act), jax.jit(task.value)
 
     def _of_seed(self, number: int) -> Any:
         if self._task.config.seeds == 1:
@@ -55,28 +56,37 @@ class Policy:
         policy.variables = self._of_seed(number)
         return policy
 
-    def act(
-        self, observation: npt.ArrayLike, deterministic: bool = True, seed: int = 0
-    ) -> npt.NDArray[Any]:
-        """Actions for an observation, or for several [N, …], as the environment takes them.
+    def act(self, observation: npt.ArrayLike, deterministic: bool = True, seed: int = 0) -> Any:
+        """Actions for an observation, or for several [N, …], as the environment takes them, of
+        NumPy.
 
         The likeliest ones, or else drawn: with the same `seed` the same. Raises `DataError` where
         the observations have other shapes or are not finite.
         """
+        several, one = self._several(observation)
+        key = None if deterministic else jax.random.key(seed)
+        actions = np.asarray(self._act(self.variables, several, key))
+        return actions[0] if one else actions
+
+    def value(self, observation: npt.ArrayLike) -> Any:
+        """What is to come after an observation, or several [N, …], discounted: a policy's value, or
+        that of each action [N, A]. With `normalize_rewards`, in the units of scaled rewards."""
+        several, one = self._several(observation)
+        values = np.asarray(self._value(self.variables, several))
+        return values[0] if one else values
+
+    def _several(self, observation: npt.ArrayLike) -> tuple[Any, bool]:
+        """Observations [N, …], and whether only one was given; `DataError` where they are none."""
         space = self.environment.observation_space
-        given = np.asarray(observation)
-        if given.shape[given.ndim - len(space.shape) :] != space.shape or given.ndim > 1 + len(
-            space.shape
-        ):
+        given, axes = np.asarray(observation), len(space.shape)
+        if given.ndim not in (axes, axes + 1) or given.shape[given.ndim - axes :] != space.shape:
             raise DataError(
                 f"observation: expected {space.shape}, or several of them, got {given.shape}"
             )
         if not np.isfinite(given).all():
             raise DataError("observation: not all numbers are finite")
         several = given.reshape(-1, *space.shape).astype(space.dtype)
-        key = None if deterministic else jax.random.key(seed)
-        actions = np.asarray(self._act(self.variables, jnp.asarray(several), key))
-        return actions if given.ndim > len(space.shape) else actions[0]
+        return jnp.asarray(several), given.ndim == axes
 
     def episodes(self, number: int = 100, seed: int = 0, max_steps: int = 0) -> Episodes:
         """Plays so many episodes with the likeliest actions, all cut off at `max_steps` (0 for

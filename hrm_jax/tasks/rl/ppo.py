@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from hrm_jax.fields import require, require_fields
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models.actor_critic import ActorCritic, ActorCriticConfig
 from hrm_jax.optim.build import build_optimizer
 from hrm_jax.rl import ppo
@@ -102,6 +102,11 @@ class PPOTask(RLTask):
         super().__init__(config, *args)
         space = self.environment.action_space
         self.policy = distribution(space, config.squash)
+        given = {"squash": config.squash, "model.log_std": config.model.log_std}
+        for name in (x for x in given if given[x] and not self.policy.gaussian):
+            raise ConfigError(
+                f"config.{name}: has no effect: actions in {config.environment} are {space}"
+            )
         self.shape = shown_shape(self.environment.observation_space)
         self.network = ActorCritic(config.model, self.policy.size, self.policy.gaussian)
         self.objective = ppo.Objective(
@@ -130,7 +135,7 @@ class PPOTask(RLTask):
             )
 
         params, learner = self.over_seeds(one)()
-        weights = self.start_from({"params": params, "statistics": learner.observations})
+        weights = self.start_from({"params": params, "statistics": vars(learner.observations)})
         params = weights["params"]
         optimizer = build_optimizer(config.optimizer, config.steps, self.updates)
         return State(
@@ -139,10 +144,10 @@ class PPOTask(RLTask):
             opt_state=self.over_seeds(lambda _, params: optimizer.init(params))(params),
             key=key,
             ema=jax.tree.map(jnp.copy, params) if config.optimizer.ema else None,
-            carry=learner.replace(observations=weights["statistics"]),
+            carry=learner.replace(observations=Statistics(**weights["statistics"])),
         )
 
-    def _apply(self, params: Any, observations: Array) -> tuple[Array, Array]:
+    def _apply(self, params: Any, observations: Array) -> Any:
         return self.network.apply({"params": params}, observations, len(self.shape))
 
     def _shown(self, statistics: Statistics, observations: Array) -> Array:
@@ -153,7 +158,7 @@ class PPOTask(RLTask):
         """The environments afterwards, and what they did [T, B, …]."""
         config: PPOConfig = self.config
         learner: Learner = state.carry
-        keys = environment_keys(state.key.environments, config.batch_size)
+        keys = environment_keys(Streams.split(state.key).environments, config.batch_size)
         ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
 
         def tick(running: Running, tick: Array) -> Any:
@@ -218,7 +223,8 @@ class PPOTask(RLTask):
             learner = learner.replace(observations=learner.observations.update(raw))
         residual = sample.target - sample.value
         explained = 1 - residual.var() / jnp.maximum(sample.target.var(), 1e-8)
-        metrics |= {
+        metrics = {
+            **metrics,
             "return": pair(finished.total, finished.episodes),
             "length": pair(finished.length, finished.episodes),
             "explained_variance": pair(explained, 1),
@@ -246,30 +252,28 @@ class PPOTask(RLTask):
                 stopped |= parts["kl"] > 1.5 * config.target_kl
                 new = jax.tree.map(lambda old, new: _unless(stopped, old, new), state, new)
             count = 1.0 - stopped
-            metrics |= {k: pair(v, 1) for k, v in {"loss": loss, **parts}.items()}
-            metrics = {k: jnp.where(count, v, 0) for k, v in metrics.items()}
-            return (new, stopped), {**metrics, "updates": pair(count, 1)}
+            found = {k: pair(v, 1) for k, v in {"loss": loss, **parts}.items()}
+            told = {k: jnp.where(count, v, 0) for k, v in {**metrics, **found}.items()}
+            return (new, stopped), {**told, "updates": pair(count, 1)}
 
-        key = jax.random.fold_in(state.key.updates, number)
+        key = jax.random.fold_in(Streams.split(state.key).updates, number)
         order = jnp.argsort(jax.random.bits(key, (config.epochs, total)), axis=-1)
         picks = order.reshape(config.epochs * config.minibatches, -1)
         (state, _), metrics = jax.lax.scan(update, (state, jnp.bool(False)), picks)
         return state, jax.tree.map(lambda x: x.sum(0), metrics)
 
     def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
-        shown = self._shown(weights["statistics"], observations)
+        shown = self._shown(Statistics(**weights["statistics"]), observations)
         outputs, _ = self._apply(weights["params"], shown)
         actions = self.policy.mode(outputs) if key is None else self.policy.sample(outputs, key)
         return self.policy.act(actions)
 
     def value(self, weights: Any, observations: Array) -> Float[Array, " N"]:
-        """What is to come after observations [N, …], discounted; with `normalize_rewards` in the
-        units of the scaled rewards."""
-        shown = self._shown(weights["statistics"], observations)
+        shown = self._shown(Statistics(**weights["statistics"]), observations)
         return self._apply(weights["params"], shown)[1]
 
     def weights(self, state: State) -> dict[str, Any]:
-        return {"params": state.averaged, "statistics": state.carry.observations}
+        return {"params": state.averaged, "statistics": vars(state.carry.observations)}
 
 
 def _unless(stopped: Array, old: Any, new: Any) -> Any:

@@ -24,6 +24,7 @@ from hrm_jax.rl import environments
 from hrm_jax.rl.rollout import Episodes, episodes
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.tasks.rl.policy import Policy
+from hrm_jax.tasks.rl.report import policy_report
 
 _LONGEST = 100_000  # steps of an evaluation, where episodes have no limit
 
@@ -79,7 +80,11 @@ class Streams(NamedTuple):
 
     @classmethod
     def of(cls, seed: Array) -> Streams:
-        return cls(*jax.random.split(jax.random.key(seed), 4))
+        return cls.split(jax.random.key(seed))
+
+    @classmethod
+    def split(cls, key: PRNGKeyArray) -> Streams:
+        return cls(*jax.random.split(key, 4))
 
 
 class RLTask(Task):
@@ -126,7 +131,7 @@ class RLTask(Task):
         """Fresh weights, or those that were given, which must have the same shapes."""
         if self._given is None:
             return fresh
-        given = {name: self._given.get(name, {}) for name in fresh}
+        given = {name: self._given.get(name, fresh[name]) for name in fresh}
         shapes = jax.tree.map(jnp.shape, (dict(fresh), given))
         if shapes[0] != shapes[1]:
             raise ConfigError(
@@ -142,11 +147,11 @@ class RLTask(Task):
 
     def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
         def one(seed: Array, params: Any, opt_state: Any, ema: Any, carry: Any) -> Any:
-            streams: Any = Streams.of(seed)
-            state_of_seed = State(state.step, params, opt_state, streams, ema, None, carry)
+            key = jax.random.key(seed)
+            of_seed = State(state.step, params, opt_state, key, ema, None, carry)
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
-            return jax.lax.scan(self.iteration, state_of_seed, numbers)
+            return jax.lax.scan(self.iteration, of_seed, numbers)
 
         new, metrics = self.over_seeds(one)(state.params, state.opt_state, state.ema, state.carry)
         parts = ("params", "opt_state", "ema", "carry")
@@ -156,13 +161,17 @@ class RLTask(Task):
 
     @abc.abstractmethod
     def iteration(self, state: State, number: Array) -> tuple[State, Metrics]:
-        """What is done and learnt in one of the run's iterations, by one seed: the state has its
-        `Streams` as key, and nothing of the others."""
+        """What is done and learnt in one of the run's iterations, by one seed, whose key and arrays
+        the state has."""
 
     @abc.abstractmethod
     def act(self, weights: Any, observations: Array, key: PRNGKeyArray | None = None) -> Array:
         """Actions for observations [N, …], as the environment takes them: the likeliest ones, or
         with a key drawn ones."""
+
+    @abc.abstractmethod
+    def value(self, weights: Any, observations: Array) -> Array:
+        """What is to come after observations [N, …]: [N], or of each action [N, A]."""
 
     def play(self, weights: Any, key: PRNGKeyArray, number: int, max_steps: int) -> Episodes:
         """So many episodes with the likeliest actions."""
@@ -185,15 +194,9 @@ class RLTask(Task):
 
     def evaluate(self, state: State) -> Figures:
         found = jax.device_get(self._episodes(self.weights(state)))
-        totals = np.asarray(found.total, np.float64)
-        figures: dict[str, Any] = {
-            "eval/return": float(totals.mean()),
-            "eval/return_std": float(totals.std()),
-            "eval/length": float(found.length.mean()),
-            "eval/unfinished": float(1 - found.ended.mean()),
-        }
+        figures = episode_figures(found)
         if self.config.seeds > 1:
-            by_seed = totals.mean(1)
+            by_seed = np.asarray(found.total, np.float64).mean(1)
             low, high = bootstrap(by_seed)
             figures |= {
                 "eval/return_by_seed": by_seed.tolist(),
@@ -202,6 +205,32 @@ class RLTask(Task):
                 "eval/return_iqm_high": high,
             }
         return figures
+
+    def score(
+        self, weights: Any, number: int | None, seed: int | None, max_steps: int | None
+    ) -> Figures:
+        """Figures of so many episodes; by default those of the evaluations of training."""
+        config = self.config
+        key = Streams.of(jnp.int32(config.seed)).evaluation
+        key = key if seed is None else jax.random.key(seed)
+        number, most = number or config.eval_episodes, max_steps or config.eval_max_steps
+        play = jit(self.play, static_argnums=(2, 3))
+        return episode_figures(jax.device_get(play(weights, key, number, most)))
+
+    def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
+        weights = jax.tree.map(np.asarray, self.weights(state))
+        return policy_report(Policy(self, weights), figures, folder)
+
+
+def episode_figures(found: Episodes) -> dict[str, Any]:
+    """Figures of whole episodes."""
+    totals = np.asarray(found.total, np.float64)
+    return {
+        "eval/return": float(totals.mean()),
+        "eval/return_std": float(totals.std()),
+        "eval/length": float(np.mean(found.length)),
+        "eval/unfinished": float(1 - np.mean(found.ended)),
+    }
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
