@@ -172,14 +172,10 @@ class DQNTask(RLTask):
         return dqn.linear(config.epsilon_first, config.epsilon_last, tick / max(last, 1))
 
     def _explore(self, best: Array, epsilon: Array | float, keys: Array) -> Array:
-        """These actions [B], or with the probability `epsilon` any."""
-
-        def one(best: Array, key: PRNGKeyArray) -> Array:
-            explores, choice = jax.random.split(key)
-            any_action = self.environment.action_space.sample(choice)
-            return jnp.where(jax.random.uniform(explores) < epsilon, any_action, best)
-
-        return jax.vmap(one)(best, keys)
+        """These actions [B], or with the probability `epsilon` any; of keys [B, 2]."""
+        explores = jax.vmap(jax.random.uniform)(keys[:, 0]) < epsilon
+        any_action = jax.vmap(self.environment.action_space.sample)(keys[:, 1])
+        return jnp.where(explores, any_action, best)
 
     def _collect(self, state: State, ticks: Array) -> tuple[Running, dqn.Step, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
@@ -187,11 +183,9 @@ class DQNTask(RLTask):
 
         def tick(running: Running, tick: Array) -> Any:
             of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick), 3))(keys)
-            explores = jax.vmap(jax.random.uniform)(of_step[:, 0]) < self.epsilon(tick)
-            any_action = jax.vmap(self.environment.action_space.sample)(of_step[:, 1])
             observation = running.observation
-            best = jnp.argmax(self._values(state.params, observation), -1).astype(jnp.int32)
-            action = jnp.where(explores, any_action, best)
+            best = self.act({"params": state.params}, observation)
+            action = self._explore(best, self.epsilon(tick), of_step[:, :2])
             running, timestep, finished = advance(self.environment, running, action, of_step[:, 2])
             step = dqn.Step(
                 observation,
@@ -294,7 +288,7 @@ class DQNTask(RLTask):
         best = jnp.argmax(self._values(weights["params"], observations), -1).astype(jnp.int32)
         if key is None:
             return best
-        return self._explore(best, self.config.epsilon_last, jax.random.split(key, len(best)))
+        return self._explore(best, self.config.epsilon_last, jax.random.split(key, (len(best), 2)))
 
     def value(self, weights: Any, observations: Array) -> Array:
         return self._values(weights["params"], observations)
