@@ -30,6 +30,7 @@ from hrm_jax.rl import dqn, ppo
 from hrm_jax.rl.distributions import Categorical
 
 _MINIBATCH = 64
+_STEPS = 5  # whose rewards are added before a value is
 
 
 class _Agent:
@@ -203,7 +204,8 @@ class PPOAgent(_Agent):
 
 
 class DQNAgent(_Agent):
-    """Learns by double DQN: `select_action`, `store_transition` and `train_step` at each step.
+    """Learns by double DQN from five steps at a time: `select_action`, `store_transition` and
+    `train_step` at each step.
 
     Values have two layers of 256 ReLU; a batch is drawn from the last `buffer_capacity` steps. The
     probability of any action falls from 1 by 0.5% in each update, to 0.01. The target network
@@ -230,6 +232,8 @@ class DQNAgent(_Agent):
         target = jax.tree.map(jnp.copy, params)
         self.learned = {"params": params, "target": target, "optimizer": optimizer.init(params)}
         self._capacity, self._stored = buffer_capacity, 0
+        self._recent: list[tuple[Any, ...]] = []  # state, action, rewards since, their discount
+        self._next_state: Any = None
         states: Any = np.zeros((2, buffer_capacity, state_dim), np.float32)
         numbers: Any = np.zeros((2, buffer_capacity), np.float32)
         actions: Any = np.zeros(buffer_capacity, np.int32)
@@ -273,17 +277,36 @@ class DQNAgent(_Agent):
         done: bool,
     ) -> None:
         """Keeps a step. `done` says that what follows is worth nothing: gymnasium's `terminated`,
-        and not that a limit of time has cut an episode off."""
+        and not that a limit of time has cut an episode off; that is seen from the next state, which
+        is another one then."""
         if action not in range(self.action_dim):
             raise ValueError(f"action: expected 0 to {self.action_dim - 1}, got {action!r}")
         if not np.isfinite(reward):
             raise ValueError(f"reward: expected a finite number, got {reward}")
-        discount = 0.0 if done else self._gamma
-        step = (self._state(state), action, reward, discount, self._state(next_state))
-        place = self._stored % self._capacity
-        for column, value in zip(jax.tree.leaves(self._steps), step, strict=True):
-            column[place] = value
-        self._stored += 1
+        state, next_state = self._state(state), self._state(next_state)
+        if not np.array_equal(state, self._next_state):
+            self._keep(len(self._recent))
+        self._recent.append((state, action, 0.0, 1.0))
+        self._recent = [
+            (seen, chosen, total + discount * reward, discount * self._gamma)
+            for seen, chosen, total, discount in self._recent
+        ]
+        self._next_state = next_state
+        if done:
+            self._recent = [(*step[:3], 0.0) for step in self._recent]
+            self._keep(len(self._recent))
+        elif len(self._recent) == _STEPS:
+            self._keep(1)
+
+    def _keep(self, number: int) -> None:
+        """Puts so many of the recent steps into the buffer, with the rewards they have got."""
+        for step in self._recent[:number]:
+            place = self._stored % self._capacity
+            columns = jax.tree.leaves(self._steps)
+            for column, value in zip(columns, (*step, self._next_state), strict=True):
+                column[place] = value
+            self._stored += 1
+        del self._recent[:number]
 
     def train_step(self) -> float:
         """One update; the loss, 0 until there are enough steps for a batch."""

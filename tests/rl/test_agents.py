@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from hrm_jax.rl import PPOAgent
+from hrm_jax.rl import DQNAgent, PPOAgent
 
 
 def _play(agent, environment, episodes):
@@ -45,6 +45,47 @@ def test_ppo_learns_and_comes_back_from_its_file(tmp_path):
     assert set(ours) == {0, 1}
     with pytest.raises(ValueError, match="not of an agent with state_dim=3"):
         PPOAgent(3, 2).load(tmp_path / "ppo_model.pkl")
+
+
+def test_dqn_learns():
+    """The seed's loop, with gymnasium's five values."""
+    env = gymnasium.make("CartPole-v1", max_episode_steps=200)
+    agent = DQNAgent(state_dim=4, action_dim=2, seed=1)
+    returns = []
+    state, _ = env.reset(seed=1)
+    while sum(returns) < 6000:
+        done = False
+        total = 0.0
+        while not done:
+            action = agent.select_action(state)
+            next_state, reward, terminated, truncated, _ = env.step(action)
+            done = terminated or truncated
+            agent.store_transition(state, action, reward, next_state, done)
+            loss = agent.train_step()
+            state = next_state
+            total += reward
+        returns.append(total)
+        state, _ = env.reset()
+    assert loss > 0
+    assert np.mean(returns[-10:]) > 3 * np.mean(returns[:10])
+
+
+def test_what_dqn_stores():
+    """Rewards of up to five steps, and what follows: nothing after an end, the last state after a
+    limit of time."""
+    agent = DQNAgent(1, 2, gamma=0.5, buffer_capacity=8, batch_size=64)
+    assert agent.train_step() == 0
+    for step in range(6):
+        agent.store_transition([step], step % 2, 1.0, [step + 1], False)
+    agent.store_transition([50], 0, 3.0, [51], True)  # of another episode
+    steps = agent._steps
+    np.testing.assert_array_equal(steps.observation[:7, 0], [0, 1, 2, 3, 4, 5, 50])
+    np.testing.assert_array_equal(steps.following[:7, 0], [5, 6, 6, 6, 6, 6, 51])
+    np.testing.assert_allclose(steps.reward[:7], [1.9375, 1.9375, 1.875, 1.75, 1.5, 1, 3])
+    np.testing.assert_allclose(steps.discount[:7], [2**-5, 2**-5, 2**-4, 1 / 8, 1 / 4, 1 / 2, 0])
+    for action, reward in ((2, 1.0), (0, np.inf)):
+        with pytest.raises(ValueError, match=r"(action|reward): "):
+            agent.store_transition([0], action, reward, [1], False)
 
 
 class _Evil:

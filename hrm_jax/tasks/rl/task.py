@@ -35,6 +35,7 @@ class RLConfig(RunConfig):
 
     Attributes:
         environment: Name of the environment, see `hrm_jax.rl.environments.make`.
+        max_steps: Steps after which an episode is truncated; 0 for the environment's own limit.
         batch_size: Environments side by side, of each seed.
         seeds: Independent runs side by side, of the seeds `seed`, `seed` + 1, …
         iterations: How often environments are run and learnt from in a step of the loop.
@@ -47,6 +48,7 @@ class RLConfig(RunConfig):
     free: ClassVar[tuple[str, ...]] = (*RunConfig.free, "eval_episodes", "eval_max_steps")
 
     environment: str = "CartPole-v1"
+    max_steps: int = 0
     seeds: int = 1
     iterations: int = 1
     gamma: float = 0.99
@@ -66,7 +68,7 @@ class RLConfig(RunConfig):
         super().__post_init__()
         check = functools.partial(require_fields, self, "config")
         check("at least 1", lambda x: x >= 1, "seeds", "iterations", "eval_episodes")
-        check("at least 0", lambda x: x >= 0, "eval_max_steps")
+        check("at least 0", lambda x: x >= 0, "eval_max_steps", "max_steps")
         check("0 <= x <= 1", lambda x: 0 <= x <= 1, "gamma")
 
 
@@ -107,7 +109,8 @@ class RLTask(Task):
     ) -> None:
         """Makes the environment; `variables` are weights to start from."""
         self.config = config
-        self.environment = environments.make(config.environment)
+        options = {"max_steps": config.max_steps} if config.max_steps else {}
+        self.environment = environments.make(config.environment, **options)
         self._given = variables
         self._keys = jnp.arange(config.seed, config.seed + config.seeds)
         self._episodes = jit(self.over_seeds(self._evaluation))
