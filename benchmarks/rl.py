@@ -15,6 +15,7 @@ one that acts at random: what trained ones are to be compared with (`benchmarks/
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pathlib
 import statistics
@@ -24,6 +25,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from report import ROOT, Table, add_save_flag
 
@@ -126,14 +128,20 @@ def controls(config: Any) -> dict[str, float]:
     """Mean returns of policies that have learnt nothing."""
     task = tasks.build(config)
     weights = task.weights(jit(task.init)(jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    key = jax.random.key(1)
     space, found = task.environment.action_space, {}
     policies = {
         "untrained": lambda seen: task.act(weights, seen),
-        "random": lambda seen: jax.vmap(space.sample)(jax.random.split(next(keys), len(seen))),
+        # What is seen differs from step to step, and so does what is drawn.
+        "random": lambda seen: jax.vmap(space.sample)(
+            jax.vmap(
+                lambda x: jax.random.fold_in(key, jax.lax.bitcast_convert_type(x[0], jnp.int32))
+            )(seen)
+        ),
     }
     for name, act in policies.items():
-        played = episodes(task.environment, act, jax.random.key(0), 100, 100_000)
+        play = functools.partial(episodes, task.environment, act, number=100, max_steps=100_000)
+        played = jit(play)(jax.random.key(0))
         found[name] = float(np.mean(played.total))
     return found
 

@@ -36,7 +36,7 @@ PRESETS = {
     },
     "pendulum": {
         "environment": "Pendulum-v1",
-        "steps": 15,
+        "steps": 40,
         "batch_size": 32,
         "rollout_steps": 128,
         "iterations": 8,
@@ -46,9 +46,9 @@ PRESETS = {
         "gamma": 0.9,
         "normalize_observations": True,
         "normalize_rewards": True,
-        "log_every": 1,
-        "eval_every": 5,
-        "checkpoint_every": 5,
+        "log_every": 4,
+        "eval_every": 20,
+        "checkpoint_every": 20,
         "tensorboard": False,
         "optimizer": {
             "name": "adamw",
