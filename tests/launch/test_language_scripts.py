@@ -113,7 +113,7 @@ def test_evaluate(script, pretrained, text, capsys):
     assert {"eval/bits_per_byte_shuffled_plan", "eval/bits_per_byte_no_plan"} <= set(figures)
     for flag in ("votes=2", "slots=64", "halting=q", "seed=0", "max_steps=1", "last=2"):
         assert script("evaluate").main([f"--workdir={pretrained}", f"--{flag}"]) == 2
-        assert f"error: {flag.split('=')[0]}: for puzzles only" in capsys.readouterr().err
+        assert f"error: {flag.split('=')[0]}: not for a language model" in capsys.readouterr().err
 
 
 def test_export_and_back(script, pretrained, text, tmp_path, capsys):
