@@ -131,7 +131,7 @@ class Arc(Puzzle):
 
     def load(self, data: ArcData, cache: pathlib.Path | None = None) -> Splits:
         if not data.path and cache and not (cache / "test" / "dataset.json").exists():
-            self.build(cache, data)
+            self.put(cache, data)
         folder = data.path or cache
         train, test = self.read_both(folder) if folder else self.make(data)
         return Splits(train, test, self.identify(train, test, None if data.path else data.seed))
