@@ -305,10 +305,7 @@ def test_the_subset_is_what_the_split_alone_tells(task, tmp_path):
 
 def test_a_preset_that_draws_tasks_takes_files_instead(data, tmp_path):
     """What it says of drawn tasks is in vain then, also where the run's folder keeps the data."""
-    spec = importlib.util.spec_from_file_location("arc_config", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values = module.get_config("laptop").to_dict()
+    values = _preset("laptop")
     folder = data / "reported" / "arc_combined"
     values["data"] |= {
         "training": f"{folder}:training2+concept",
