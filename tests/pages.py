@@ -141,7 +141,8 @@ class Pages:
         for run in sorted(set(re.findall(r"\bruns/\w+", text))):
             config = f"configs/{pathlib.Path(run).name}.py"
             if not pathlib.Path(run).exists() and pathlib.Path(config).exists():
-                argv = ["launch/train.py", f"--config={config}:laptop", f"--workdir={run}"]
+                preset = ":laptop" if '"laptop"' in pathlib.Path(config).read_text() else ""
+                argv = ["launch/train.py", f"--config={config}{preset}", f"--workdir={run}"]
                 self.start("train", small(argv), {})
 
     def start(self, name: str, argv: list[str], environment: dict[str, str]) -> None:
