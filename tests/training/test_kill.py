@@ -21,11 +21,24 @@ STEPS = 40
 pytestmark = pytest.mark.slow
 
 
+AGENT = {
+    **{"task": "dqn", "environment": "Catch", "steps": STEPS, "tensorboard": False},
+    **{"batch_size": 4, "train_every": 2, "iterations": 3, "updates": 2, "minibatch_size": 8},
+    **{"replay_size": 100, "learning_starts": 16, "n_step": 3, "priority_alpha": 0.6},
+    **{"log_every": 1, "eval_every": 10, "checkpoint_every": 1, "eval_episodes": 4},
+    **{"model": {"hidden": (16,)}, "optimizer": {"name": "adamw", "warmup_steps": 0}},
+}
+
+
 @pytest.fixture(scope="module")
 def command(tiny, tmp_path_factory):
     """Makes the command line of a run of 40 steps with a checkpoint after each."""
-    folder = tmp_path_factory.mktemp("config")
-    values = tiny(steps=STEPS, checkpoint_every=1, eval_every=10)
+    return _command(
+        tiny(steps=STEPS, checkpoint_every=1, eval_every=10), tmp_path_factory.mktemp("config")
+    )
+
+
+def _command(values, folder):
     (folder / "config.py").write_text(
         "from ml_collections import ConfigDict\n\n\n"
         f"def get_config():\n    return ConfigDict({values!r})\n"
@@ -78,34 +91,51 @@ def _assert_same_run(a, b):
     two, other = load_weights(b)
     assert step == other == STEPS
     jax.tree.map(np.testing.assert_array_equal, one, two)
-    losses = [
-        {x["step"]: x["train/loss"] for x in read_metrics(w / "metrics.jsonl") if "train/loss" in x}
-        for w in (a, b)
-    ]
+    losses, returns = (
+        [
+            {x["step"]: x[name] for x in read_metrics(w / "metrics.jsonl") if name in x}
+            for w in (a, b)
+        ]
+        for name in ("train/loss", "train/return")
+    )
+    assert returns[0] == returns[1]
     assert losses[0] == losses[1]
     assert list(losses[0]) == list(range(1, STEPS + 1))
 
 
 def test_kill_9_at_random_moments(straight, command, environment, tmp_path):
+    _kill_and_go_on(5, command, environment, tmp_path)
+    _assert_same_run(straight, tmp_path)
+
+
+def test_kill_9_of_an_agent(environment, tmp_path):
+    """Its environments amid their episodes and its replay are what they would have been."""
+    command = _command(AGENT, tmp_path)
+    code, output = _ended(forked.Script(command(tmp_path / "a"), environment=environment))
+    assert code == 0, output
+    _kill_and_go_on(2, command, environment, tmp_path / "b")
+    _assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def _kill_and_go_on(rounds, command, environment, workdir):
     chance = random.Random(0)
     halves = set()
-    for round_ in range(5):
-        script = forked.Script(command(tmp_path), environment=environment)
+    for round_ in range(rounds):
+        script = forked.Script(command(workdir), environment=environment)
         try:
-            _wait_for_step(script, tmp_path, _newest(tmp_path) + chance.randint(1, 5))
+            _wait_for_step(script, workdir, _newest(workdir) + chance.randint(1, 5))
             time.sleep(chance.random() * 0.1)
         finally:
             script.process.kill()
             code, output = _ended(script)
         assert code == -signal.SIGKILL, output
         assert round_ == 0 or "Going on from step" in output
-        halves |= {p.name for p in (tmp_path / "checkpoints").glob("*") if not p.name.isdigit()}
+        halves |= {p.name for p in (workdir / "checkpoints").glob("*") if not p.name.isdigit()}
     assert all(re.fullmatch(r"\d+\..*tmp.*", name) for name in halves), halves
-    assert _newest(tmp_path) < STEPS
-    code, output = _ended(forked.Script(command(tmp_path), environment=environment))
+    assert _newest(workdir) < STEPS
+    code, output = _ended(forked.Script(command(workdir), environment=environment))
     assert code == 0, output
-    assert not (tmp_path / "damaged").exists(), output
-    _assert_same_run(straight, tmp_path)
+    assert not (workdir / "damaged").exists(), output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
