@@ -82,8 +82,8 @@ class RopeScaling:
 def rotary_frequencies(
     head_dim: int, theta: float, scaling: RopeScaling = RopeScaling()
 ) -> tuple[Float[np.ndarray, " F"], float]:
-    """Radians per position of each of the F = C / 2 pairs of channels, float32, and what cosines and
-    sines are multiplied by. The size C of a head is even; theta is the base of the wavelengths.
+    """Radians per position of each of the F = C / 2 pairs of channels, float32, and a factor of
+    cosines and sines. The size C of a head is even; theta is the base of the wavelengths.
 
     References:
         Su et al., RoFormer, §3.2.2 (https://arxiv.org/abs/2104.09864); `RopeScaling`.
