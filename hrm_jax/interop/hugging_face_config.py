@@ -391,13 +391,13 @@ def _scaling(rope: Mapping[str, Any], settings: Mapping[str, Any], length: Any) 
 
 def _of_yarn(found: Mapping[str, Any], rope: Mapping[str, Any], length: Any) -> dict[str, Any]:
     """What transformers computes where it is null or left out."""
-    factor, original = found.get("factor"), found["original_length"]
-    more: dict[str, Any] = {}
+    factor: Any = found.get("factor")
+    original, more = found["original_length"], {}
     if factor is None and "factor" in rope and _positive(length, original):
         more["factor"] = factor = length / original
-    parts = [rope.get(name) for name in ("mscale", "mscale_all_dim")]
+    parts: list[Any] = [rope.get(name) for name in ("mscale", "mscale_all_dim")]
     if "attention_factor" not in found and _positive(factor, *parts) and factor > 1:
-        top, bottom = (0.1 * x * math.log(factor) + 1.0 for x in parts)  # type: ignore[operator]
+        top, bottom = (0.1 * x * math.log(factor) + 1.0 for x in parts)
         more["attention_factor"] = top / bottom
     return more
 

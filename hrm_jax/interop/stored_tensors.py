@@ -80,7 +80,7 @@ def _of_pieces(index: pathlib.Path, whole: _Whole) -> dict[str, StoredTensor]:
 def _tensors_of(path: pathlib.Path, whole: _Whole) -> dict[str, StoredTensor]:
     if path.suffix != ".safetensors":
         return {
-            name: x._replace(read=lambda name=name: whole(path)[name])
+            name: x._replace(read=functools.partial(_read_whole, whole, path, name))
             for name, x in in_memory(whole(path)).items()
         }
     with open(path, "rb"), reading(path), safetensors.safe_open(path, "numpy") as file:
@@ -91,6 +91,10 @@ def _tensors_of(path: pathlib.Path, whole: _Whole) -> dict[str, StoredTensor]:
             read = functools.partial(_read_one, path, name)
             tensors[name] = StoredTensor(tuple(part.get_shape()), dtype, read)
         return tensors
+
+
+def _read_whole(whole: _Whole, path: pathlib.Path, name: str) -> np.ndarray:
+    return whole(path)[name]
 
 
 def _read_one(path: pathlib.Path, name: str) -> np.ndarray:

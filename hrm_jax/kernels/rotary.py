@@ -91,6 +91,7 @@ def rotary_frequencies(
     plain = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
     plain = plain.astype(np.float32)
     s = scaling
+    kept: np.ndarray
     if s.kind in ("none", "dynamic"):
         return plain, 1.0
     stretched = plain / np.float32(s.factor)

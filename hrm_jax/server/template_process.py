@@ -16,7 +16,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import Extension, loopcontrols
@@ -72,7 +72,7 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 class _Generation(Extension):
     """`{% generation %}` tells trainers what the assistant says; to others it is nothing."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 (as the base class has it)
 
     def parse(self, parser: Any) -> Any:
         next(parser.stream)
