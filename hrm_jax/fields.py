@@ -99,6 +99,7 @@ def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any
             kept[field] = given
             continue
         usual = [default(fields[kind][field]) for kind in having]
+        usual = [to_mapping(x) if dataclasses.is_dataclass(x) else x for x in usual]
         if given not in usual and given != (preset or {}).get(field, usual[0]):
             raise ConfigError(
                 f"{where}.{field}: {given!r}, but {name!r} has no such field, only "

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         choices=(*LANGUAGE_FORMATS, "stable_baselines3"),
         default="safetensors",
         help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
-        "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama; "
-        "stable_baselines3: a state dict for its policies",
+        "which any Python with NumPy can unpickle); hugging_face: a folder for transformers "
+        "(GPT-2, Llama, Mistral, Qwen); stable_baselines3: a state dict for its policies",
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"

@@ -1,27 +1,37 @@
-"""Continues a text: python launch/generate.py --workdir=runs/spanish_lm --prompt="En un lugar"."""
+"""Continues a text: python launch/generate.py --workdir=runs/spanish_lm --prompt="En un lugar".
+
+With --model it is a model of Hugging Face's transformers; with --chat it answers the prompt.
+"""
 
 import argparse
 import sys
 
 from hrm_jax.data.text.tokenizers import prompt_tokens
-from hrm_jax.paths import expanded
-from hrm_jax.trained.load import load_language
+from hrm_jax.engine.language import LanguageModel
+from hrm_jax.trained.arguments import add_model, load_model
 from hrm_jax.training.checkpoints import CheckpointError
-from hrm_jax.training.workdir import checkpoint
+
+
+def chat_tokens(model: LanguageModel, prompt: str, system: str | None) -> list[int]:
+    """A user's message as the chat template has it; `ValueError` where that refuses it."""
+    from hrm_jax.server.chat_template import ChatTemplate  # Jinja is not always there
+
+    said = [] if system is None else [{"role": "system", "content": system}]
+    template = ChatTemplate(model.chat_template, model.tokenizer)
+    return template.encode([*said, {"role": "user", "content": prompt}])
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--workdir", type=expanded, required=True, help="folder of a language model's run"
-    )
+    add_model(parser)
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
         "--special_tokens", action="store_true", help="read those that the prompt spells as such"
     )
     parser.add_argument(
-        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
+        "--chat", action="store_true", help="put the prompt into the model's chat template"
     )
+    parser.add_argument("--system", help="with --chat: what the system says before")
     parser.add_argument("--max_new_tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.9, help="0 takes the likeliest")
     parser.add_argument("--top_k", type=int, default=50, help="so many likeliest tokens; 0: all")
@@ -33,11 +43,21 @@ def main(argv: list[str] | None = None) -> int:
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     options = {name: getattr(args, name) for name in (*names, "seed")}
     try:
-        model = load_language(args.workdir, args.checkpoint)
+        if args.system is not None and not args.chat:
+            raise ValueError("--system: only with --chat")
+        if args.special_tokens and args.chat:
+            raise ValueError("--special_tokens: not with --chat, whose template writes them")
+        model = load_model(args)
         prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
         tokens = prompt_tokens(model.tokenizer, prompt, special=args.special_tokens)
+        if args.chat:
+            tokens = chat_tokens(model, prompt, args.system)
         for event in model.stream(tokens, **options):
             print(event.text, end="", flush=True)
+    except ImportError as error:
+        message = f"{error.name} is missing: pip install 'hrm_jax[serve]'" if error.name else error
+        print(f"error: {message}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

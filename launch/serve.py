@@ -1,4 +1,7 @@
-"""Serves a language model: OpenAI's API and a chat page. launch/serve.py --workdir=… --port=8000"""
+"""Serves a language model: OpenAI's API and a chat page. launch/serve.py --workdir=… --port=8000
+
+With --model it is one of Hugging Face's transformers, with the chat template in its folder.
+"""
 
 import argparse
 import dataclasses
@@ -10,9 +13,8 @@ import sys
 from hrm_jax.paths import expanded
 from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
-from hrm_jax.trained.load import load_language
+from hrm_jax.trained.arguments import add_model, load_model
 from hrm_jax.training.checkpoints import CheckpointError
-from hrm_jax.training.workdir import checkpoint
 
 LIMITS = {
     "slots": "answers written at once",
@@ -27,12 +29,7 @@ LIMITS = {
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--workdir", type=expanded, required=True, help="folder of a language model's run"
-    )
-    parser.add_argument(
-        "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
-    )
+    add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="others than this need an API key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(
@@ -66,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
-            decoder = load_language(args.workdir, args.checkpoint).decoder
+            decoder = load_model(args).decoder
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)

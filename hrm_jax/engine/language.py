@@ -28,6 +28,7 @@ class LanguageModel:
     tokenizer: Tokenizer
     tokenizer_name: str = "bytes"  # what `load_tokenizer` takes for it
     name: str = ""
+    chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
 
     @functools.cached_property
     def decoder(self) -> Decoder:
@@ -38,7 +39,8 @@ class LanguageModel:
             params = unstack_layers(params)
             config = dataclasses.replace(config, scan_layers=False)
         never = suppressed_tokens(self.tokenizer)
-        return Decoder(config, params, self.tokenizer, never, prepare, name=self.name)
+        template = self.chat_template
+        return Decoder(config, params, self.tokenizer, never, prepare, template, self.name)
 
     @functools.cached_property
     def engine(self) -> Engine:

@@ -64,7 +64,7 @@ def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[st
     """Reads a language model: its configuration and its parameters, float32.
 
     It is in the weights that `export_language_model` wrote, with `<name>.config.json` beside them,
-    or in a folder with a GPT-2 or Llama of transformers (see `from_hugging_face`). A `ConfigError`
+    or in a folder of transformers (see `from_hugging_face`). A `ConfigError`
     names what is wrong in the configuration, or does not fit it.
     """
     path = pathlib.Path(path)

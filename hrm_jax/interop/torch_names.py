@@ -25,6 +25,8 @@ Leaves = Mapping[str, str]
 LEAVES: Leaves = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 """What PyTorch calls the parameters of a layer; those that are not here have the same name."""
 
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
 # DataParallel and averaged models, torch.compile, Lightning Fabric, FSDP, checkpointed activations.
 _WRAPPERS = {
     *("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"),
@@ -41,7 +43,9 @@ def to_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> Tensor
 def with_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> dict[str, Any]:
     """`to_torch_names` with JAX's or NumPy's arrays as they are; can be traced."""
     flat = traverse_util.flatten_dict(_one_by_one(params))
-    return {_name(path, leaves): x.T if path[-1] == "kernel" else x for path, x in flat.items()}
+    return {
+        torch_name(path, leaves): x.T if path[-1] == "kernel" else x for path, x in flat.items()
+    }
 
 
 def from_torch_names(
@@ -59,7 +63,7 @@ def from_torch_names(
     arrays = matching(tensors, {name: x.shape for name, x in named.items()}, hints)
     flat = {}
     for path in traverse_util.flatten_dict(jax.eval_shape(_one_by_one, template)):
-        array = arrays[_name(path, leaves)]
+        array = arrays[torch_name(path, leaves)]
         flat[path] = jnp.asarray(array.T if path[-1] == "kernel" else array)
     return _scanned_as(template, traverse_util.unflatten_dict(flat))
 
@@ -74,25 +78,33 @@ def matching(
     They are of torch tensors or arrays of any floating dtype, bfloat16 too. A `ConfigError` lists
     all that are missing, unexpected, or of the wrong shape (with the hint by that name) or dtype.
     """
-    found, problems = {}, []
+    arrays = {name: to_numpy(x) if name in expected else x for name, x in tensors.items()}
+    require_matching(arrays, expected, hints)
+    return {name: arrays[name].astype(np.float32, copy=False) for name in expected}
+
+
+def require_matching(
+    tensors: Mapping[str, Any],
+    expected: Mapping[str, tuple[int, ...]],
+    hints: Mapping[str, str] | None = None,
+) -> None:
+    """The errors of `matching`, of arrays or of what has their shape and dtype."""
+    problems = []
     for name, shape in expected.items():
         if name not in tensors:
             problems.append(f"missing: {name} {list(shape)}")
             continue
-        array = to_numpy(tensors[name])
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            problems.append(f"wrong dtype: {name} is {array.dtype}, expected a floating dtype")
-        elif array.shape != shape:
-            wrong = f"{name}: expected {list(shape)}, found {list(array.shape)}"
+        tensor = tensors[name]
+        if str(tensor.dtype) not in _FLOATS:
+            problems.append(f"wrong dtype: {name} is {tensor.dtype}, expected a floating dtype")
+        elif tensor.shape != shape:
+            wrong = f"{name}: expected {list(shape)}, found {list(tensor.shape)}"
             problems.append(f"wrong shape: {wrong}{(hints or {}).get(name, '')}")
-        else:
-            found[name] = array.astype(np.float32, copy=False)
     others = tensors.keys() - expected.keys()
-    problems += [f"unexpected: {name} {list(np.shape(tensors[name]))}" for name in others]
+    problems += [f"unexpected: {name} {list(tensors[name].shape)}" for name in others]
     if problems:
         lines = "\n  ".join(sorted(problems))
         raise ConfigError(f"the state dict does not fit the configuration:\n  {lines}")
-    return found
 
 
 def unwrapped(names: Iterable[str], anchor: str, kept: str = "") -> dict[str, str]:
@@ -127,7 +139,8 @@ def to_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _name(path: tuple[str, ...], leaves: Leaves) -> str:
+def torch_name(path: tuple[str, ...], leaves: Leaves = LEAVES) -> str:
+    """The name of the parameter at a path of nested ones."""
     *modules, leaf = path
     return re.sub(r"\blayers_(\d+)", r"layers.\1", ".".join([*modules, leaves.get(leaf, leaf)]))
 

@@ -40,6 +40,7 @@ def attention(
     *,
     causal: bool = False,
     lengths: Int[Array, " B"] | None = None,
+    window: int = 0,
     impl: Engine = "auto",
 ) -> Float[Array, "B S H C"]:
     """Attention: softmax(q kᵀ / √C) v, with sums in float32.
@@ -50,6 +51,8 @@ def attention(
         causal: Whether query s sees keys up to s only; then S = T.
         lengths: Keys that are valid in each row, the first of which is always seen, so that no
             softmax is empty. None takes all.
+        window: With `causal`, how many keys a query sees at most, its own among them; 0 is all.
+            Where that leaves keys out, "auto" is XLA, and no other engine does it.
         impl: "xla" runs everywhere. "pallas" is this package's kernels: compiled on NVIDIA GPUs,
             interpreted (slow, for tests) elsewhere. "cudnn" needs such a GPU and 16-bit floats.
             "auto" takes what was measured to be fastest on this device at these sizes, see
@@ -69,6 +72,12 @@ def attention(
         raise ValueError(f"{key_heads} key heads do not divide {heads} query heads")
     if causal and queries != keys:
         raise ValueError(f"causal attention: {queries} queries and {keys} keys, expected as many")
+    if window and not causal:
+        raise ValueError(f"window: {window}, but attention is not causal")
+    if 0 < window < keys:
+        if impl not in ("auto", "xla"):
+            raise ValueError(f"impl={impl!r}: has no window of keys, expected 'xla' or 'auto'")
+        impl = "xla"
     impl = _measured(impl, max(queries, keys), size, q.dtype)
     if impl == "pallas":
         if size not in HEAD_SIZES:
@@ -86,7 +95,7 @@ def attention(
     mask = None
     places = jnp.arange(keys)
     if causal:
-        mask = (places <= places[:, None])[None]
+        mask = seen(places, keys, window)[None]
     if lengths is not None:
         valid = (places < jnp.maximum(lengths, 1)[:, None])[:, None]
         mask = valid if mask is None else mask & valid
@@ -110,6 +119,14 @@ def self_attention(
     if rotary is not None:
         q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
     return attention(q, k, v, impl=impl)
+
+
+def seen(positions: Int[Array, "*B S"], length: int, window: int = 0) -> Bool[Array, "*B S T"]:
+    """Which of `length` keys T queries at these positions see: those up to their own, and of these
+    the last `window`, if any."""
+    places = jnp.arange(length)
+    shown = places <= positions[..., None]
+    return shown & (places > positions[..., None] - window) if window else shown
 
 
 def _measured(impl: Engine, length: int, size: int, dtype: jnp.dtype) -> Engine:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.kernels.attention import Engine, attention, masked_attention, self_attention
+from hrm_jax.kernels.attention import Engine, attention, masked_attention, seen, self_attention
 from hrm_jax.kernels.rotary import Rotary, apply_rotary
 from hrm_jax.layers.initializers import lecun_truncated_normal
+from hrm_jax.layers.norm import norm
 
 LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
 """Keys and values of one layer, with room for L positions."""
@@ -24,6 +27,10 @@ class Attention(nn.Module):
         head_dim: Size C of a head; 0 takes D / H.
         fused: Whether q, k and v are one product, `qkv_proj`, for attention of all positions to
             all; else three.
+        bias: Whether projections have biases: all, none, or those of q, k and v ("qkv").
+        qk_norm: Whether queries and keys are RMS-normalized, each head by itself with one learnt
+            scale for all, before they are turned (Qwen3).
+        window: With `causal`, how many positions each sees at most, its own among them; 0 is all.
         dtype: Computation dtype; parameters are float32.
         engine: Of attention without a cache: `impl` of `hrm_jax.kernels.attention.attention`.
     """
@@ -33,16 +40,19 @@ class Attention(nn.Module):
     num_kv_heads: int = 0
     head_dim: int = 0
     fused: bool = False
-    bias: bool = False
+    bias: bool | Literal["qkv"] = False
     causal: bool = False
+    window: int = 0
+    qk_norm: bool = False
+    norm_eps: float = 1e-6
     kernel_init: Initializer = lecun_truncated_normal
     out_init: Initializer = lecun_truncated_normal
     dtype: Dtype = jnp.float32
     engine: Engine = "auto"
 
     def setup(self) -> None:
-        def dense(size: int, init: Initializer) -> nn.Dense:
-            return nn.Dense(size, use_bias=self.bias, dtype=self.dtype, kernel_init=init)
+        def dense(size: int, init: Initializer, bias: bool = bool(self.bias)) -> nn.Dense:
+            return nn.Dense(size, use_bias=bias, dtype=self.dtype, kernel_init=init)
 
         head_dim = self.head_dim or self.size // self.num_heads
         key_size = (self.num_kv_heads or self.num_heads) * head_dim
@@ -52,7 +62,10 @@ class Attention(nn.Module):
             self.q_proj = dense(self.num_heads * head_dim, self.kernel_init)
             self.k_proj = dense(key_size, self.kernel_init)
             self.v_proj = dense(key_size, self.kernel_init)
-        self.o_proj = dense(self.size, self.out_init)
+        self.o_proj = dense(self.size, self.out_init, self.bias is True)
+        if self.qk_norm:
+            self.q_norm = norm("rms", self.norm_eps, self.dtype, None)
+            self.k_norm = norm("rms", self.norm_eps, self.dtype, None)
 
     def __call__(
         self,
@@ -64,11 +77,15 @@ class Attention(nn.Module):
         if self.fused:
             assert lengths is None
             assert not self.causal
+            assert not self.qk_norm
             qkv = self.qkv_proj(x).reshape(*x.shape[:2], 3, self.num_heads, -1)
             mixed = self_attention(qkv, rotary, impl=self.engine)
         else:
             q, k, v = self._heads(x, rotary)
-            mixed = attention(q, k, v, causal=self.causal, lengths=lengths, impl=self.engine)
+            mixed = attention(
+                q, k, v,
+                causal=self.causal, lengths=lengths, window=self.window, impl=self.engine,
+            )  # fmt: skip
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 
     def cached(
@@ -83,9 +100,12 @@ class Attention(nn.Module):
         `start` on; no row may run over its end.
 
         The mask says which of the first T positions of the cache, the only ones that are looked at,
-        a query sees.
+        a query sees, but for the `window`.
         """
         q, k, v = (jnp.swapaxes(x, 1, 2) for x in self._heads(x, rotary))
+        if self.window:
+            positions = start[:, None] + jnp.arange(x.shape[1])
+            mask = mask & seen(positions, mask.shape[-1], self.window)
         cache = (_write(cache[0], k, start), _write(cache[1], v, start))
         k, v = (x[:, :, : mask.shape[-1]].astype(q.dtype) for x in cache)
         mixed = jnp.swapaxes(masked_attention(q, k, v, mask), 1, 2)
@@ -95,6 +115,8 @@ class Attention(nn.Module):
         key_heads = self.num_kv_heads or self.num_heads
         q = self.q_proj(x).reshape(*x.shape[:2], self.num_heads, -1)
         k, v = (f(x).reshape(*x.shape[:2], key_heads, -1) for f in (self.k_proj, self.v_proj))
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
         return q, k, v

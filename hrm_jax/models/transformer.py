@@ -1,10 +1,13 @@
-"""A decoder Transformer whose configuration makes it a Transformer RLM, GPT-2 or Llama.
+"""A decoder Transformer whose configuration makes it a Transformer RLM, GPT-2, Llama, Mistral or
+Qwen.
 
 References:
     Vaswani et al. (https://arxiv.org/abs/1706.03762); Radford et al., Language Models are
     Unsupervised Multitask Learners (GPT-2, 2019); Touvron et al., LLaMA
     (https://arxiv.org/abs/2302.13971) and Llama 2 (https://arxiv.org/abs/2307.09288) for grouped
-    heads; Xiong et al. (https://arxiv.org/abs/2002.04745) for norms before the layers.
+    heads; Jiang et al., Mistral (https://arxiv.org/abs/2310.06825) for the sliding window; Yang et
+    al., Qwen3 (https://arxiv.org/abs/2505.09388) for norms of queries and keys; Xiong et al.
+    (https://arxiv.org/abs/2002.04745) for norms before the layers.
 """
 
 from __future__ import annotations
@@ -21,8 +24,8 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.fields import require, require_fields, require_range
-from hrm_jax.kernels.attention import Engine
-from hrm_jax.kernels.rotary import Rotary, rotary_tables
+from hrm_jax.kernels.attention import Engine, seen
+from hrm_jax.kernels.rotary import RopeScaling, Rotary, rotary_at, rotary_frequencies
 from hrm_jax.layers.attention import Attention, LayerCache
 from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.layers.norm import norm
@@ -75,7 +78,7 @@ class LanguageModelConfig:
 
     @property
     def weight_bytes(self) -> int:
-        """What the parameters take, float32, and the tables of positions."""
+        """What the parameters take, float32, and the table of sinusoidal positions."""
         raise NotImplementedError
 
 
@@ -88,9 +91,17 @@ class TransformerConfig(LanguageModelConfig):
         num_kv_heads: Key and value heads K; 0 takes as many as query heads.
         head_dim: Size C of a head; 0 takes D / H.
         rope_theta: Base of the rotary wavelengths.
+        rope_scaling: How these are stretched. "dynamic" ones change with the length of the text
+            from `original_length` on, so that keys in a cache were turned by other angles than the
+            same keys computed anew; `max_length` may not be more than that.
+        sliding_window: How many positions each sees at most, its own among them; 0 is all before.
+        full_layers: The first so many layers see all positions.
+        qk_norm: Whether each head's queries and keys are RMS-normalized before they are turned.
         norm: "layer" (with bias) or "rms", in front of each layer and at the end.
         norm_eps: Added to the variance or mean square.
         bias: Whether attention and feed-forward layers have biases.
+        attention_bias: What of attention has biases, where it is not "as_bias" says: no projection
+            ("none"), those of queries, keys and values ("qkv"), or "all".
         causal: Whether a position sees only itself and those before.
     """
 
@@ -100,13 +111,23 @@ class TransformerConfig(LanguageModelConfig):
     num_kv_heads: int = 0
     head_dim: int = 0
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling = dataclasses.field(default_factory=RopeScaling)
+    sliding_window: int = 0
+    full_layers: int = 0
+    qk_norm: bool = False
     norm: Literal["layer", "rms"] = "layer"
     norm_eps: float = 1e-5
     bias: bool = True
+    attention_bias: Literal["as_bias", "none", "qkv", "all"] = "as_bias"
     causal: bool = True
 
     def unused(self) -> dict[str, str]:
-        return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
+        found = {}
+        if self.positions != "rotary":
+            found = dict.fromkeys(("rope_theta", "rope_scaling"), "positions is not 'rotary'")
+        if not self.sliding_window:
+            found["full_layers"] = "sliding_window is 0: all layers see all positions"
+        return found
 
     def __post_init__(self) -> None:
         check = functools.partial(require_range, self, "model")
@@ -116,6 +137,8 @@ class TransformerConfig(LanguageModelConfig):
         check(0, 2**20, "head_dim")
         check(1, 2**20, "hidden_size")
         check(1, 2**24, "vocab_size", "ffn_size", "max_length")
+        check(0, 2**24, "sliding_window")
+        check(0, 4096, "full_layers")
         check(1e-30, 1, "norm_eps")
         check(1, 1e15, "rope_theta")
         require_fields(self, "model", "0 <= x < 1", lambda x: 0 <= x < 1, "dropout")
@@ -128,6 +151,28 @@ class TransformerConfig(LanguageModelConfig):
         require(
             self.num_heads % self.key_heads == 0,
             f"model.num_kv_heads: {self.key_heads} does not divide num_heads {self.num_heads}",
+        )
+        if self.sliding_window:
+            require(self.causal, "model.sliding_window: needs a causal model")
+            require(
+                self.attention in ("auto", "xla"),
+                f"model.attention: {self.attention!r} has no sliding_window, expected 'xla'",
+            )
+            require(
+                self.full_layers < self.num_layers,
+                f"model.full_layers: {self.full_layers} leaves none of {self.num_layers} layers "
+                "with a sliding_window; expected fewer",
+            )
+            require(
+                not (self.scan_layers and self.full_layers),
+                "model.full_layers: scanned layers are all alike; expected 0, or scan_layers=False",
+            )
+        original = self.rope_scaling.original_length
+        require(
+            self.rope_scaling.kind != "dynamic" or self.max_length <= original,
+            f"model.max_length: {self.max_length}, but rope_scaling is dynamic: beyond its "
+            f"original_length {original} the angles change with the length of the text, so that a "
+            "cache would not give what recomputation gives",
         )
         even = self.head_size if self.positions == "rotary" else self.hidden_size
         require(
@@ -144,14 +189,24 @@ class TransformerConfig(LanguageModelConfig):
         return self.head_dim or self.hidden_size // self.num_heads
 
     @property
+    def biased(self) -> bool | Literal["qkv"]:
+        """What of attention has biases."""
+        if self.attention_bias == "as_bias":
+            return self.bias
+        return self.attention_bias if self.attention_bias == "qkv" else self.attention_bias == "all"
+
+    @property
     def weight_bytes(self) -> int:
         c, size = self, self.hidden_size
         queries, keys = (heads * c.head_size for heads in (c.num_heads, c.key_heads))
         products = 3 if c.feed_forward in ("geglu", "swiglu") else 2
         scales = size * (2 if c.norm == "layer" else 1)
-        biases = queries + 2 * keys + size + (products - 1) * c.ffn_size + size if c.bias else 0
-        layer = 2 * size * (queries + keys) + products * size * c.ffn_size + biases + 2 * scales
-        positions = c.max_length * (2 * c.head_size if c.positions == "rotary" else size)
+        biases = (products - 1) * c.ffn_size + size if c.bias else 0
+        biases += queries + 2 * keys if c.biased else 0
+        biases += size if c.biased is True else 0
+        norms = 2 * scales + (2 * c.head_size if c.qk_norm else 0)
+        layer = 2 * size * (queries + keys) + products * size * c.ffn_size + biases + norms
+        positions = 0 if c.positions == "rotary" else c.max_length * size
         embeddings = (1 if c.tie_head else 2) * c.vocab_size * size
         return 4 * (c.num_layers * layer + scales + embeddings + positions)
 
@@ -203,6 +258,7 @@ class Block(nn.Module):
 
     config: TransformerConfig
     train: bool = False
+    full: bool = False  # whether it has no sliding window
 
     @nn.compact
     def __call__(
@@ -225,8 +281,11 @@ class Block(nn.Module):
             c.num_heads,
             c.key_heads,
             c.head_size,
-            bias=c.bias,
+            bias=c.biased,
             causal=c.causal,
+            window=0 if self.full else c.sliding_window,
+            qk_norm=c.qk_norm,
+            norm_eps=c.norm_eps,
             kernel_init=init,
             out_init=out_init,
             dtype=dtype,
@@ -274,7 +333,7 @@ class Transformer(nn.Module):
                 length=c.num_layers,
             )(c, self.train)
         else:
-            self.layers = [block(c, self.train) for _ in range(c.num_layers)]
+            self.layers = [block(c, self.train, i < c.full_layers) for i in range(c.num_layers)]
         self.final_norm = norm(c.norm, c.norm_eps, dtype, None)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
         if not c.tie_head:
@@ -307,9 +366,12 @@ class Transformer(nn.Module):
         positions up to its own. Positions behind a row's end (in a chunk that is filled up) do no
         harm: later calls overwrite them before they see them. Of the cache only the first `window`
         positions are looked at; every start + S must be within. `added` is added to the embeddings.
+        `ValueError` for more than `max_length` positions.
         """
         c = self.config
         length = tokens.shape[1]
+        if length > c.max_length:
+            raise ValueError(f"tokens: {length} positions, the model has {c.max_length}")
         x = self.embed_tokens(tokens)
         if added is not None:
             x = x + added.astype(x.dtype)
@@ -322,12 +384,12 @@ class Transformer(nn.Module):
             x = x + table[positions]
         rotary = None
         if c.positions == "rotary":
-            tables = rotary_tables(c.max_length, c.head_size, c.rope_theta)
-            rotary = tuple(jnp.asarray(t)[positions] for t in tables)
+            turning = rotary_frequencies(c.head_size, c.rope_theta, c.rope_scaling)
+            rotary = rotary_at(positions, *turning)
         mask = None
         if cache is not None:
             held = window or jax.tree.leaves(cache)[0].shape[-2]
-            mask = jnp.arange(held) <= positions[:, :, None]
+            mask = seen(positions, held)
         x, cache = self._blocks(self.drop(x), cache, rotary, lengths, start, mask)
         return self.final_norm(x), cache
 

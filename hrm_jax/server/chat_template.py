@@ -39,9 +39,10 @@ class ChatTemplate:
     """A template in Hugging Face's form, rendered in Jinja's sandbox, for a tokenizer.
 
     Templates may use `messages` (each with `role` and `content`), `add_generation_prompt` (true),
-    `raise_exception`, `strftime_now` and `tojson`; `bos_token` and `eos_token` are empty where no
-    text spells these tokens, as with bytes. They are rendered in a process of their own
-    (`template_process`), which is ended when that takes longer than `SECONDS`, or 1 GiB of memory.
+    `raise_exception`, `strftime_now` and `tojson`; `bos_token`, `eos_token` and `pad_token` are
+    empty where no text spells these tokens, as with bytes. They are rendered in a process of their
+    own (`template_process`), which is ended when that takes longer than `SECONDS`, or 1 GiB of
+    memory.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class ChatTemplate:
         variables = {
             "messages": list(messages),
             "add_generation_prompt": True,
-            "bos_token": self._names.get(self._tokenizer.bos_id, ""),
-            "eos_token": self._names.get(self._tokenizer.eos_id, ""),
+            **{
+                f"{role}_token": self._names.get(getattr(self._tokenizer, f"{role}_id"), "")
+                for role in ("bos", "eos", "pad")
+            },
         }
         if self._default is not None:
             return rendered(self._default, variables)

@@ -1,13 +1,19 @@
-"""From a workdir to a model that is ready to use."""
+"""From a workdir, or a folder of Hugging Face's, to a model that is ready to use."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
 from hrm_jax import tasks
+from hrm_jax.data.text.tokenizer_files import chat_template
+from hrm_jax.data.text.tokenizers import load_tokenizer
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.fields import require
+from hrm_jax.files import read_json
+from hrm_jax.interop.hugging_face import from_hugging_face
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
@@ -15,7 +21,8 @@ from hrm_jax.training.workdir import WorkdirError, read_config
 
 
 def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any:
-    """Loads the model that a run has trained, with averaged parameters where the run kept them.
+    """Loads the model that a run has trained, with averaged parameters where the run kept them; or
+    that of a folder of Hugging Face's (see `load_pretrained`), which has no checkpoints.
 
     The checkpoint is "last", "best" or the step of one that is still kept. The model is a
     `PuzzleModel`, see its `solve`, or a `LanguageModel`, see its `generate`.
@@ -24,9 +31,44 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
         WorkdirError: There is no run in `workdir`.
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
+    if _is_pretrained(path_of(workdir)):
+        if checkpoint != "last":
+            raise CheckpointError(f"{workdir}: a model's folder has no checkpoint {checkpoint!r}")
+        return load_pretrained(workdir)
     config = tasks.parse(read_config(workdir))
     weights, _ = load_weights(workdir, checkpoint)
     return tasks.kind(config).load(config, weights, pathlib.Path(workdir))
+
+
+def load_pretrained(
+    folder: str | os.PathLike[str], dtype: Literal["float32", "bfloat16"] = "float32"
+) -> LanguageModel:
+    """Loads a language model of Hugging Face's transformers with its tokenizer and chat template.
+
+    The folder is one that `from_hugging_face` and `load_tokenizer` take. Weights are kept, and is
+    computed, in `dtype`. A `ConfigError` or `DataError` says what is missing or not supported.
+    """
+    path = path_of(folder)
+    tokenizer = load_tokenizer(os.fspath(path))
+    config, params = from_hugging_face(path, dtype=dtype)
+    require(
+        tokenizer.vocab_size <= config.vocab_size,
+        f"{path}: vocab_size: {config.vocab_size}, but its tokenizer has {tokenizer.vocab_size}",
+    )
+    return LanguageModel(
+        dataclasses.replace(config, dtype=dtype),
+        {"params": params},
+        tokenizer,
+        os.fspath(path),
+        path.resolve().name,
+        chat_template(path),
+    )
+
+
+def _is_pretrained(folder: pathlib.Path) -> bool:
+    """Whether the config.json in a folder is one of transformers."""
+    path = folder / "config.json"
+    return path.is_file() and "model_type" in read_json(path)
 
 
 def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:

@@ -292,3 +292,21 @@ def test_refused(change, message):
     q, k = jnp.ones((2, 7, 4, 24), dtype), jnp.ones(change.pop("k", (2, 7, 4, 24)), dtype)
     with pytest.raises(ValueError, match=message):
         attention(q, k, k, **change)
+
+
+def test_a_window_of_keys():
+    """The last 3 keys up to a query's own; all engines but XLA refuse what they cannot do."""
+    q, k, v, _ = draw(12, heads=4)
+    found = attention(q, k, v, causal=True, window=3)
+    for place in range(12):
+        first = max(0, place - 2)
+        part = (x[:, first : place + 1] for x in (q, k, v))
+        np.testing.assert_allclose(found[:, place], by_hand(*part)[:, -1], atol=1e-5)
+    whole = attention(q, k, v, causal=True)
+    for window in (0, 12, 13):
+        np.testing.assert_array_equal(attention(q, k, v, causal=True, window=window), whole)
+    for impl in ("pallas", "cudnn"):
+        with pytest.raises(ValueError, match=f"impl='{impl}': has no window of keys"):
+            attention(q, k, v, causal=True, window=3, impl=impl)
+    with pytest.raises(ValueError, match="window: 3, but attention is not causal"):
+        attention(q, k, v, window=3)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +14,12 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import read_state_dict
+from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.interop.hugging_face_tokenizers import write_tokenizer
+from hrm_jax.models import language
+from hrm_jax.models.transformer import TransformerConfig
+from hrm_jax.trained.load import load_pretrained
+from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 
 SIZES = {
@@ -34,7 +40,8 @@ PLANNED = {
     "plan_size": 8,
     "num_codes": 4,
 }
-LLAMA = {**SIZES, "name": "transformer", "num_layers": 1, "norm": "rms", "bias": False}
+LLAMA_SIZES = {**SIZES, "num_layers": 1, "norm": "rms", "bias": False}
+LLAMA = {**LLAMA_SIZES, "name": "transformer"}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +135,75 @@ def test_export_and_back(script, pretrained, text, tmp_path, capsys):
     flags = [f"--workdir={pretrained}", f"--output={folder}", "--format=hugging_face"]
     assert script("export").main(flags) == 2  # a planner–executor is no Llama
     assert not folder.exists()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of Hugging Face's, whose chat template refuses a system."""
+    pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("hugging_face") / "tiny"
+    config = TransformerConfig(**LLAMA_SIZES)
+    save_pretrained(folder, config, language.init(config, jax.random.key(0)), "bytes")
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{% if m.role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "<|bos|>{{ m.content }}{% endfor %}"
+    )
+    return folder
+
+
+def test_a_folder_of_hugging_face_writes(script, folder, pretrained, capsys):
+    flags = ["--prompt=uno", "--max_new_tokens=4", "--temperature=0"]
+
+    def run(*more):
+        code = script("generate").main([*flags, *more])
+        return code, *capsys.readouterr()
+
+    model = f"--model={folder}"
+    plain, chat = run(model), run(model, "--chat")
+    assert plain[0] == chat[0] == 0
+    loaded = hrm_jax.load(folder)
+    assert loaded.name == loaded.decoder.name == "tiny"
+    assert plain[1] == loaded.generate("uno", max_new_tokens=4, temperature=0.0).text + "\n"
+    started = loaded.generate([257, *b"uno"], max_new_tokens=4, temperature=0.0)
+    assert chat[1] == started.text + "\n"
+    assert run(model, "--dtype=bfloat16")[0] == 0
+    refused = {
+        ("--chat", "--system=Sé breve"): "the chat template: System role not supported",
+        ("--system=Sé breve",): "--system: only with --chat",
+        ("--chat", "--special_tokens"): "--special_tokens: not with --chat",
+        ("--checkpoint=best",): "--checkpoint: only with --workdir",
+    }
+    for more, message in refused.items():
+        code, _, error = run(model, *more)
+        assert code == 2
+        assert message in error
+    code, _, error = run(f"--workdir={pretrained}", "--dtype=float32")
+    assert code == 2
+    assert "--dtype: only with --model" in error
+
+
+@pytest.mark.parametrize("name", ["generate", "serve"])
+def test_a_workdir_or_a_model(script, name, folder, pretrained, capsys):
+    for given in ([], [f"--workdir={pretrained}", f"--model={folder}"]):
+        with pytest.raises(SystemExit, match="2"):
+            script(name).main([*given, *(["--prompt=x"] if name == "generate" else [])])
+        error = capsys.readouterr().err
+        assert "--model" in error
+        assert "--workdir" in error
+
+
+def test_a_folder_of_hugging_face_has_no_checkpoints(folder, tmp_path):
+    with pytest.raises(CheckpointError, match=r"a model's folder has no checkpoint 'best'"):
+        hrm_jax.load(folder, "best")
+    weights = load_pretrained(folder, "bfloat16")
+    assert weights.config.dtype == "bfloat16"
+    assert {str(x.dtype) for x in jax.tree.leaves(weights.variables)} == {"bfloat16"}
+    small = json.loads((folder / "config.json").read_text()) | {"vocab_size": 200}
+    shutil.copytree(folder, tmp_path / "small")
+    (tmp_path / "small" / "config.json").write_text(json.dumps(small))
+    with pytest.raises(ConfigError, match=r"embed_tokens.weight: expected \[200, 16\]"):
+        hrm_jax.load(tmp_path / "small")
 
 
 def test_hugging_face_and_back_again(script, text, tmp_path):

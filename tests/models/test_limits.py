@@ -77,9 +77,9 @@ _LANGUAGE = {"hidden_size": 8, "num_heads": 2, "ffn_size": 24, "max_length": 16}
         (
             TransformerConfig(
                 **_LANGUAGE, positions="rotary", num_kv_heads=1, head_dim=6, norm="rms",
-                feed_forward="swiglu", scan_layers=True,
+                feed_forward="swiglu", scan_layers=True, qk_norm=True, attention_bias="qkv",
             ),
-            2 * 16 * 6,
+            0,
         ),
         (PlannerExecutorConfig(**_LANGUAGE, planner_layers=1, num_codes=4, num_plans=2), None),
     ],
@@ -99,7 +99,7 @@ def test_weights_take_as_much_as_is_estimated(config, table):
     ("init", "config"),
     [
         (language.init, TransformerConfig(hidden_size=2**20, num_layers=4096)),
-        (language.init, TransformerConfig(positions="rotary", head_dim=2**20, max_length=2**24)),
+        (language.init, TransformerConfig(hidden_size=2**20, max_length=2**24)),
         (recurrent.init, HRMConfig(**{**_RECURRENT, "hidden_size": 2**20})),
         (
             recurrent.init,

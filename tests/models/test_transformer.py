@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hrm_jax.fields import ConfigError
+from hrm_jax.fields import ConfigError, from_mapping
+from hrm_jax.kernels.rotary import RopeScaling
 from hrm_jax.models.decoding import greedy
 from hrm_jax.models.language import init, network
 from hrm_jax.models.transformer import (
@@ -42,6 +43,14 @@ KINDS = {
         bias=False,
     ),
 }
+KINDS["qwen"] = dataclasses.replace(
+    KINDS["llama"],
+    attention_bias="qkv",
+    qk_norm=True,
+    sliding_window=5,
+    full_layers=1,
+    rope_scaling=RopeScaling("yarn", original_length=16),
+)
 LLAMA = KINDS["llama"]
 SCANNED = dataclasses.replace(LLAMA, scan_layers=True, remat=True)
 TOKENS = jax.random.randint(jax.random.key(0), (3, 20), 0, 50)
@@ -136,6 +145,77 @@ def test_fewer_key_heads_are_each_used_by_a_group() -> None:
             params[f"layers_{i}"]["attention"][name]["kernel"] = repeated
     grouped = compiled(LLAMA)(draw(LLAMA), TOKENS)
     np.testing.assert_allclose(grouped, compiled(full)(params, TOKENS), atol=1e-5)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_a_window_ends_what_a_layer_sees(scan_layers: bool) -> None:
+    """Three layers of 5 positions see 12 back; one without a window in front sees all."""
+    config = dataclasses.replace(LLAMA, sliding_window=5, scan_layers=scan_layers)
+    params = stack_layers(draw(LLAMA)) if scan_layers else draw(LLAMA)
+
+    def changed(config: TransformerConfig) -> np.ndarray:
+        apply = compiled(config)
+        difference = apply(params, TOKENS) - apply(params, TOKENS.at[:, 2].add(1) % 50)
+        return np.abs(difference).max(axis=(0, 2))
+
+    found = changed(config)
+    assert (found[2:15] > 0).all()
+    np.testing.assert_array_equal(found[15:], 0)
+    if not scan_layers:
+        assert (changed(dataclasses.replace(config, full_layers=1))[2:] > 0).all()
+
+
+def test_no_more_positions_than_there_are() -> None:
+    with pytest.raises(ValueError, match="tokens: 65 positions, the model has 64"):
+        network(LLAMA).apply({"params": draw(LLAMA)}, jnp.zeros((1, 65), int))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sliding_window": 4, "causal": False}, "model.sliding_window: needs a causal model"),
+        ({"sliding_window": 4, "attention": "pallas"}, "model.attention: 'pallas' has no sliding"),
+        ({"sliding_window": 4, "full_layers": 3}, "model.full_layers: 3 leaves none of 3 layers"),
+        (
+            {"sliding_window": 4, "full_layers": 1, "scan_layers": True},
+            "model.full_layers: scanned layers are all alike",
+        ),
+        (
+            {"rope_scaling": RopeScaling("dynamic", original_length=63)},
+            "model.max_length: 64, but rope_scaling is dynamic: beyond its original_length 63",
+        ),
+    ],
+)
+def test_what_does_not_go_together(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(LLAMA, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "llama3"}, "original_length: expected at least 1, got 0"),
+        ({"factor": 0.5}, "factor: expected at least 1, got 0.5"),
+        ({"beta_fast": 1.0}, "beta_fast: expected more than beta_slow 1.0, got 1.0"),
+    ],
+)
+def test_scalings_have_ranges(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model.rope_scaling.{message}"):
+        RopeScaling(**changes)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"positions": "learned", "rope_scaling": {"kind": "linear"}},
+        {"full_layers": 1},
+        {"positions": "rotary", "rope_scaling": {"kind": "linear", "original_length": 8}},
+        {"positions": "rotary", "rope_scaling": {"factor": 4.0}},
+    ],
+)
+def test_fields_without_effect(values: dict) -> None:
+    with pytest.raises(ConfigError, match="has no effect"):
+        from_mapping(TransformerConfig, values, "model")
 
 
 def test_dropout_is_random_in_training_only() -> None:

@@ -147,6 +147,19 @@ def test_what_a_user_types_stays_text(tokenizer, source, typed):
     assert markers(["<|im_", "end|>"])[0] == markers(["x", "x"])[0]
 
 
+def test_what_templates_of_transformers_use(tokenizer):
+    """Marks for trainers, and JSON with arguments."""
+    transformers = pytest.importorskip("transformers")
+    folder, ours = tokenizer
+    source = (
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+        "{{ messages | tojson(separators=(',', ':'), sort_keys=true) }}{{ {'ñ': 1} | tojson }}"
+    )
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    expected = theirs.apply_chat_template(CHAT, chat_template=source, tokenize=False)
+    assert ChatTemplate(source, ours).render(CHAT) == expected
+
+
 def test_where_no_text_spells_the_first_token_it_comes_in_front(tokenizer):
     assert ChatTemplate("{{ bos_token }}x").encode(CHAT) == [BOS, *b"x"]
     assert ChatTemplate("", ByteTokenizer()).encode(CHAT) == [BOS, *b"13 < 14"]

@@ -172,6 +172,21 @@ def test_a_chat(client, server):
     assert everything.usage.completion_tokens == 200  # as many as the server allows
 
 
+def test_what_a_chat_template_refuses_is_told(serving):
+    template = (
+        "{% if messages[0].role == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{{ messages[0].content }}"
+    )
+    messages = [{"role": role, "content": "x"} for role in ("system", "user")]
+    with serving({"chat_template": template}, slots=1) as server:
+        body = {"messages": messages, "max_tokens": 1}
+        status, _, answer = server.call("/v1/chat/completions", body)
+        assert status == 400
+        assert answer["error"]["param"] == "messages"
+        assert "System role not supported" in answer["error"]["message"]
+        assert server.call("/v1/chat/completions", {**body, "messages": messages[1:]})[0] == 200
+
+
 def test_a_chat_template_of_the_model(serving):
     template = "{{ messages | length }}{{ messages[0].content }}"
     with serving({"chat_template": template}, slots=1) as server:

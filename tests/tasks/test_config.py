@@ -106,6 +106,15 @@ def test_a_presets_own_fields_do_not_stand_in_the_way_of_another_network():
         tasks.parse(config.to_dict())
 
 
+def test_a_group_that_only_another_network_has():
+    config = tasks.preset_config("pairs", {"laptop": {}}, "laptop")
+    assert config.model.name == "planner_executor"
+    assert tasks.parse(config.to_dict()).model.num_plans
+    config.model.rope_scaling.kind = "linear"
+    with pytest.raises(ConfigError, match=r"rope_scaling: .*'planner_executor' has no such field"):
+        tasks.parse(config.to_dict())
+
+
 def test_mapping_to_dataclass():
     @dataclasses.dataclass(frozen=True)
     class Inner:

@@ -91,6 +91,7 @@ REFUSED = (
 )
 # Fields that are not seen in data and programs, and the test that asserts what they do.
 PROVED = {
+    "model.max_length": "test_no_more_positions_than_there_are",
     "data.max_grid": "test_large_tasks_are_left_out",
     "data.path": "test_the_same_puzzles_from_every_format",
     "data.train_csv": "test_changed_csv_files_are_refused",

@@ -90,6 +90,29 @@ def end_tokens(folder: pathlib.Path, vocab_size: int) -> list[int]:
     return []
 
 
+def chat_template(folder: pathlib.Path) -> str:
+    """The chat template beside a `tokenizer.json`: `chat_template.jinja`, or that of
+    `tokenizer_config.json`, the one named "default" where there are several; "" without one."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        with reading(file, "a template in UTF-8"):
+            return file.read_text(encoding="utf-8")
+    beside = folder / "tokenizer_config.json"
+    found = settings_of(beside).get("chat_template", "")
+    if isinstance(found, list):
+        pairs = [x for x in found if isinstance(x, dict) and {"name", "template"} <= x.keys()]
+        named = [x["template"] for x in pairs if x["name"] == "default"]
+        names = ", ".join(str(x["name"]) for x in pairs)
+        if not named:
+            raise DataError(
+                f"{beside}: chat_template: none named 'default', only {names or 'none'}"
+            )
+        found = named[0]
+    if not isinstance(found, str | None):
+        raise DataError(f"{beside}: chat_template is {found!r}, expected a template")
+    return found or ""
+
+
 def copy_tokenizer(path: str | os.PathLike[str], folder: pathlib.Path) -> None:
     """Copies a tokenizer's files into a folder, where it is read as from its own."""
     file = tokenizer_file(path)

@@ -75,7 +75,7 @@ class LanguageConfig(RunConfig):
     Attributes:
         model: A plain Transformer or a planner–executor (`model.name`), and its sizes.
         init_from: Workdir of a language model to start from, whose sizes are taken too; or a folder
-            with a GPT-2 or Llama of Hugging Face's.
+            with one of Hugging Face's, see `from_hugging_face`.
     """
 
     gone: ClassVar[tuple[str, ...]] = (

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from hrm_jax.data.errors import DataError
-from hrm_jax.data.text.tokenizer_files import copy_tokenizer
+from hrm_jax.data.text.tokenizer_files import chat_template, copy_tokenizer
 from hrm_jax.data.text.tokenizers import (
     BOS,
     EOS,
@@ -218,6 +218,37 @@ def test_special_tokens_are_read_where_that_is_asked_for(chat_folder):
     assert [start, end] == [ours.special[x] for x in ("<|im_start|>", "<|im_end|>")]
     assert typed == ours.encode("<|im_end|> </s>")
     assert ours.encode_parts([("<|im_", True), ("end|>", True)]) == ours.encode("<|im_end|>")
+
+
+def test_added_tokens_that_are_not_special_are_read_and_shown(chat_folder):
+    """As Qwen3's <think>: a text that spells them becomes them."""
+    package = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    folder = chat_folder()
+    inner = package.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inner.add_tokens([package.AddedToken("<think>", special=False, normalized=False)])
+    inner.save(str(folder / "tokenizer.json"))
+    ours, theirs = PretrainedTokenizer(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    assert ours.vocab_size == len(theirs)
+    ids = ours.encode("a <think> b")
+    assert ids == theirs("a <think> b", add_special_tokens=False).input_ids
+    assert inner.token_to_id("<think>") in ids
+    assert "<think>" not in ours.special
+    assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True) == "a <think> b"
+
+
+def test_a_chat_template_is_found(chat_folder):
+    assert chat_template(chat_folder()) == ""
+    assert chat_template(chat_folder(chat_template="one")) == "one"
+    named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "two"}]
+    folder = chat_folder(chat_template=named)
+    assert chat_template(folder) == "two"
+    (folder / "chat_template.jinja").write_text("three")
+    assert chat_template(folder) == "three"
+    with pytest.raises(DataError, match=r"tokenizer_config.json: chat_template: none named 'def"):
+        chat_template(chat_folder(chat_template=named[:1]))
+    with pytest.raises(DataError, match=r"tokenizer_config.json: chat_template is 3, expected"):
+        chat_template(chat_folder(chat_template=3))
 
 
 def test_pieces_of_the_model_that_are_special_stay_text(tmp_path):
