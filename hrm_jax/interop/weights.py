@@ -26,8 +26,8 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
     takes.
     """
     if isinstance(config.model, RelationalConfig):
-        sizes, params = import_relational(path)
-        return sizes, {"params": params}
+        network, params = import_relational(path)
+        return network, {"params": params}
     reference = _REFERENCES.get(type(config.model))
     if reference is None:
         sizes, params = import_language_model(path)

@@ -1,4 +1,4 @@
-"""The relational network, an answer from a sum over all pairs of objects; and an MLP as its control.
+"""The relational network, which sums over all pairs of objects; and an MLP as its control.
 
     f(Σ_{i≠j} g(o_i, o_j, q))
 
@@ -92,14 +92,14 @@ class MLPConfig(RelationalConfig):
 class ConcatDense(nn.Module):
     """A dense layer of several inputs side by side, [*B, Σ D]: what each of them adds.
 
-    The product is thus made before inputs are broadcast against each other, and paired.
+    Thus a product is made before its result is broadcast against the others, and paired.
     """
 
     size: int
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, *inputs: Float[Array, ...]) -> list[Float[Array, ...]]:
+    def __call__(self, *inputs: Float[Array, "*_ _"]) -> list[Float[Array, "*_ _"]]:
         """From inputs [*B, D] each to their parts [*B, F], whose sum is the layer's output."""
         ends = list(itertools.accumulate(x.shape[-1] for x in inputs))
         kernel = self.param("kernel", _INIT, (ends[-1], self.size)).astype(self.dtype)
@@ -124,7 +124,7 @@ class Perceptron(nn.Module):
     def __call__(self, *inputs: Float[Array, ...]) -> Float[Array, ...]:
         """From inputs side by side, [*B, D] each, to [*B, `size`]."""
         first, *others = (*self.hidden, self.size)
-        x = sum(ConcatDense(first, self.dtype, name="layers_0")(*inputs))
+        x: Any = sum(ConcatDense(first, self.dtype, name="layers_0")(*inputs))
         for i, size in enumerate(others, 1):
             x = _dense(size, self.dtype, i)(jax.nn.relu(x))
         return x
@@ -192,21 +192,20 @@ class Cells(nn.Module):
 def _objects_and_questions(
     config: RelationalConfig, inputs: Array, questions: Array | None
 ) -> tuple[Float[Array, "B 1 N D"], Float[Array, "B Q E"]]:
-    """What a network is given, checked, with axes for questions and objects."""
-    wanted = {"inputs": (-1, -1, -1, 3) if config.channels else (-1, -1, config.object_dim)}
-    if config.question_dim:
-        wanted["questions"] = (len(inputs), -1, config.question_dim)
-    for name, shape in wanted.items():
-        found = np.shape(inputs if name == "inputs" else questions)
-        fits = len(found) == len(shape) and all(
-            want in (-1, size) for want, size in zip(shape, found, strict=True)
-        )
-        if not fits:
-            raise ValueError(f"{name}: expected the shape {shape}, −1 for any size, got {found}")
-    objects = Cells(config, name="cells")(inputs) if config.channels else inputs
+    """What a network is given, checked; objects have an axis for the questions."""
     if not config.question_dim:
         questions = jnp.zeros((len(inputs), 1, 0))
-    return objects[:, None], questions
+    for name, array, wanted in (
+        ("inputs", inputs, (-1, -1, -1, 3) if config.channels else (-1, -1, config.object_dim)),
+        ("questions", questions, (len(inputs), -1, config.question_dim)),
+    ):
+        found = () if array is None else array.shape
+        if len(found) != len(wanted) or any(
+            size not in (-1, have) for size, have in zip(wanted, found, strict=True)
+        ):
+            raise ValueError(f"{name}: expected the shape {wanted}, −1 for any size, got {found}")
+    objects = Cells(config, name="cells")(inputs) if config.channels else inputs
+    return objects[:, None], jnp.asarray(questions)
 
 
 class RelationalNetwork(nn.Module):

@@ -144,7 +144,7 @@ class QuestionTask(Task):
         """Cross entropy of the answers to the questions that have one."""
         asked = jnp.asarray(self.questions.codes)[batch["questions"]]
         params = {"params": variables["params"]}
-        found = network(self.config.model).apply(params, batch["inputs"], asked)
+        found: Any = network(self.config.model).apply(params, batch["inputs"], asked)
         answers, counted = batch["answers"], batch["answers"] >= 0
         nats = optax.softmax_cross_entropy_with_integer_labels(found, jnp.maximum(answers, 0))
         total, count = jnp.sum(jnp.where(counted, nats, 0)), jnp.sum(counted)
