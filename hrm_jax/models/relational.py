@@ -63,6 +63,9 @@ class RelationalConfig:
     channels: tuple[int, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
 
+    def unused(self) -> dict[str, str]:
+        return {"object_dim": "model.channels make the objects"} if self.channels else {}
+
     def __post_init__(self) -> None:
         check = functools.partial(require_fields, self, "model")
         sizes = ("object_dim", "output_dim", "relation_dim", "hidden_dim", "g_layers")
@@ -83,6 +86,9 @@ class MLPConfig(RelationalConfig):
     variant: ClassVar[str] = "mlp"
 
     mlp_layers: int = 4
+
+    def unused(self) -> dict[str, str]:
+        return {**super().unused(), **dict.fromkeys(("aggregate", "pairs"), "an MLP has no pairs")}
 
     def __post_init__(self) -> None:
         super().__post_init__()

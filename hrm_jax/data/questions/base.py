@@ -48,13 +48,19 @@ class Questions:
 
 @dataclasses.dataclass(frozen=True)
 class Worlds(abc.ABC):
-    """Worlds of one kind: a subclass has arrays whose first axis are the worlds W."""
+    """Worlds of one kind: a subclass has arrays whose first axis are the worlds W.
+
+    Attributes:
+        order: The N objects in the order in which states have them, int8 [W, N].
+    """
+
+    order: Array
 
     def arrays(self) -> dict[str, Array]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays().values())))
+        return len(self.order)
 
     def __getitem__(self, rows: Any) -> Self:
         """Those of a slice or of indices."""
@@ -66,6 +72,11 @@ class Worlds(abc.ABC):
         for name, array in self.arrays().items():
             sha.update(f"{name} {array.shape} {array.dtype}\n".encode() + array.tobytes())
         return sha.hexdigest()
+
+    def identities(self) -> list[bytes]:
+        """What tells each world from others, whatever the order of its objects."""
+        told = [array for name, array in self.arrays().items() if name != "order"]
+        return [b"".join(array[world].tobytes() for array in told) for world in range(len(self))]
 
     @abc.abstractmethod
     def answers(self) -> npt.NDArray[np.int32]:

@@ -37,11 +37,9 @@ class Families(Worlds):
 
     Attributes:
         parents: Everybody's mother and father, −1 of founders, int8 [W, 12, 2].
-        order: The people in the order in which states have them, int8 [W, 12].
     """
 
     parents: Array
-    order: Array
 
     def answers(self) -> npt.NDArray[np.int32]:
         one = np.moveaxis(self.parents, 2, 0)
@@ -106,7 +104,7 @@ def draw_families(
         for i in range(2):
             np.put_along_axis(named[:, :, i], names, _of(names, parents[:, :, i]), axis=1)
         order = random.permuted(everybody, axis=1) if shuffled else everybody
-        return Families(named, order)
+        return Families(order=order, parents=named)
 
     return draw_until(count, draw)
 

@@ -49,12 +49,10 @@ class Scenes(Worlds):
     Attributes:
         places: x and y of the middles in pixels, y runs down, int16 [W, 6, 2].
         shapes: Numbers of `SHAPES`, int8 [W, 6].
-        order: The objects in the order in which states have them, int8 [W, 6].
     """
 
     places: Array
     shapes: Array
-    order: Array
 
     def answers(self) -> npt.NDArray[np.int32]:
         x, y = np.moveaxis(self.places < SIDE / 2, 2, 0)
@@ -130,7 +128,7 @@ def draw_scenes(
             order = random.permuted(order, axis=1)
         good = ~_overlap(places) & ~_tie(places)
         good &= held_out_by(np.concatenate([places.reshape(tried, -1), shapes], axis=1)) == held_out
-        return Scenes(places, shapes, order)[good]
+        return Scenes(order=order, places=places, shapes=shapes)[good]
 
     return draw_until(count, draw)
 

@@ -34,6 +34,7 @@ def contact_sheet(
     worlds: Worlds,
     questions: Questions,
     found: Answers,
+    title: str,
     *,
     num: int = 12,
 ) -> pathlib.Path:
@@ -47,9 +48,7 @@ def contact_sheet(
     height = _PICTURE + (1 + _ASKED) * _LINE + _GAP
     down = -(-len(shown) // _BESIDE)
     pen = Pen(2 * _MARGIN + _BESIDE * _CARD + (_BESIDE - 1) * _GAP, _HEADER + down * height)
-    asked = (right >= 0).sum()
-    head = f"Held-out worlds: {1 - wrong.sum() / asked:.2%} of {asked:,} questions answered rightly"
-    pen.text(_MARGIN, 22, head, 22, bold=True)
+    pen.text(_MARGIN, 22, title, 22, bold=True)
     for number, world in enumerate(shown):
         row, column = divmod(number, _BESIDE)
         card = pen.at(_MARGIN + column * (_CARD + _GAP), _HEADER + row * height)

@@ -24,7 +24,11 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
     }.items():
         share, guessed = (x[f"eval/{name}_accuracy"] for x in (figures, guess))
         lines.append(f"  {words:24} {share:7.2%}  ({guessed:.1%})")
-    contact_sheet(folder / "plots" / "contact_sheet.png", task.test, questions, found)
+    number = figures["eval/questions"]
+    title = (
+        f"Held-out worlds: {figures['eval/accuracy']:.2%} of {number:,} questions answered rightly"
+    )
+    contact_sheet(folder / "plots" / "contact_sheet.png", task.test, questions, found, title)
     lines += [
         "",
         "One world, and what the model says of it:",

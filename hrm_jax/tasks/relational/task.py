@@ -95,7 +95,7 @@ class QuestionTask(Task):
         require(
             pixels == bool(config.model.channels),
             f"model.channels: {config.model.channels}, but the data have "
-            f"{'images' if pixels else 'objects'}; expected {'some' if pixels else 'none'}",
+            + ("images; expected some, or data.shown=states" if pixels else "objects; expected ()"),
         )
         sizes = {
             "question_dim": self.questions.codes.shape[1],

@@ -89,6 +89,6 @@ def test_the_order_of_people(shuffled):
 
 
 def test_a_family_for_people():
-    family = Families(np.array([[[-1, -1]] * 11 + [[0, 1]]], np.int8), np.arange(12)[None])
+    family = Families(np.arange(12)[None], np.array([[[-1, -1]] * 11 + [[0, 1]]], np.int8))
     assert family.lines(0)[0] == "Alex: founder"
     assert family.lines(0)[11] == "Toni: Alex and Ariel"
