@@ -60,6 +60,7 @@ CHECKED = (
     "server",
     "viz",
     "puzzles.drawing",
+    "rl.environments",
 )
 install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 

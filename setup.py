@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 TORCH = ["torch>=2.6"]
 KERAS = ["h5py>=3.10"]
 HF = ["tokenizers>=0.22", "transformers>=4.57"]
+RL = ["gymnasium>=1.1", "gymnax>=1"]
 SERVE = [
+    "h11>=0.16",
     "jinja2>=3.1",
     "prometheus-client>=0.21",
     "pydantic>=2.10",
@@ -86,12 +88,14 @@ setup(
         "wandb": ["wandb>=0.19"],
         "docs": DOCS,
         "notebooks": NOTEBOOKS,
+        "rl": RL,
         "serve": SERVE,
         "dev": [
             *DOCS,
             *HF,
             *KERAS,
             *NOTEBOOKS,
+            *RL,
             *SERVE,
             "beartype>=0.20",
             "hypothesis>=6.100",
@@ -105,6 +109,7 @@ setup(
             "ruff>=0.11",
             "setuptools>=70.1",  # builds the wheel that is tested
             "slipcover>=1.1",  # counts lines at no cost, as coverage.py does from Python 3.12 only
+            "stable-baselines3>=2.7",  # judges policies
             "sybil>=9",  # runs the code of README and docs
             "torch==2.13.0",
             "types-PyYAML>=6",

@@ -73,7 +73,7 @@ def ours(engine: Engine, requests: list[Request]) -> Run:
     """Answers by the engine."""
     start, cpu = time.monotonic(), time.process_time()
     handles = [
-        engine.submit(r.prompt, Sampling(r.wanted, temperature=0, ignore_eos=True))
+        engine.submit([BOS, *r.prompt], Sampling(r.wanted, temperature=0, ignore_eos=True))
         for r in requests
     ]
     answers = [list(handle.result().tokens) for handle in handles]

@@ -13,12 +13,13 @@ import numpy as np
 
 from hrm_jax import tasks
 from hrm_jax.interop.weights import read_weights
+from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import RunConfig, Task
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.loop import RunResult, run
 from hrm_jax.training.processes import first_before_others, is_first
 from hrm_jax.training.sharding import for_evaluation
-from hrm_jax.training.workdir import WorkdirError, read_config
+from hrm_jax.training.workdir import WorkdirError, locked, read_config
 from hrm_jax.viz.curves import plot_run
 
 log = logging.getLogger("hrm_jax")
@@ -61,23 +62,24 @@ def train(
     """Trains what `config` describes in `workdir`, or goes on with it, and draws its plots. Raises
     what `hrm_jax.training.loop.run` raises, and `DataError`."""
     parsed: Any = tasks.parse(config)
-    folder = pathlib.Path(workdir)
-    # Names of half-written checkpoints have a suffix.
-    resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
-    variables = None
-    if parsed.init_from:
-        if resumes:
-            sizes = tasks.parse(read_config(folder)).model  # type: ignore[attr-defined]
-        else:
-            sizes, variables = _weights_to_start_from(pathlib.Path(parsed.init_from), parsed)
-        parsed = tasks.kind(parsed).with_sizes(parsed, sizes)
-    with first_before_others("data"):  # which it may have to make
-        task = tasks.build(parsed, folder / "data", variables)
-    _describe(parsed, task)
-    result = run(task, folder, progress=progress)
-    if is_first():
-        plot_run(folder / "metrics.jsonl", folder / "plots")
-    return result
+    folder = path_of(workdir)
+    with locked(folder):
+        # Names of half-written checkpoints have a suffix.
+        resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
+        variables = None
+        if parsed.init_from:
+            if resumes:
+                sizes = tasks.parse(read_config(folder)).model  # type: ignore[attr-defined]
+            else:
+                sizes, variables = _weights_to_start_from(pathlib.Path(parsed.init_from), parsed)
+            parsed = tasks.kind(parsed).with_sizes(parsed, sizes)
+        with first_before_others("data"):  # which it may have to make
+            task = tasks.build(parsed, folder / "data", variables)
+        _describe(parsed, task)
+        result = run(task, folder, progress=progress)
+        if is_first():
+            plot_run(folder / "metrics.jsonl", folder / "plots")
+        return result
 
 
 def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
@@ -85,4 +87,4 @@ def report(result: RunResult, workdir: str | os.PathLike[str]) -> str:
     state = for_evaluation(result.state)
     if not is_first():
         return ""
-    return result.task.report(state, result.figures, pathlib.Path(workdir))
+    return result.task.report(state, result.figures, path_of(workdir))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
+import os
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +15,26 @@ from typing import Any, TypeVar
 
 import jax
 
+from hrm_jax.paths import expanded
+
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
     """A field of a config is unknown, missing, of the wrong type or out of range."""
+
+
+_short = reprlib.Repr()
+_short.maxlevel = 2
+_short.maxstring = _short.maxother = _short.maxlong = 100
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut where it is long: what a file holds can be endless."""
+    try:
+        return _short.repr(value)
+    except (ValueError, RecursionError):  # an integer too long to be written, groups too deep
+        return f"one {type(value).__name__}"
 
 
 def unknown_field(name: str, known: typing.Iterable[str]) -> str:
@@ -29,6 +47,8 @@ def unknown_field(name: str, known: typing.Iterable[str]) -> str:
 
 def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise ConfigError(f"{where}: an integer of {value.bit_length()} bits, expected at most 63")
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -39,24 +59,25 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     if origin is typing.Literal:
         if value not in args:
             raise ConfigError(
-                f"{where}: expected one of {', '.join(map(repr, args))}, got {value!r}"
+                f"{where}: expected one of {', '.join(map(repr, args))}, got {shown(value)}"
             )
         return value
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a group of fields, got {value!r}")
+            raise ConfigError(f"{where}: expected a group of fields, got {shown(value)}")
         return from_mapping(typing.cast(type, kind), value, where, preset)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(v, args[0], f"{where}[{i}]", None) for i, v in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if value != value:
+        raise ConfigError(f"{where}: expected a number, got nan")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ConfigError(
-            f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})"
-        )
-    return value
+        got = f"{shown(value)} ({type(value).__name__})"
+        raise ConfigError(f"{where}: expected {kind.__name__}, got {got}")
+    return expanded(value) if kind is str else value
 
 
 def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any) -> Any:
@@ -67,9 +88,9 @@ def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any
     """
     by_name = {kind.variant: kind for kind in kinds}
     name = value.get("name", kinds[0].variant)
-    if name not in by_name:
+    if not isinstance(name, str) or name not in by_name:
         expected = ", ".join(map(repr, by_name))
-        raise ConfigError(f"{where}.name: expected one of {expected}, got {name!r}")
+        raise ConfigError(f"{where}.name: expected one of {expected}, got {shown(name)}")
     fields = {kind: {f.name: f for f in dataclasses.fields(kind)} for kind in kinds}
     kept = {}
     for field, given in value.items():
@@ -146,6 +167,14 @@ def refuse_unused(made: Any, where: str, preset: Mapping[str, Any] = {}) -> None
                 raise ConfigError(f"{place}: {value!r} has no effect: {why}")
 
 
+def without_effect(config: Any, where: str = "") -> Iterator[str]:
+    """Dotted names of the fields of a dataclass, and of those in it, that `unused` names."""
+    yield from (where + name for name in (config.unused() if hasattr(config, "unused") else ()))
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(value := getattr(config, field.name)):
+            yield from without_effect(value, f"{where}{field.name}.")
+
+
 def _set(where: str, value: Any, usual: Any) -> Iterator[tuple[str, Any]]:
     """Names and values of fields that are not at their defaults."""
     if dataclasses.is_dataclass(value):
@@ -185,3 +214,37 @@ def require_fields(
     for name in names:
         value = getattr(config, name)
         require(holds(value), f"{where}.{name}: expected {expected}, got {value}")
+
+
+def require_range(config: Any, where: str, least: float, most: float, *names: str) -> None:
+    """Raises `ConfigError` where one of these fields is not in [least, most]; nan is not."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{where}.{name}: expected at least {least:,}, got {value}")
+        require(value <= most, f"{where}.{name}: expected at most {most:,}, got {value}")
+
+
+@contextlib.contextmanager
+def naming(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Puts the name of a file in front of each `ConfigError` that does not have it yet."""
+    try:
+        yield
+    except ConfigError as error:
+        if os.fspath(where) in str(error):
+            raise
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def require_memory(needed: float, where: str = "model") -> None:
+    """Raises `ConfigError` where weights of so many bytes fit into no memory that there is.
+
+    That is the main memory, or that of the accelerators where it is more, of all processes.
+    """
+    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = ((x.memory_stats() or {}).get("bytes_limit", 0) for x in jax.local_devices())
+    there = jax.process_count() * max(main, sum(limits))
+    require(
+        needed <= there,
+        f"{where}: weights and tables of these sizes take {needed / 1e9:,.1f} GB; the memory of "
+        f"this machine is {there / 1e9:,.1f} GB",
+    )

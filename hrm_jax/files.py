@@ -12,6 +12,20 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hrm_jax.paths import path_of
+from hrm_jax.reading import DataError, reading, refuse_pointer
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around code that writes a file: errors of the system, such as a full disk, name it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
@@ -20,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     The data reach the disk before the name changes; on an exception nothing at `path` is touched.
     Its folder is made if missing. The temporary name keeps the suffix, which writers look at.
     """
-    path = pathlib.Path(path)
+    path = path_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
@@ -28,7 +42,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
-        yield temporary
+        with writing(path):
+            yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -61,9 +76,10 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def opened(path: str | os.PathLike[str], mode: str = "rb", **text: str) -> Any:
-    """Opens a file that is packed if its name ends in `.gz`."""
+    """Opens a file that is packed if its name ends in `.gz`; a pointer of Git LFS is refused."""
+    refuse_pointer(path)
     kind: Any = gzip.open if os.fspath(path).endswith(".gz") else open
-    return kind(path, mode, **text)
+    return kind(path_of(path), mode, **text)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -78,13 +94,14 @@ def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a JSON object; a `ValueError` names file and line where it is none."""
-    try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8: {error}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
-    return value
+    """Reads a JSON object; a `DataError` names file and line where it is none."""
+    with reading(path, "a JSON object"):
+        try:
+            value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: not UTF-8: {error}") from error
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{path}: expected a JSON object, got {type(value).__name__}")
+        return value

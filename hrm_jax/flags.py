@@ -9,6 +9,8 @@ import typing
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+from hrm_jax.paths import expanded
+
 T = TypeVar("T")
 
 
@@ -22,18 +24,19 @@ def add_fields(parser: Any, kind: type, without: Collection[str] = ()) -> None:
     for field in dataclasses.fields(kind):
         if field.name in without:
             continue
-        hint, more = hints[field.name], {}
+        hint = hints[field.name]
+        more: dict[str, Any] = {}
         parts = [part for part in typing.get_args(hint) if part not in (type(None), ...)]
         many = typing.get_origin(hint) is tuple
         if hint is bool:
             more["action"] = "store_true"
         elif field.metadata.get("many"):
-            more["action"] = "append"
+            more |= {"action": "append", "type": expanded}
         elif many:
             more["metavar"] = "A,B,…"
             more["type"] = _separated(parts[0])
         else:
-            more["type"] = parts[0] if parts else hint
+            more["type"] = parts[0] if parts else expanded if hint is str else hint
         default = None if field.metadata.get("many") else field.default
         text = about.get(field.name, "").replace("%", "%%")
         parser.add_argument(f"--{field.name}", default=default, help=text, **more)

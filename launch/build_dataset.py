@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from hrm_jax.flags import add_fields, from_flags
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles import PUZZLES
 
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="puzzle", required=True)
     for name, puzzle in PUZZLES.items():
         command = commands.add_parser(name, help=puzzle.about)
-        command.add_argument("--output", required=True, help="folder to make")
+        command.add_argument("--output", type=expanded, required=True, help="folder to make")
         command.add_argument("--overwrite", action="store_true", help="replace a data set of ours")
         command.add_argument("--format", choices=puzzle.formats, default=puzzle.formats[0])
         of_training = [

@@ -5,6 +5,7 @@ import json
 import sys
 
 from hrm_jax.files import write_json
+from hrm_jax.paths import expanded
 from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
@@ -12,23 +13,27 @@ from hrm_jax.training.workdir import checkpoint
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--workdir", type=expanded, required=True)
     parser.add_argument(
-        "--data", help="CSV file or data set folder; default: the run's test puzzles"
+        "--data", type=expanded, help="CSV file or data set folder; default: the run's test puzzles"
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
-    parser.add_argument("--halting", choices=("q", "fixed"), default="q")
-    parser.add_argument("--slots", type=int, default=64, help="puzzles that think at a time")
+    parser.add_argument("--halting", choices=("q", "fixed"), help="default: q")
+    parser.add_argument("--slots", type=int, help="puzzles that think at a time, default 64")
     parser.add_argument("--limit", type=int, help="only the first so many puzzles")
-    parser.add_argument("--output", help="JSON file for the figures, beside the table")
     parser.add_argument(
-        "--save_outputs", help=".npz file for inputs, labels, answers, steps, q_halt"
+        "--output", type=expanded, help="JSON file for the figures, beside the table"
+    )
+    parser.add_argument(
+        "--save_outputs", type=expanded, help=".npz file for inputs, labels, answers, steps, q_halt"
     )
     parser.add_argument("--save_logits", action="store_true", help="and the answers' logits")
-    parser.add_argument("--submission", help="JSON file for Kaggle, of an ARC run's answers")
+    parser.add_argument(
+        "--submission", type=expanded, help="JSON file for Kaggle, of an ARC run's answers"
+    )
     parser.add_argument(
         "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"
     )
@@ -38,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the symmetries")
+    parser.add_argument("--seed", type=int, help="seed of the symmetries, default 0")
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("workdir", "data", "output")}
     try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import hrm_jax
 from hrm_jax.interop.language import LANGUAGE_FORMATS
 from hrm_jax.interop.weights import write_weights
+from hrm_jax.paths import expanded
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -16,14 +17,15 @@ from hrm_jax.training.workdir import checkpoint
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a training run")
-    parser.add_argument("--output", required=True, help="file for the weights")
+    parser.add_argument("--workdir", type=expanded, required=True, help="folder of a training run")
+    parser.add_argument("--output", type=expanded, required=True, help="file for the weights")
     parser.add_argument(
         "--format",
-        choices=LANGUAGE_FORMATS,
+        choices=(*LANGUAGE_FORMATS, "stable_baselines3"),
         default="safetensors",
         help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
-        "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama",
+        "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama; "
+        "stable_baselines3: a state dict for its policies",
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"

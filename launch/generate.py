@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from hrm_jax.data.text.tokenizers import prompt_tokens
+from hrm_jax.paths import expanded
 from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
@@ -10,8 +12,13 @@ from hrm_jax.training.workdir import checkpoint
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
+    parser.add_argument(
+        "--special_tokens", action="store_true", help="read those that the prompt spells as such"
+    )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -28,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         model = load_language(args.workdir, args.checkpoint)
         prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
-        for event in model.stream(prompt, **options):
+        tokens = prompt_tokens(model.tokenizer, prompt, special=args.special_tokens)
+        for event in model.stream(tokens, **options):
             print(event.text, end="", flush=True)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

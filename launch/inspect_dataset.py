@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.paths import expanded
 from hrm_jax.puzzles.inspect import Inspection, inspect
 from hrm_jax.tasks.relational.inspect import KINDS, inspect_worlds
 
@@ -34,7 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "dataset", help=f"data set folder, npy or TFDS; or what is drawn: {', '.join(KINDS)}"
+        "dataset",
+        type=expanded,
+        help=f"data set folder, npy or TFDS; or what is drawn: {', '.join(KINDS)}",
     )
     parser.add_argument("--split", default="train", help="train or test")
     parser.add_argument("--num", type=int, default=3, help="examples to show")

@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from hrm_jax.paths import expanded
+from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
 from hrm_jax.trained.load import load_language
 from hrm_jax.training.checkpoints import CheckpointError
@@ -18,12 +20,16 @@ LIMITS = {
     "max_tokens": "most tokens of an answer; 0: the model's length",
     "max_body": "most bytes of a request",
     "drain_seconds": "for running answers after SIGTERM",
+    "keep_alive": "seconds that an idle connection is kept; more than a proxy keeps it",
+    "max_connections": "most connections at once",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a language model's run")
+    parser.add_argument(
+        "--workdir", type=expanded, required=True, help="folder of a language model's run"
+    )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
     )
@@ -37,9 +43,22 @@ def main(argv: list[str] | None = None) -> int:
     for name, what in LIMITS.items():
         default = getattr(Options, name)
         parser.add_argument(f"--{name}", type=type(default), default=default, help=what)
-    parser.add_argument("--chat_template", help="file with a Jinja template for chats")
+    parser.add_argument(
+        "--allowed_hosts",
+        default="",
+        help="names, with commas between, by which a proxy on this machine passes requests on; "
+        "with an API key any name will do",
+    )
+    parser.add_argument(
+        "--chat_template", type=expanded, help="file with a Jinja template for chats"
+    )
     args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(levelname)s: %(message)s",
+        handlers=[LossyHandler()],
+        force=True,  # imports may have set up one that waits
+    )
     key = args.api_key
     if key is None:
         key = os.environ.get("HRM_JAX_API_KEY") or None
@@ -52,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)
             limits = {name: getattr(args, name) for name in LIMITS}
-            server = Server(decoder, listener, Options(key, **limits))
+            hosts = tuple(x.strip() for x in args.allowed_hosts.split(",") if x.strip())
+            options = Options(key, **limits, allowed_hosts=hosts)
+            server = Server(decoder, listener, options)
             print(f"{decoder.name} at {server.url}", flush=True)
             return 0 if server.run() else 1
     except ImportError as error:

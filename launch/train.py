@@ -6,7 +6,10 @@ On several machines the same command is started on each with --multihost, and wi
 
 import logging
 import pathlib
+import shlex
+import signal
 import sys
+from typing import NoReturn
 
 import jax
 from absl import app, flags
@@ -15,9 +18,11 @@ from ml_collections import config_flags
 from hrm_jax import experiment
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.fields import ConfigError
+from hrm_jax.paths import expanded
 from hrm_jax.training import processes
-from hrm_jax.training.checkpoints import CheckpointError
+from hrm_jax.training.checkpoints import CheckpointError, hear_one_error
 from hrm_jax.training.loop import NonFiniteError
+from hrm_jax.training.signals import obey_at_once
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, preset after a colon.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; default runs/<config name>.")
@@ -39,19 +44,28 @@ _STOPPED = {
 }
 
 
+def interrupted(number: int) -> NoReturn:
+    """Ends the process for a signal that comes while no state has to be saved."""
+    processes.leave(
+        128 + number,
+        f"\nInterrupted ({signal.Signals(number).name}) while there was nothing to save; what had "
+        "been saved stays. To begin, or to go on, run the same command again.",
+    )
+
+
 def main(argv: list[str]) -> int | None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; fields are set by --config.x=y")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
     logging.getLogger("hrm_jax").setLevel(logging.INFO if processes.is_first() else logging.WARNING)
+    hear_one_error()
     try:
         config = _CONFIG.value
         name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
         workdir = _WORKDIR.value or f"runs/{name}"
         result = experiment.train(config.to_dict(), workdir)
     except KeyboardInterrupt:
-        print("Interrupted before training began; nothing was saved.", file=sys.stderr)
-        return 130
+        interrupted(signal.SIGINT)
     except (ValueError, ImportError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return processes.leave(2) if _MULTIHOST.value else 2
@@ -66,7 +80,7 @@ def main(argv: list[str]) -> int | None:
     lines = []
     if result.reason == "interrupted":
         lines.append(f"Saved step {result.step}. To go on, run the same command again:")
-        lines.append(f"  python {' '.join(sys.argv)}")
+        lines.append(f"  {shlex.join(['python', *sys.argv])}")
     else:
         if result.reason != "finished":
             lines.append(f"Stopped early at step {result.step}: {_STOPPED[result.reason]}.")
@@ -78,6 +92,7 @@ def main(argv: list[str]) -> int | None:
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with one line instead of a traceback for a bad preset, field or value."""
+    argv = [name + mark + expanded(x) for name, mark, x in (x.partition("=") for x in argv)]
     try:
         _EARLY(argv, known_only=True)
         if _EARLY.multihost:
@@ -104,5 +119,6 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    obey_at_once(interrupted)
     run_in_main_thread()  # before the flags are parsed, which starts JAX
     app.run(main, flags_parser=parse_flags)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from hrm_jax.paths import expanded
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 from hrm_jax.viz.page import KINDS
@@ -11,9 +12,11 @@ from hrm_jax.viz.view import WITH_MODEL, write_view
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workdir", help="a run: shows what its model thinks")
+    parser.add_argument("--workdir", type=expanded, help="a run: shows what its model thinks")
     parser.add_argument(
-        "--dataset", help="data set folder or CSV file; default: the run's own puzzles"
+        "--dataset",
+        type=expanded,
+        help="data set folder or CSV file; default: the run's own puzzles",
     )
     parser.add_argument("--split", choices=("train", "test"), default="test")
     parser.add_argument(
@@ -30,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         help="what the tokens mean; default: guessed from length and vocabulary",
     )
     parser.add_argument("--title", help="heading of the page")
-    parser.add_argument("--output", default="view.html")
+    parser.add_argument("--output", type=expanded, default="view.html")
     args = parser.parse_args(argv)
     try:
         path = write_view(**vars(args)).resolve()

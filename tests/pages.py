@@ -52,6 +52,11 @@ ADDED = {
         SMALL,
         "--config.model.puzzle_emb_ndim=32 --config.data.num_aug=1 --config.data.test_aug=1",
     ),
+    "ppo": ("--config.iterations=1 --config.eval_episodes=4 --config.eval_max_steps=50",),
+    "dqn": (
+        "--config.iterations=4 --config.eval_episodes=4 --config.eval_max_steps=50",
+        "--config.learning_starts=32",
+    ),
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
@@ -137,7 +142,8 @@ class Pages:
         for run in sorted(set(re.findall(r"\bruns/\w+", text))):
             config = f"configs/{pathlib.Path(run).name}.py"
             if not pathlib.Path(run).exists() and pathlib.Path(config).exists():
-                argv = ["launch/train.py", f"--config={config}:laptop", f"--workdir={run}"]
+                preset = ":laptop" if '"laptop"' in pathlib.Path(config).read_text() else ""
+                argv = ["launch/train.py", f"--config={config}{preset}", f"--workdir={run}"]
                 self.start("train", small(argv), {})
 
     def start(self, name: str, argv: list[str], environment: dict[str, str]) -> None:
@@ -179,9 +185,8 @@ def small(argv: list[str]) -> list[str]:
     given = shlex.join(argv)
     added = [*SHORT.split(), *shlex.split(" ".join(ADDED[config]))]
     files = ("data.path", "data.train_csv", "data.training")
-    if config not in ("spanish_lm", "spanish_ft", "spanish_numbers") and not any(
-        field in given for field in files
-    ):
+    drawn = config in ("sudoku", "maze", "domino", "latin", "arc")
+    if drawn and not any(field in given for field in files):
         added += DRAWN.split()
     if "puzzle_emb_ndim=0" in given:
         added = [flag for flag in added if "puzzle_emb_ndim" not in flag]

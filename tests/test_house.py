@@ -1,5 +1,6 @@
 """The rules of the house: formatting, lint, types, imports, and the configs that we ship."""
 
+import ast
 import dataclasses
 import importlib.util
 import pathlib
@@ -72,3 +73,45 @@ def test_the_papers_model_has_the_papers_number_of_parameters():
     shapes = jax.eval_shape(lambda: recurrent.init(model, jax.random.key(0)))
     count = {k: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(v)) for k, v in shapes.items()}
     assert count == {"params": 27_275_266, "tables": 512, "constants": 2 * 512}
+
+
+# What parses the content of files and can raise anything.
+_PARSERS = {
+    *("json.load", "json.loads", "yaml.safe_load", "csv.reader", "np.load", "open_memmap"),
+    *("np.lib.format.read_array", "np.lib.format.open_memmap", "tarfile.open", "zipfile.ZipFile"),
+    *("torch.load", "h5py.File", "safetensors.numpy.load_file", "package.Tokenizer.from_file"),
+}
+# Functions whose callers are `reading` or catch all, and those that parse what we wrote just now.
+_WITHIN = {
+    *("_read_safetensors", "_checked_zip", "_read_torch", "_read_numpy", "_read_keras"),
+    *("from_json", "_archive_files", "_tarred", "_zipped", "parse", "_restore_data"),
+    *("_write_keras", "_puzzle_set", "agreed", "_completed", "prepare", "_ask", "main"),
+    *("_respelled", "read_questions"),
+}
+
+
+def _bare_parsers(node, function=""):
+    """Calls of parsers outside a `with reading(...)` and outside a `try` for whatever is raised."""
+    match node:
+        case ast.FunctionDef(name=function) | ast.AsyncFunctionDef(name=function):
+            pass
+        case ast.With(items=items) if any("reading(" in ast.unparse(item) for item in items):
+            return
+        case ast.Try(handlers=handlers) if any(
+            "Exception" in ast.unparse(handler) or "RecursionError" in ast.unparse(handler)
+            for handler in handlers
+        ):
+            return
+        case ast.Call(func=called) if ast.unparse(called) in _PARSERS and function not in _WITHIN:
+            yield f"{node.lineno} {function}: {ast.unparse(node)[:60]}"
+    for inner in ast.iter_child_nodes(node):
+        yield from _bare_parsers(inner, function)
+
+
+def test_whatever_a_file_holds_its_readers_name_it():
+    found = {
+        f"{path.relative_to(ROOT)}:{place}"
+        for path in (ROOT / "hrm_jax").rglob("*.py")
+        for place in _bare_parsers(ast.parse(path.read_text()))
+    }
+    assert not found

@@ -40,11 +40,14 @@ def test_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_own_task_is_short():
-    (program,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "own_task.md").read_text(), re.DOTALL
-    )
-    assert len(program.splitlines()) <= 60
+@pytest.mark.parametrize(
+    ("page", "what", "lines"),
+    [("own_task.md", "class Parity(Task)", 60), ("environments.md", "class Landing(Env", 40)],
+)
+def test_what_is_one_s_own_is_short(page, what, lines):
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+    (program,) = (program for program in programs if what in program)
+    assert len(program.splitlines()) <= lines
 
 
 def test_site_builds_without_broken_links(tmp_path):

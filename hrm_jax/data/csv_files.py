@@ -8,8 +8,8 @@ import gzip
 import io
 import os
 import pathlib
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,21 @@ import numpy.typing as npt
 
 from hrm_jax import files
 from hrm_jax.data.errors import DataError
+from hrm_jax.data.unpacked import Limited
+from hrm_jax.reading import unpacked_limit
 
 Array = npt.NDArray[Any]
+
+NAMES = {
+    **dict.fromkeys(("question", "quizzes", "quiz", "puzzle", "puzzles"), "question"),
+    **dict.fromkeys(("answer", "solutions", "solution"), "answer"),
+    **dict.fromkeys(("rating", "difficulty"), "rating"),
+}
+"""What columns are called elsewhere, without regard to case."""
+
+_LARGEST = 2**32  # bytes, unpacked
+_LONGEST_LINE = 2**20
+_NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{0,20})?([eE][-+]?[0-9]{1,2})?", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +44,28 @@ class CsvRows:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> CsvRows:
-        """Reads UTF-8, packed if the name ends in `.gz`; a `DataError` names file and line."""
+        """Reads UTF-8, packed if the name ends in `.gz`; a `DataError` names file and line.
+
+        Columns may have the names that they have in Kaggle's files, `quizzes,solutions` for
+        instance, see `NAMES`; others are kept and not looked at.
+        """
         path = pathlib.Path(path)
         rows: list[list[str]] = []
         lines: list[int] = []
         number = 0
         try:
-            with files.opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-                reader = csv.reader(file)
-                header = next(reader, [])
+            with (
+                Limited(files.opened(path), path, unpacked_limit(_LARGEST)) as packed,
+                io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file,
+            ):
+                reader = csv.reader(_bounded(file, path))
+                found = next(reader, [])
+                header = [NAMES.get(name.strip().lower(), name.strip()) for name in found]
                 if "question" not in header or len(set(header)) != len(header):
                     raise DataError(
-                        f"{path}:1: header is {','.join(header)!r}, expected distinct columns, "
-                        f"among them question (source,question,answer,rating)"
+                        f"{path}:1: header is {','.join(found)[:200]!r}, expected distinct "
+                        f"columns, among them question (source,question,answer,rating; or "
+                        f"{', '.join(NAMES)})"
                     )
                 for row in reader:
                     number = reader.line_num
@@ -55,9 +77,11 @@ class CsvRows:
                         )
                     rows.append(row)
                     lines.append(number)
+        except DataError:
+            raise
         except FileNotFoundError as error:
             raise DataError(f"{path}: there is no such file") from error
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        except Exception as error:  # unpacking and csv raise many kinds
             raise DataError(f"{path}: cannot be read, after line {number}: {error}") from error
         if not rows:
             raise DataError(f"{path}: there are no puzzles below the header")
@@ -99,13 +123,33 @@ class CsvRows:
         return boards
 
     def ratings(self) -> Array | None:
-        """Returns the column `rating`, whole numbers, int32 [E]; None without it."""
+        """The column `rating`, numbers from 0 on: int32 [E] if all are whole, else float32 [E];
+        None without it."""
         texts = self.columns.get("rating")
         if texts is None:
             return None
-        legal = np.array([text.isdecimal() and len(text) < 10 for text in texts])
-        self.refuse(~legal, lambda row: f"rating is {texts[row]!r}, expected a whole number")
-        return np.array([int(text) for text in texts], np.int32)
+        legal = np.array([_NUMBER.fullmatch(text) is not None for text in texts])
+        self.refuse(
+            ~legal,
+            lambda row: (
+                f"rating is {texts[row]!r}, expected a whole number or a decimal one, from 0 on"
+            ),
+        )
+        values = np.array([float(text) for text in texts])
+        self.refuse(values >= 2**31, lambda row: f"rating is {texts[row]!r}, expected less")
+        return values.astype(np.int32 if (values == np.floor(values)).all() else np.float32)
+
+
+def _bounded(file: io.TextIOBase, path: pathlib.Path) -> Iterator[str]:
+    """The lines of a file, none of which may fill the memory."""
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise DataError(
+                f"{path}:{number}: expected a line of less than {_LONGEST_LINE} characters"
+            )
+        yield line
 
 
 def write_rows(

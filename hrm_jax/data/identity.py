@@ -67,7 +67,9 @@ class Identity:
             raise DataError(f"data identity: expected the fields {sorted(kinds)}, found {found}")
         value = {"frozen": "", **value}
         for name, kind in kinds.items():
-            if not isinstance(value[name], kind):
+            of: Any = {"counts": int, "sha256": str}.get(name, object)
+            inner = value[name].values() if isinstance(value[name], dict) else ()
+            if not isinstance(value[name], kind) or not all(isinstance(x, of) for x in inner):
                 raise DataError(f"data identity: {name} is {value[name]!r}, expected {kind}")
         return cls(**value)
 

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from hrm_jax import files
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.data.puzzle_format import (
     ARRAYS,
     FACTS,
     Report,
+    check_kinds,
     check_totals,
     load_arrays,
     read_metadata,
@@ -72,7 +73,10 @@ def read_npy(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
     path = pathlib.Path(folder) / split
     report = Report(strict=str(path))
     metadata = read_metadata(path / "dataset.json", report)
-    sets = {name: load_arrays(path, name, report) for name in metadata["sets"]}
+    sets = {
+        name: check_kinds(name, load_arrays(path, name, report), report)
+        for name in metadata["sets"]
+    }
     check_totals(metadata, sets, report)
     facts = {name: metadata[name] for name in FACTS}
     parts = [
@@ -101,12 +105,13 @@ def read_npy(folder: str | os.PathLike[str], split: str) -> PuzzleSet:
 def read_identifiers(folder: str | os.PathLike[str]) -> list[str]:
     """Reads the names of the puzzle identifiers from `identifiers.json`."""
     path = pathlib.Path(folder) / "identifiers.json"
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not path.exists():
+        raise DataError(f"{path}: cannot be read: there is no such file")
+    with reading(path, "a list of names"):
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path}: expected a list of names")
     return names

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hrm_jax import files
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 
 Array = npt.NDArray[Any]
 
@@ -99,7 +99,8 @@ def in_parts(array: Array) -> Iterator[tuple[int, Array]]:
 def read_metadata(path: pathlib.Path, report: Report) -> dict[str, Any]:
     """The fields of `dataset.json` that can be used; reports others, but for unknown ones."""
     try:
-        value = files.read_json(path)
+        with reading(path, "a JSON object"):
+            value = files.read_json(path)
     except FileNotFoundError:
         report.add("dataset.json", "there is no such file; was its writing interrupted?")
     except (OSError, ValueError) as error:
@@ -131,19 +132,38 @@ def load_arrays(path: pathlib.Path, name: str, report: Report) -> dict[str, Any]
     for field in (*ARRAYS, "ratings"):
         file, array = path / f"{name}__{field}.npy", _prefix(name) + field
         try:
-            mode: Any = "r" if file.stat().st_size > _MAPPED else None
-            arrays[field] = np.asarray(np.load(file, mmap_mode=mode, allow_pickle=False))
+            with reading(file, "an .npy array"):
+                # Mapped first: what a header claims is never allocated, only what is there.
+                mapped = np.lib.format.open_memmap(file, mode="r")
+                arrays[field] = (np.asarray if mapped.nbytes > _MAPPED else np.array)(mapped)
         except FileNotFoundError:
             if field != "ratings":
                 report.add(array, f"there is no file {file.name}")
-        except (OSError, ValueError, EOFError) as error:
-            report.add(array, f"{file.name} is damaged or cut off: {error}")
+        except (OSError, ValueError) as error:
+            report.add(array, f"{file.name} is damaged or cut off: {error.__cause__ or error}")
     return arrays
 
 
 def _prefix(name: str) -> str:
     """What is put in front of the names of arrays."""
     return "" if name == "all" else f"{name}__"
+
+
+def check_kinds(name: str, arrays: Mapping[str, Array], report: Report) -> dict[str, Any]:
+    """The arrays of set `name` of the right kind and number of dimensions; reports the others."""
+    usable = {}
+    for field, array in arrays.items():
+        dimensions = 2 if field in ("inputs", "labels") else 1
+        kinds = "iuf" if field == "ratings" else "iu"
+        if array.dtype.kind not in kinds or array.ndim != dimensions:
+            wanted = "numbers" if field == "ratings" else "integers"
+            what = f"{wanted} of {dimensions} dimension(s)"
+            report.add(_prefix(name) + field, f"is {array.dtype} {array.shape}, expected {what}")
+        elif field.endswith("indices") and not len(array):
+            report.add(_prefix(name) + field, "is empty, expected at least the boundary 0")
+        else:
+            usable[field] = array
+    return usable
 
 
 def check_set(
@@ -158,18 +178,7 @@ def check_set(
     `vocab_size` is for metadata that lack it. Returns the arrays of the right kind and number of
     dimensions.
     """
-    prefix, usable = _prefix(name), {}
-    for field, array in arrays.items():
-        dimensions = 2 if field in ("inputs", "labels") else 1
-        kinds = "iuf" if field == "ratings" else "iu"
-        if array.dtype.kind in kinds and array.ndim == dimensions:
-            usable[field] = array
-        else:
-            wanted = "numbers" if field == "ratings" else "integers"
-            report.add(
-                prefix + field,
-                f"is {array.dtype} {array.shape}, expected {wanted} of {dimensions} dimension(s)",
-            )
+    prefix, usable = _prefix(name), check_kinds(name, arrays, report)
     inputs, labels, identifiers, puzzles, _ = map(usable.get, ARRAYS)
     length, vocab = metadata.get("seq_len"), metadata.get("vocab_size", vocab_size)
     if inputs is not None:
@@ -230,9 +239,6 @@ def _check_range(name: str, array: Array, stop: int, also: int | None, report: R
 
 def _check_boundaries(name: str, array: Array, of: Array | None, what: str, report: Report) -> None:
     """Boundaries must rise strictly from 0 to the length of `of`."""
-    if not len(array):
-        report.add(name, "is empty, expected at least the boundary 0")
-        return
     values = array.astype(np.int64)
     if values[0] != 0:
         report.add(name, f"begins with {values[0]}, expected 0", 0)

@@ -49,6 +49,7 @@ class Request:
             self.made += 1
             self.left -= 1
             text, stopped = "", token in self.stops
+            is_end = stopped
             if not stopped:
                 text, stopped = self.text.feed(token)
             if stopped:
@@ -61,7 +62,8 @@ class Request:
             count = max(self.sampling.logprobs, 0)
             ids, values = made.top[step, row, :count], made.top_logprob[step, row, :count]
             top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-            events.append(Event(token, text, float(made.logprob[step, row]), top, reason))
+            logprob = float(made.logprob[step, row])
+            events.append(Event(token, text, logprob, top, reason, is_end))
         return events
 
 

@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from hrm_jax.data.text.tokenizers import Tokenizer
+from hrm_jax.data.text.tokenizers import Tokenizer, end_ids
 from hrm_jax.engine.slots import Programs
 from hrm_jax.models.transformer import TransformerConfig
 
 Prepare = Callable[[list[int]], tuple[list[int], np.ndarray | None]]
-"""From a prompt's tokens, without special ones, to those that the model is fed and what is added to
-their embeddings, float32 [n, D], or None."""
+"""From a prompt's tokens to those that the model is fed and what is added to their embeddings,
+float32 [n, D], or None."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """A model to generate from. Raises `ValueError` where the tokenizer's end token is suppressed,
-    or a suppressed token does not exist."""
+    """A model to generate from. Raises `ValueError` where an end token of the tokenizer is
+    suppressed, or a suppressed token does not exist."""
 
     config: TransformerConfig
     params: Mapping[str, Any]
     tokenizer: Tokenizer
     suppressed: tuple[int, ...] = ()  # tokens that are never chosen
-    prepare: Prepare | None = None  # None puts the tokenizer's first token, if any, in front
+    prepare: Prepare | None = None  # None feeds the prompt as it is
     chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
     name: str = ""  # shown as the model's id
 
@@ -36,8 +36,8 @@ class Decoder:
         for token in self.suppressed:
             if not 0 <= token < size:
                 raise ValueError(f"suppressed: expected tokens in [0, {size}), got {token}")
-        if self.tokenizer.eos_id in self.suppressed:
-            raise ValueError(f"suppressed: {self.tokenizer.eos_id} is the tokenizer's end token")
+            if token in end_ids(self.tokenizer):
+                raise ValueError(f"suppressed: {token} is the tokenizer's end token")
 
     @functools.cached_property
     def programs(self) -> Programs:
@@ -45,7 +45,4 @@ class Decoder:
         return Programs(self.config, self.params, self.suppressed)
 
     def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
-        if self.prepare is not None:
-            return self.prepare(ids)
-        first = self.tokenizer.bos_id
-        return (ids if first is None else [first, *ids]), None
+        return (ids, None) if self.prepare is None else self.prepare(ids)

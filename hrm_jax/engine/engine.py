@@ -25,9 +25,19 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from hrm_jax.data.text.tokenizers import end_ids, prompt_tokens
 from hrm_jax.engine.batch import Request, RunningBatch
 from hrm_jax.engine.decoder import Decoder
-from hrm_jax.engine.requests import AnswerText, Completion, Event, Handle, QueueFull, RequestError
+from hrm_jax.engine.requests import (
+    AnswerText,
+    Completion,
+    Event,
+    Handle,
+    PromptTooLong,
+    QueueFull,
+    RequestError,
+    checked_tokens,
+)
 from hrm_jax.engine.sampling import Sampling
 
 
@@ -98,35 +108,35 @@ class Engine:
     # Callers' side
 
     def submit(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Handle:
-        """Takes a request, a text or tokens without special ones, into the queue; any thread may
-        call. An answer ends with "length" where prompt and answer together reach `max_length`.
+        """Takes a request into the queue; any thread may call. The prompt is a text, around which
+        the tokenizer puts what it puts around every text, or tokens, which are taken as they are.
+        An answer ends with "length" where prompt and answer together reach `max_length`.
 
         Raises:
             RequestError: The prompt is empty and the tokenizer has no first token, is too long to
-                leave room for an answer, or has tokens that the model does not have.
+                leave room for an answer, has tokens that the model does not have, or is a text at
+                which the tokenizer fails.
             QueueFull: Too many requests wait.
         """
         sampling = sampling or Sampling()
         vocabulary = self.decoder.config.vocab_size
-        ids = self.decoder.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens, added = self.decoder.prepared([int(i) for i in ids])
-        if not tokens:
+        tokenizer = self.decoder.tokenizer
+        try:
+            ids = prompt_tokens(tokenizer, prompt) if isinstance(prompt, str) else prompt
+        except ValueError as error:
+            raise RequestError(f"prompt: {error}") from error
+        stops = checked_tokens("stop_tokens", sampling.stop_tokens, vocabulary)
+        ids = checked_tokens("prompt", ids, vocabulary)
+        if not ids:
             raise RequestError("prompt: empty, and the tokenizer has no token to begin with")
+        tokens, added = self.decoder.prepared(ids)
         if len(tokens) >= self.max_length:
-            raise RequestError(
+            raise PromptTooLong(
                 f"prompt: expected at most {self.max_length - 1} tokens, so that an answer fits "
                 f"into {self.max_length}, got {len(tokens)}"
             )
-        for where, token in [
-            *(("prompt", token) for token in tokens),
-            *(("stop_tokens", token) for token in sampling.stop_tokens),
-        ]:
-            if not 0 <= token < vocabulary:
-                raise RequestError(f"{where}: expected tokens in [0, {vocabulary}), got {token}")
-        stops = list(sampling.stop_tokens)
-        eos = self.decoder.tokenizer.eos_id
-        if eos is not None and not sampling.ignore_eos:
-            stops.append(eos)
+        if not sampling.ignore_eos:
+            stops += end_ids(tokenizer)
         with self._mutex:
             if self._closing or self._draining:
                 raise RequestError("the engine is closing")

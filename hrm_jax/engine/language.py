@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hrm_jax.compilation import jit
-from hrm_jax.data.text.tokenizers import Tokenizer, suppressed_tokens
+from hrm_jax.data.text.tokenizers import Tokenizer, prompt_tokens, suppressed_tokens
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Completion, Engine, Event, Sampling
 from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
@@ -45,11 +45,12 @@ class LanguageModel:
         """An engine for one text at a time."""
         return Engine(self.decoder, slots=1)
 
-    def generate(self, prompt: str, **sampling: Any) -> Completion:
-        """Continues a prompt; `sampling` are fields of `hrm_jax.engine.engine.Sampling`."""
+    def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
+        """Continues a prompt, see `Engine.submit`; `sampling` are fields of
+        `hrm_jax.engine.engine.Sampling`."""
         return self.engine.generate(prompt, **sampling)
 
-    def stream(self, prompt: str, **sampling: Any) -> Iterator[Event]:
+    def stream(self, prompt: str | Sequence[int], **sampling: Any) -> Iterator[Event]:
         """Continues a prompt, token by token; `sampling` as for `generate`."""
         self.engine.start()
         yield from self.engine.submit(prompt, Sampling(**sampling))
@@ -59,17 +60,15 @@ class LanguageModel:
         config = self.config
         if not isinstance(config, PlannerExecutorConfig) or not config.num_codes:
             raise ValueError("this model has no codebook of plans")
-        _, logits = self._planned(self._begun(self.tokenizer.encode(prompt)))
+        tokens = prompt_tokens(self.tokenizer, prompt)
+        if not tokens:
+            raise ValueError("prompt: empty, and the tokenizer has no token to begin with")
+        _, logits = self._planned(tokens)
         return tuple(int(code) for code in np.argmax(logits, axis=-1))
 
-    def _begun(self, ids: list[int]) -> list[int]:
-        first = self.tokenizer.bos_id
-        return [self.tokenizer.eos_id if first is None else first, *ids]  # type: ignore[list-item]
-
-    def _prepare(self, ids: list[int]) -> tuple[list[int], np.ndarray]:
+    def _prepare(self, tokens: list[int]) -> tuple[list[int], np.ndarray]:
         """The woven prompt as in training, and what the plan adds to it."""
         config: Any = self.config
-        tokens = self._begun(ids)
         projected, _ = self._planned(tokens)
         added = np.zeros((len(tokens) + config.num_plans, config.hidden_size), np.float32)
         added[len(tokens) :] = projected

@@ -7,8 +7,10 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Literal
+
+import numpy as np
 
 from hrm_jax.data.text.tokenizers import Tokenizer
 
@@ -19,8 +21,24 @@ class RequestError(ValueError):
     """A request that cannot be served as it is."""
 
 
+class PromptTooLong(RequestError):
+    """A prompt that leaves no room for an answer."""
+
+
 class QueueFull(RuntimeError):
     """More requests wait than the engine takes; try again later."""
+
+
+def checked_tokens(field: str, tokens: Iterable[Any], vocabulary: int) -> list[int]:
+    """The tokens, of any whole type; `RequestError`, which names the field, where one is none of
+    the model's."""
+    checked = []
+    for token in tokens:
+        whole = isinstance(token, int | np.integer) and not isinstance(token, bool)
+        if not whole or not 0 <= token < vocabulary:
+            raise RequestError(f"{field}: expected tokens in [0, {vocabulary}), got {token!r:.100}")
+        checked.append(int(token))
+    return checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +52,7 @@ class Event:
     logprob: float  # under the model, before penalty, temperature and cuts
     top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens, as many as were asked for
     finish_reason: FinishReason | None = None  # None if it goes on
+    is_end: bool = False  # a token that ends answers, and is no part of the text
 
 
 @dataclasses.dataclass(frozen=True)

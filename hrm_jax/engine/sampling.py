@@ -39,9 +39,9 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0  # the same seed gives the same tokens
     stop: tuple[str, ...] = ()  # texts that end the answer; they are no part of it
-    stop_tokens: tuple[int, ...] = ()  # that end the answer, besides the tokenizer's end token
+    stop_tokens: tuple[int, ...] = ()  # that end the answer, besides the tokenizer's
     logprobs: int = 0  # alternatives reported for each token, with their log-probabilities; -1 none
-    ignore_eos: bool = False  # whether the tokenizer's end token is one as any other
+    ignore_eos: bool = False  # whether the tokenizer's end tokens are as any other
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "top_k", "seed", "logprobs"):

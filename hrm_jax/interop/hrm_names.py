@@ -15,7 +15,13 @@ import numpy as np
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import Tensors
-from hrm_jax.interop.torch_names import LEAVES, from_torch_names, to_numpy, to_torch_names
+from hrm_jax.interop.torch_names import (
+    LEAVES,
+    from_torch_names,
+    to_numpy,
+    to_torch_names,
+    unwrapped,
+)
 from hrm_jax.models.recurrent import RecurrentConfig, Variables, init
 
 PUZZLE_TABLE = "puzzle_emb.weights"
@@ -30,6 +36,7 @@ _NOT_LEARNT = frozenset(
         "puzzle_emb.local_ids",
         "rotary_emb.cos_cached",
         "rotary_emb.sin_cached",
+        "n_averaged",  # of torch's AveragedModel
     }
 )
 
@@ -37,12 +44,12 @@ _NOT_LEARNT = frozenset(
 def bare_names(state_dict: Mapping[str, Any]) -> dict[str, str]:
     """Maps names without any prefix to the names in `state_dict`.
 
-    `model.`, `inner.` and the `_orig_mod.` that `torch.compile` adds are prefixes; tensors of the
-    reference that hold nothing learnt are left out.
+    `model.`, `inner.` and what `unwrapped` takes off are prefixes; tensors of the reference that
+    hold nothing learnt are left out.
     """
     names: dict[str, str] = {}
-    for name in state_dict:
-        bare = name.replace("_orig_mod.", "").removeprefix("model.").removeprefix("inner.")
+    for short, name in unwrapped(state_dict, "embed_tokens.embedding_weight").items():
+        bare = short.removeprefix("model.").removeprefix("inner.")
         if bare in _NOT_LEARNT:
             continue
         if bare in names:

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from hrm_jax.data.errors import DataError
 from hrm_jax.data.text.tokenizers import load_tokenizer
-from hrm_jax.fields import ConfigError, require
+from hrm_jax.fields import ConfigError, naming, require
 from hrm_jax.files import atomic_folder, atomic_path, read_json, write_json
-from hrm_jax.interop.files import Tensors, read_state_dict
+from hrm_jax.interop.files import Tensors, only_state_dict, read_state_dict
 from hrm_jax.interop.hugging_face_config import Kind, from_settings, kind_of, to_settings
 from hrm_jax.interop.hugging_face_tokenizers import TOKENIZER_FILES, write_tokenizer
-from hrm_jax.interop.torch_names import matching, with_torch_names
+from hrm_jax.interop.torch_names import matching, unwrapped, with_torch_names
 from hrm_jax.models.language import init
 from hrm_jax.models.transformer import TransformerConfig
 
@@ -58,10 +59,13 @@ _RENAMED: Mapping[Kind, tuple[tuple[str, str], ...]] = {
     ),
 }
 _PREFIXES: Mapping[Kind, str] = {"gpt2": "transformer.", "llama": "model."}
+_ANCHORS: Mapping[Kind, str] = {"gpt2": "wte.weight", "llama": "embed_tokens.weight"}
 _HEAD = "lm_head.weight"
 
 # Masks and wavelengths that older versions saved too.
-_NOT_LEARNT = re.compile(r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$")
+_NOT_LEARNT = re.compile(
+    r"\.attn\.(bias|masked_bias)$|\.rotary_emb\.inv_freq$|^(\w+\.)?n_averaged$"
+)
 
 
 def to_hugging_face(
@@ -97,7 +101,8 @@ def from_hugging_face(
     Args:
         folder_or_state_dict: A folder with config.json and model.safetensors or pytorch_model.bin,
             in one piece or several; or torch tensors or arrays of any floating dtype by name, with
-            or without the prefix of the language model's inner model.
+            or without the prefix of the language model's inner model and what `unwrapped` and
+            `only_state_dict` take off.
         config: The content of config.json; with a folder, None reads the one in it.
 
     Raises:
@@ -111,7 +116,20 @@ def from_hugging_face(
     if config is None:
         raise ConfigError("config: expected the content of config.json, got None")
     kind, ours = from_settings(config, where)
-    tensors = given if isinstance(given, Mapping) else _read_weights(pathlib.Path(given))
+    if isinstance(given, Mapping):
+        return ours, _parameters(kind, ours, only_state_dict(given), config, where)
+    tensors = _read_weights(pathlib.Path(given))
+    with naming(given):
+        return ours, _parameters(kind, ours, tensors, config, where)
+
+
+def _parameters(
+    kind: Kind,
+    ours: TransformerConfig,
+    tensors: Mapping[str, Any],
+    config: Mapping[str, Any],
+    where: str,
+) -> dict[str, Any]:
     tensors = _known_names(kind, tensors)
     template = jax.eval_shape(lambda: init(ours, jax.random.key(0)))
 
@@ -126,7 +144,7 @@ def from_hugging_face(
     arrays.update({name: np.zeros(expected[name], np.float32) for name in absent})
     # Numbers only change their places, so that the transpose of the map is its inverse.
     [params] = jax.linear_transpose(to_theirs, template)(jax.tree.map(jnp.asarray, arrays))
-    return ours, params
+    return params
 
 
 def save_pretrained(
@@ -200,8 +218,8 @@ def _known_names(kind: Kind, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors with the prefix, and without those that hold nothing learnt."""
     prefix = _PREFIXES[kind]
     known: dict[str, Any] = {}
-    for name, tensor in tensors.items():
-        bare = name.replace("_orig_mod.", "").removeprefix(prefix)  # what torch.compile adds
+    for short, name in unwrapped(tensors, _ANCHORS[kind], prefix).items():
+        bare, tensor = short.removeprefix(prefix), tensors[name]
         full = bare if bare.startswith("lm_head.") else prefix + bare
         if _NOT_LEARNT.search(full):
             continue
@@ -236,10 +254,13 @@ def _read_weights(folder: pathlib.Path) -> Tensors:
 def _read_pieces(index: pathlib.Path) -> Tensors:
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
-        raise ValueError(f"{index}: weight_map: expected names of files by names of tensors")
+        raise DataError(f"{index}: weight_map: expected names of files by names of tensors")
     tensors: Tensors = {}
     for name in sorted(set(places.values())):
-        if pathlib.PurePath(name).name != name:
-            raise ValueError(f"{index}: weight_map: expected files beside it, got {name!r}")
-        tensors |= read_state_dict(index.with_name(name))
+        if pathlib.PurePath(name).name != name or name in ("", "..") or "\0" in name:
+            raise DataError(f"{index}: weight_map: expected files beside it, got {name!r}")
+        piece = read_state_dict(index.with_name(name))
+        if twice := piece.keys() & tensors.keys():
+            raise DataError(f"{index}: {name} has {min(twice)!r}, as another piece has")
+        tensors |= piece
     return tensors

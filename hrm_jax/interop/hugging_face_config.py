@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hrm_jax.fields import ConfigError, from_mapping, require
+from hrm_jax.fields import ConfigError, from_mapping, naming, require, require_memory, shown
 from hrm_jax.models.transformer import TransformerConfig
 
 Kind = Literal["gpt2", "llama"]
@@ -93,26 +93,38 @@ def from_settings(settings: Mapping[str, Any], where: str) -> tuple[Kind, Transf
     """
     kind: Any = settings.get("model_type")
     known = " or ".join(map(repr, _ARCHITECTURES))
-    if kind not in _ARCHITECTURES:
-        raise ConfigError(f"{where}: model_type: expected {known}, got {kind!r}")
+    if kind not in tuple(_ARCHITECTURES):
+        raise ConfigError(f"{where}: model_type: expected {known}, got {shown(kind)}")
     for name, understood in _UNDERSTOOD[kind].items():
         value = settings.get(name, understood[0])
         if value not in understood:
-            raise ConfigError(f"{where}: {name}: {value!r} is not supported, only {understood[0]}")
+            raise ConfigError(
+                f"{where}: {name}: {shown(value)} is not supported, only {understood[0]}"
+            )
     values: dict[str, Any] = {}
     for ours, theirs, default in _FIELDS[kind]:
         values[ours] = settings.get(theirs, default)
         require(values[ours] is not _MUST, f"{where}: {theirs}: missing")
-    try:
+    with naming(where):
         values |= _of_gpt2(values) if kind == "gpt2" else _of_llama(values, settings)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-    config = from_mapping(TransformerConfig, values, where, values)
+        config = _checked(kind, values)
+        require_memory(config.weight_bytes)
     if config.key_heads == config.num_heads:
         config = dataclasses.replace(config, num_kv_heads=0)
     if config.head_size * config.num_heads == config.hidden_size:
         config = dataclasses.replace(config, head_dim=0)
     return kind, config
+
+
+def _checked(kind: Kind, values: Mapping[str, Any]) -> TransformerConfig:
+    """Our configuration; what is wrong with it is said in their names too."""
+    try:
+        return from_mapping(TransformerConfig, values, "model", values)
+    except ConfigError as error:
+        for ours, theirs, _ in _FIELDS[kind]:
+            if str(error).startswith(f"model.{ours}: ") and ours != theirs:
+                raise ConfigError(f"{theirs} ({error})") from error
+        raise
 
 
 def kind_of(config: TransformerConfig) -> Kind:
@@ -149,7 +161,8 @@ def kind_of(config: TransformerConfig) -> Kind:
 def _of_gpt2(values: dict[str, Any]) -> dict[str, Any]:
     """What of a GPT-2 is not taken as it is written."""
     if values["ffn_size"] is None:
-        values["ffn_size"] = 4 * values["hidden_size"]
+        size = values["hidden_size"]
+        values["ffn_size"] = 4 * size if isinstance(size, int) else size
     kind = _feed_forward("gpt2", "activation_function", values["feed_forward"])
     return {"positions": "learned", "norm": "layer", "feed_forward": kind}
 
@@ -173,19 +186,23 @@ def _feed_forward(kind: Kind, field: str, activation: Any) -> str:
         if activation in theirs:
             return ours
     known = ", ".join(repr(name) for theirs in _ACTIVATIONS[kind].values() for name in theirs)
-    raise ConfigError(f"{field}: not supported, expected one of {known}, got {activation!r}")
+    raise ConfigError(f"{field}: not supported, expected one of {known}, got {shown(activation)}")
 
 
 def _rope_theta(settings: Mapping[str, Any]) -> Any:
     """Base of the wavelengths, as transformers 4 and 5 write it."""
     theta = settings.get("rope_theta", 10000.0)
     for field in ("rope_scaling", "rope_parameters"):
-        rope = settings.get(field) or {}
+        rope = settings.get(field)
+        rope = {} if rope is None else rope
+        given = shown(rope)
+        is_group = isinstance(rope, Mapping)
+        require(is_group, f"{field}: expected a group of fields or null, got {given}")
         kind = rope.get("rope_type", rope.get("type", "default"))
         plain = rope.keys() <= {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
         require(
             kind == "default" and plain and rope.get("partial_rotary_factor", 1) == 1,
-            f"{field}: not supported, expected rope_type 'default' and rope_theta, got {rope!r}",
+            f"{field}: not supported, expected rope_type 'default' and rope_theta, got {given}",
         )
         theta = rope.get("rope_theta", theta)
     return theta

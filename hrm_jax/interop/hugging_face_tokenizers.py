@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 from typing import Any
 
+from hrm_jax.data.text.tokenizer_files import TOKENIZER_FILES, copy_tokenizer
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN
 from hrm_jax.files import write_json
 
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "chat_template.jinja"),
-)
+__all__ = ["TOKENIZER_FILES", "write_tokenizer"]
+
 _SPECIAL = {PAD: "<|pad|>", BOS: "<|bos|>", EOS: "<|eos|>", PLAN: "<|plan|>"}
 _CLASS = {"tokenizer_class": "PreTrainedTokenizerFast"}
 
@@ -29,12 +27,7 @@ def write_tokenizer(folder: pathlib.Path, name_or_path: str) -> None:
         }
         write_json(folder / "tokenizer_config.json", settings)
         return
-    source = pathlib.Path(name_or_path)
-    file = source / "tokenizer.json" if source.is_dir() else source
-    shutil.copyfile(file, folder / "tokenizer.json")
-    for name in TOKENIZER_FILES[1:]:
-        if file.with_name(name).is_file():
-            shutil.copyfile(file.with_name(name), folder / name)
+    copy_tokenizer(name_or_path, folder)
     if not (folder / "tokenizer_config.json").exists():
         write_json(folder / "tokenizer_config.json", _CLASS)
 

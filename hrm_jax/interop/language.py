@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from hrm_jax.fields import ConfigError, from_mapping, to_mapping
+from hrm_jax.fields import ConfigError, from_mapping, naming, to_mapping
 from hrm_jax.files import read_json, write_json
 from hrm_jax.interop.files import FORMATS, read_state_dict, split_name, write_state_dict
 from hrm_jax.interop.hugging_face import from_hugging_face, save_pretrained
-from hrm_jax.interop.torch_names import from_torch_names, to_torch_names
+from hrm_jax.interop.torch_names import from_torch_names, to_torch_names, unwrapped
 from hrm_jax.models.language import init
 from hrm_jax.models.planner_executor import PlannerExecutorConfig
 from hrm_jax.models.transformer import TransformerConfig
@@ -73,8 +73,14 @@ def import_language_model(path: str | os.PathLike[str]) -> tuple[Config, dict[st
     tensors = read_state_dict(path)
     beside = _beside(path)
     written = read_json(beside)
-    config = from_mapping(_Written, written, os.fspath(beside), written).model
-    return config, from_torch_names(tensors, parameter_shapes(config))
+    with naming(beside):
+        config = from_mapping(_Written, written, os.fspath(beside), written).model
+        shapes = parameter_shapes(config)
+    with naming(path):
+        anchor = "embed_tokens.weight"
+        plain = isinstance(config, TransformerConfig)
+        names = unwrapped(tensors, anchor if plain else f"executor.{anchor}")
+        return config, from_torch_names({k: tensors[v] for k, v in names.items()}, shapes)
 
 
 def parameter_shapes(config: Config) -> Any:

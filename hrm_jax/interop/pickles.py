@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hrm_jax.data.errors import DataError
+from hrm_jax.reading import Allowance
+
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 _GLOBALS = {
     "_codecs.encode",  # bytes, in protocol 2
@@ -107,7 +110,15 @@ def _build(target: Any, state: Any) -> None:
             raise _Refused(f"a state of {type(target).__name__.lower()} that NumPy does not write")
 
 
-def _interpret(content: Any) -> Any:
+def _size(value: Any) -> int:
+    """Bytes of what a call has made, perhaps once more of the same bytes of the file."""
+    if isinstance(value, bytes):
+        return len(value)
+    made = value.value if isinstance(value, _Array) else None
+    return 0 if made is None else made.nbytes
+
+
+def _interpret(content: Any, allowance: Allowance) -> Any:
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
@@ -159,33 +170,33 @@ def _interpret(content: Any) -> Any:
             case "REDUCE":
                 arguments = stack.pop()
                 stack.append(_reduce(stack.pop(), arguments))
+                allowance.take(_size(stack[-1]))
             case "BUILD":
                 state = stack.pop()
                 _build(stack[-1], state)
+                allowance.take(_size(stack[-1]))
             case _:
                 raise _Refused(f"{code} {argument if argument is not None else ''}".rstrip())
 
 
-def read_pickle(path: pathlib.Path) -> dict[str, npt.NDArray[Any]]:
+def read_pickle(path: pathlib.Path, allowance: Allowance) -> dict[str, npt.NDArray[Any]]:
     """Reads a pickle (protocol 2 to 5) of a dict of NumPy arrays by name; refuses all else."""
     try:
         with (
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            found = _interpret(content)
+            found = _interpret(content, allowance)
     except _Refused as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: refused, because it holds {error}; a pickle is read only if it holds nothing "
             "but numbers, strings, dicts, lists, tuples and NumPy arrays of numbers"
         ) from error
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path}: not a pickle, or damaged: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected arrays by name, got {type(found).__name__.strip('_')}")
+        raise DataError(f"{path}: expected arrays by name, got {type(found).__name__.strip('_')}")
     arrays = {k: v.value for k, v in found.items() if isinstance(v, _Array) and v.value is not None}
     if other := [name for name in found if name not in arrays]:
-        raise ValueError(f"{path}: expected arrays by name only; no array: {', '.join(other)}")
+        raise DataError(f"{path}: expected arrays by name only; no array: {', '.join(other)}")
     return arrays
 
 

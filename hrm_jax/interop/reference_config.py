@@ -6,13 +6,23 @@ import dataclasses
 import difflib
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import yaml
 
-from hrm_jax.fields import ConfigError, from_mapping, require, unknown_field
+from hrm_jax.data.errors import reading
+from hrm_jax.fields import (
+    ConfigError,
+    from_mapping,
+    naming,
+    require,
+    require_memory,
+    shown,
+    unknown_field,
+)
 from hrm_jax.files import read_json
 from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
@@ -28,6 +38,12 @@ _REQUIRED = (
     *("hidden_size", "num_heads", "expansion", "H_layers", "L_layers", "H_cycles", "L_cycles"),
     *("pos_encodings", "halt_max_steps", "halt_exploration_prob"),
 )
+# Values of fields of TRM with which its repository builds the same HRM.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "mlp_t": (False, None),
+    "no_ACT_continue": (False, None),
+}
+_PREFIX = "puzzle_emb_len"  # another, where it is what HRM has in any case
 _ALIKE = "puzzle_emb_lr"  # a field of their training that looks like a misspelt one of TRM
 
 # The references' names of their classes, and fields that they want and we do not have.
@@ -81,38 +97,65 @@ def from_reference_config(
             with learned positions or an MLP over them, `seq_len` are taken from their shapes
             where `source` has none.
         seq_len: Grid tokens; goes before what `source` says.
+
+    The network's class, `arch.name`, is told by its last part: each repository has HRM in another
+    module. Fields of the other network are taken where they change nothing (see `_NEUTRAL`).
     """
-    values = dict(source) if isinstance(source, Mapping) else _read_mapping(source)
+    if not isinstance(source, Mapping):
+        with naming(source):
+            return from_reference_config(
+                _read_mapping(source), state_dict, seq_len=seq_len, kind=kind
+            )
+    values = dict(source)
     arch = values.pop("arch", {})
-    require(isinstance(arch, Mapping), f"arch: expected a group of fields, got {arch!r}")
+    require(isinstance(arch, Mapping), f"arch: expected a group of fields, got {shown(arch)}")
     values |= arch
     wanted, fields = _REFERENCES[kind][0], [field.name for field in dataclasses.fields(kind)]
-    name = values.get("name", wanted) if arch else wanted
-    require(name == wanted, f"arch.name: expected {wanted}, got {name!r}")
+    name = values.get("name", wanted)
+    if arch or "@" in str(name):
+        same = _class(name) == _class(wanted)
+        require(same, f"arch.name: expected {wanted}, got {shown(name)}")
     others = {name: other for other in _REFERENCES for name in _known(other)}
     for name in values:
         if name in _known(kind) or name == _ALIKE:
             continue
-        if name in others:
+        if name in others and name != _PREFIX and values[name] not in _NEUTRAL.get(name, ()):
             owner = others[name].variant.upper()
             raise ConfigError(f"{name}: a field of {owner}, not of {kind.variant.upper()}")
-        if difflib.get_close_matches(name, fields, n=1, cutoff=0.85):
+        if name not in others and difflib.get_close_matches(str(name), fields, n=1, cutoff=0.85):
             raise ConfigError(unknown_field(name, fields))
     require(
-        bool(values.get("no_ACT_continue", True)),
+        "no_ACT_continue" not in _known(kind) or values.get("no_ACT_continue", True) is True,
         "no_ACT_continue: expected true; TRM is built without q_continue here",
     )
     known = {name: values[name] for name in fields if values.get(name) is not None}
+    for name, value in known.items():
+        require(
+            not isinstance(value, str) or "${" not in value,
+            f"{name}: {shown(value)} is a reference that Hydra has not resolved; give the "
+            "all_config.yaml that training has written beside its checkpoints",
+        )
     missing = [name for name in _REQUIRED if name in fields and name not in known]
     require(not missing, f"{', '.join(missing)}: missing in the reference's configuration")
     if seq_len is not None:
         known["seq_len"] = seq_len
     prefix = from_mapping(kind, {"seq_len": 1, "vocab_size": 1} | known, "model", known).prefix_len
+    if _PREFIX not in fields:
+        told = values.get(_PREFIX) or prefix
+        same = told == prefix or not known.get("puzzle_emb_ndim")
+        require(same, f"{_PREFIX}: {shown(told)}, but the puzzle_emb_ndim of HRM fills {prefix}")
     known = _inferred(prefix, state_dict or {}) | known
     untold = "not in the configuration, and the weights do not tell it"
     require("seq_len" in known, f"seq_len: {untold}; give seq_len=")
     require("vocab_size" in known, f"vocab_size: {untold}")
-    return from_mapping(kind, known, "model", known)
+    made = from_mapping(kind, known, "model", known)
+    require_memory(made.weight_bytes)
+    return made
+
+
+def _class(path: Any) -> str:
+    """The name of a class without its module."""
+    return re.split(r"[@.]", str(path))[-1]
 
 
 def _read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -120,10 +163,11 @@ def _read_mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
     if path.suffix == ".json":
         return read_json(path)
     require(path.suffix in (".yaml", ".yml"), f"{path}: expected a .yaml, .yml or .json file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    with reading(path, "the fields of a configuration"):
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {error}") from error
     require(isinstance(values, dict), f"{path}: expected fields, got {type(values).__name__}")
     return values
 

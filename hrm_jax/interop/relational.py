@@ -13,11 +13,10 @@ import jax
 
 from hrm_jax.fields import from_mapping, to_mapping
 from hrm_jax.files import read_json, write_json
-from hrm_jax.interop.files import read_state_dict, split_name, write_state_dict
+from hrm_jax.interop.files import FORMATS, read_state_dict, split_name, write_state_dict
 from hrm_jax.interop.torch_names import from_torch_names, to_torch_names
 from hrm_jax.models.relational import MLPConfig, RelationalConfig, init
-
-FORMATS = ("safetensors", "torch", "numpy", "pickle")
+from hrm_jax.paths import path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ def export_relational(
     """
     if format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-    weights = pathlib.Path(output)
+    weights = path_of(output)
     write_state_dict(weights, to_torch_names(params), format)
     beside = _beside(weights)
     write_json(beside, to_mapping(_Written(config, tuple(shape))))
@@ -54,7 +53,7 @@ def export_relational(
 def import_relational(path: str | os.PathLike[str]) -> tuple[RelationalConfig, dict[str, Any]]:
     """Reads what `export_relational` wrote: the configuration and the parameters, float32. A
     `ConfigError` names what is wrong in the configuration, or does not fit it."""
-    path = pathlib.Path(path)
+    path = path_of(path)
     tensors = read_state_dict(path)
     beside = _beside(path)
     stored = read_json(beside)

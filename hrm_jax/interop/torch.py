@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hrm_jax.interop.files import read_state_dict
-from hrm_jax.interop.hrm_names import from_reference
+from hrm_jax.fields import naming
+from hrm_jax.interop.files import only_state_dict, read_state_dict
+from hrm_jax.interop.hrm_names import bare_names, from_reference
 from hrm_jax.interop.reference_config import from_reference_config
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.recurrent import RecurrentConfig
@@ -27,7 +28,8 @@ def load_hrm(
     """Loads HRM's weights with the reference's tensor names, whichever file format they are in.
 
     Args:
-        path_or_state_dict: As for `files.read_state_dict`; or torch tensors or arrays by name.
+        path_or_state_dict: As for `files.read_state_dict`; or torch tensors or arrays by name, or
+            what a training saves with them (see `files.only_state_dict`).
         config: The reference's configuration, flat or as in its `all_config.yaml`, or the path of
             such a file (.yaml, .yml, .json).
         seq_len: Grid tokens, where `config` and weights do not tell.
@@ -62,7 +64,13 @@ def _load(
     seq_len: int | None,
     reset_puzzle_table: bool,
 ) -> PuzzleModel:
-    tensors = weights if isinstance(weights, Mapping) else read_state_dict(weights)
+    where, found = "", weights
+    if not isinstance(found, Mapping):
+        where, found = os.fspath(found), read_state_dict(found)
+    with naming(where):
+        found = only_state_dict(found)
+        tensors = {bare: found[name] for bare, name in bare_names(found).items()}
     sizes = from_reference_config(config, tensors, seq_len=seq_len, kind=kind)
-    variables = from_reference(tensors, sizes, reset_puzzle_table=reset_puzzle_table)
+    with naming(where):
+        variables = from_reference(tensors, sizes, reset_puzzle_table=reset_puzzle_table)
     return PuzzleModel(config=sizes, variables=variables)

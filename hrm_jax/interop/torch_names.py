@@ -9,7 +9,7 @@ have one array for all of them under `layers`, are written one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -25,6 +25,12 @@ Leaves = Mapping[str, str]
 
 LEAVES: Leaves = {"kernel": "weight", "embedding": "weight", "scale": "weight"}
 """What PyTorch calls the parameters of a layer; those that are not here have the same name."""
+
+# DataParallel and averaged models, torch.compile, Lightning Fabric, FSDP, checkpointed activations.
+_WRAPPERS = {
+    *("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module"),
+    "_checkpoint_wrapped_module",
+}
 
 
 def to_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> Tensors:
@@ -88,6 +94,30 @@ def matching(
         lines = "\n  ".join(sorted(problems))
         raise ConfigError(f"the state dict does not fit the configuration:\n  {lines}")
     return found
+
+
+def unwrapped(names: Iterable[str], anchor: str, kept: str = "") -> dict[str, str]:
+    """Maps names without what a training has put around the model to the names as they are.
+
+    That are wrappers' names, anywhere, and whatever stands before the parameter `anchor`, which
+    every model has once (`net.` where a LightningModule has it so); but not the prefix `kept`. A
+    `ConfigError` names two parameters that would be one, or the prefixes of several models.
+    """
+    bare: dict[str, str] = {}
+    for name in names:
+        short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if short in bare:
+            raise ConfigError(f"state dict: {bare[short]!r} and {name!r} are the same tensor")
+        bare[short] = name
+    found = [name for name in bare if f".{name}".endswith(f".{anchor}")]
+    starts = sorted({name.removesuffix(anchor).removesuffix(kept) for name in found})
+    if len(starts) > 1:
+        raise ConfigError(
+            f"state dict: several models in one, {anchor} under {', '.join(map(repr, starts))}; "
+            "expected the tensors of one"
+        )
+    start = starts[0] if starts else ""
+    return {short.removeprefix(start): name for short, name in bare.items()}
 
 
 def to_numpy(value: Any) -> np.ndarray:

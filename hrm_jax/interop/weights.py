@@ -9,11 +9,14 @@ from typing import Any
 
 from hrm_jax.interop.export import export
 from hrm_jax.interop.language import export_language_model, import_language_model
+from hrm_jax.interop.policies import export_policy, import_policy
 from hrm_jax.interop.relational import export_relational, import_relational
 from hrm_jax.interop.torch import load_hrm, load_trm
+from hrm_jax.models.actor_critic import ActorCriticConfig, QNetworkConfig
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.relational import RelationalConfig
 from hrm_jax.models.trm import TRMConfig
+from hrm_jax.paths import path_of
 
 _REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
 
@@ -23,11 +26,13 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
 
     For HRM and TRM they are in a file with the names of the PyTorch references, for relational
     networks in one of `export_relational`, for language models in what `import_language_model`
-    takes.
+    takes, for agents in what `import_policy` does.
     """
     if isinstance(config.model, RelationalConfig):
         network, params = import_relational(path)
         return network, {"params": params}
+    if isinstance(config.model, ActorCriticConfig | QNetworkConfig):
+        return import_policy(path, config.model)
     reference = _REFERENCES.get(type(config.model))
     if reference is None:
         sizes, params = import_language_model(path)
@@ -49,6 +54,11 @@ def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any
 
 def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> list[pathlib.Path]:
     """Writes the weights of what `hrm_jax.load` returns, and their configuration beside them."""
+    output = path_of(output)
+    if isinstance(model.config, ActorCriticConfig | QNetworkConfig):
+        return export_policy(model, output, format)
+    if format == "stable_baselines3":
+        raise ValueError("--format=stable_baselines3 is for agents")
     if type(model.config) in _REFERENCES:
         if format == "hugging_face":
             raise ValueError("--format=hugging_face is for language models")

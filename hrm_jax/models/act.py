@@ -116,11 +116,12 @@ def act_step(
 
 
 class Solved(struct.PyTreeNode):
-    """Answers to N puzzles: tokens [N, S], uint8, ACT steps [N], and q_halt at the last one [N], of
-    which the sigmoid is the model's belief to be right.
+    """Answers to N puzzles: tokens [N, S], ACT steps [N], and q_halt at the last one [N], of which
+    the sigmoid is the model's belief to be right. Tokens are uint8, or uint16 of a vocabulary of
+    more than 256.
 
-    With tracing, `trace` are the predictions after each step [N, max_steps, S], uint8; after a row
-    halted its last answer is repeated. `iterations` are passes of the network over a whole batch.
+    With tracing, `trace` are the predictions after each step [N, max_steps, S]; after a row halted
+    its last answer is repeated. `iterations` are passes of the network over a whole batch.
     `logits` are those of the answers, float32 [N, S, V], where they are asked for.
     """
 
@@ -158,11 +159,12 @@ def solve(
     limit = max_steps or config.halt_max_steps
     total, length = inputs.shape
     nowhere = jnp.int32(total)  # scatters to this row are dropped
+    width = jnp.uint8 if config.vocab_size <= 256 else jnp.uint16
     result = Solved(
-        predictions=jnp.zeros((total, length), jnp.uint8),
+        predictions=jnp.zeros((total, length), width),
         steps=jnp.zeros(total, jnp.int32),
         q_halt=jnp.zeros(total, jnp.float32),
-        trace=jnp.zeros((total, limit, length), jnp.uint8) if trace else None,
+        trace=jnp.zeros((total, limit, length), width) if trace else None,
         iterations=jnp.int32(0),
         logits=jnp.zeros((total, length, config.vocab_size), jnp.float32) if logits else None,
     )
@@ -185,7 +187,7 @@ def solve(
         if sharding is not None:
             carry = jax.lax.with_sharding_constraint(carry, sharding)
         carry, out = step(config, variables, carry, batch, halting=halting, max_steps=max_steps)
-        answer = jnp.argmax(out.logits, axis=-1).astype(jnp.uint8)
+        answer = jnp.argmax(out.logits, axis=-1).astype(width)
         done = jnp.where(carry.halted, owner, nowhere)
         result = result.replace(
             predictions=result.predictions.at[done].set(answer, mode="drop"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require_range
 from hrm_jax.models.recurrent import RecurrentConfig
 
 
@@ -34,7 +34,7 @@ class HRMConfig(RecurrentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.H_layers >= 1, f"model.H_layers: expected at least 1, got {self.H_layers}")
+        require_range(self, "model", 1, 4096, "H_layers")
 
     @property
     def H_depth(self) -> int:

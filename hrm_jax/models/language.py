@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
+from hrm_jax.fields import require_memory
 from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
 from hrm_jax.models.transformer import LanguageModelConfig, Transformer
 
@@ -18,7 +19,8 @@ def network(config: LanguageModelConfig, train: bool = False) -> Any:
 
 
 def init(config: LanguageModelConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Draws fresh parameters."""
+    """Draws fresh parameters; a `ConfigError` where they fit into no memory."""
+    require_memory(config.weight_bytes)
     tokens = jnp.zeros((1, 2), jnp.int32)
     split = {"split": jnp.ones(1, jnp.int32)} if isinstance(config, PlannerExecutorConfig) else {}
     return network(config).init(key, tokens, **split)["params"]

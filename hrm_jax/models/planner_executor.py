@@ -26,7 +26,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from hrm_jax.fields import require_fields
+from hrm_jax.fields import require_fields, require_range
 from hrm_jax.models.transformer import LanguageModelConfig, Transformer, TransformerConfig
 
 
@@ -70,11 +70,17 @@ class PlannerExecutorConfig(LanguageModelConfig):
 
     def __post_init__(self) -> None:
         check, size = functools.partial(require_fields, self, "model"), self.vocab_size
-        check("at least 1", lambda x: x >= 1, "plan_size", "num_plans")
+        limits = functools.partial(require_range, self, "model")
+        limits(1, 4096, "planner_layers", "executor_layers")
+        limits(1, 2**20, "plan_size")
+        limits(1, 2**16, "num_plans")
+        limits(1, 2**23, "max_length", "planner_length")
         check("0 or at least 2", lambda x: x == 0 or x >= 2, "num_codes")
+        limits(0, 2**20, "num_codes")
         check("more than 0", lambda x: x > 0, "code_temperature")
-        check(f"a token of {size}", lambda x: 0 <= x < size, "plan_id", "pad_id")
+        limits(0, 1e6, "code_temperature")
         _ = self.planner, self.executor  # which check their own sizes
+        check(f"a token of {size}", lambda x: 0 <= x < size, "plan_id", "pad_id")
 
     def _transformer(self, layers: int, length: int, causal: bool) -> TransformerConfig:
         shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(LanguageModelConfig)}
@@ -95,6 +101,13 @@ class PlannerExecutorConfig(LanguageModelConfig):
     def executor(self) -> TransformerConfig:
         length = self.max_length + self.num_plans
         return self._transformer(self.executor_layers, length, causal=True)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the parameters take, float32, and the tables of positions; less the biases."""
+        plans = self.num_plans * self.plan_size
+        own = self.hidden_size * (plans + self.plan_size) + self.num_codes * self.plan_size
+        return self.planner.weight_bytes + self.executor.weight_bytes + 4 * own
 
 
 class Plan(struct.PyTreeNode):

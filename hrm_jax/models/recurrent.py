@@ -19,7 +19,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from hrm_jax.fields import require, require_fields
+from hrm_jax.fields import require, require_fields, require_memory, require_range
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.attention import Attention
@@ -88,15 +88,23 @@ class RecurrentConfig:
         return {name: why for name, (holds, why) in conditions.items() if holds}
 
     def __post_init__(self) -> None:
-        sizes = (
-            *("num_puzzle_identifiers", "hidden_size", "num_heads"),
-            *("L_layers", "H_cycles", "L_cycles", "halt_max_steps", "width_multiple"),
+        check = functools.partial(require_range, self, "model")
+        check(1, 4096, "L_layers", "H_cycles", "L_cycles")
+        check(1, 2**16, "num_heads", "halt_max_steps")
+        check(1, 2**20, "hidden_size", "width_multiple")
+        check(1, 2**31 - 1, "num_puzzle_identifiers")
+        check(0, 2**20, "seq_len", "puzzle_emb_ndim")
+        check(0, 2**24, "vocab_size")
+        check(0, 1, "halt_exploration_prob")
+        check(1e-30, 1, "rms_norm_eps")
+        check(1, 1e15, "rope_theta")
+        check(-1e30, 1e30, "halt_threshold")
+        require_fields(self, "model", "more than 0", lambda x: x > 0, "expansion")
+        check(0, 2**10, "expansion")
+        require(
+            swiglu_width(self.hidden_size, self.expansion, 1) >= 1,
+            f"model.expansion: {self.expansion} leaves feed-forward layers no width",
         )
-        check = functools.partial(require_fields, self, "model")
-        check("at least 1", lambda x: x >= 1, *sizes)
-        check("0 or more", lambda x: x >= 0, "puzzle_emb_ndim")
-        check("more than 0", lambda x: x > 0, "expansion")
-        check("0..1", lambda x: 0 <= x <= 1, "halt_exploration_prob")
         if self.mixer == "attention":
             require(
                 self.hidden_size % self.num_heads == 0,
@@ -136,6 +144,21 @@ class RecurrentConfig:
     @property
     def dtype(self) -> Any:
         return jnp.dtype(self.forward_dtype)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the variables take, float32, and the table of rotary positions."""
+        size, length = self.hidden_size, self.prefix_len + self.seq_len
+
+        def gated(width: int) -> int:
+            return 3 * width * swiglu_width(width, self.expansion, self.width_multiple)
+
+        mixing = 4 * size * size if self.mixer == "attention" else gated(length)
+        blocks = (self.L_layers + self.H_depth) * (mixing + gated(size))
+        positions = {"learned": length * size, "rope": 2 * length * size // self.num_heads}
+        table = self.num_puzzle_identifiers * self.puzzle_emb_ndim
+        states_and_heads = 2 * size + 2 * self.vocab_size * size + 2 * size + 2
+        return 4 * (blocks + positions.get(self.pos_encodings, 0) + table + states_and_heads)
 
 
 class Thought(struct.PyTreeNode):
@@ -243,9 +266,13 @@ class RecurrentNetwork(nn.Module):
 
 
 def init(config: RecurrentConfig, key: PRNGKeyArray) -> dict[str, Any]:
-    """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`."""
+    """Draws fresh variables: `params`, `constants` and, with a puzzle embedding, `tables`.
+
+    A `ConfigError` says where they fit into no memory.
+    """
     known = "at least 1 to make a model"
     require_fields(config, "model", known, lambda x: x >= 1, "seq_len", "vocab_size")
+    require_memory(config.weight_bytes)
     inputs = jnp.zeros((1, config.seq_len), jnp.int32)
     rows = jnp.zeros((1, config.puzzle_emb_ndim)) if config.puzzle_emb_ndim else None
     return dict(RecurrentNetwork(config).init(key, inputs, rows, method="touch"))

@@ -20,7 +20,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.fields import require, require_fields
+from hrm_jax.fields import require, require_fields, require_range
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import Rotary, rotary_tables
 from hrm_jax.layers.attention import Attention, LayerCache
@@ -73,6 +73,11 @@ class LanguageModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Engine = "auto"
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the parameters take, float32, and the tables of positions."""
+        raise NotImplementedError
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig(LanguageModelConfig):
@@ -104,14 +109,18 @@ class TransformerConfig(LanguageModelConfig):
         return {} if self.positions == "rotary" else {"rope_theta": "positions is not 'rotary'"}
 
     def __post_init__(self) -> None:
-        sizes = (
-            *("vocab_size", "hidden_size", "num_layers", "num_heads", "ffn_size", "max_length"),
-            *("key_heads", "head_size"),
-        )
-        check = functools.partial(require_fields, self, "model")
-        check("at least 1", lambda x: x >= 1, *sizes)
-        check("0 <= x < 1", lambda x: 0 <= x < 1, "dropout")
-        check("more than 0", lambda x: x > 0, "init_std")
+        check = functools.partial(require_range, self, "model")
+        check(1, 4096, "num_layers")
+        check(1, 2**16, "num_heads")
+        check(0, 2**16, "num_kv_heads")
+        check(0, 2**20, "head_dim")
+        check(1, 2**20, "hidden_size")
+        check(1, 2**24, "vocab_size", "ffn_size", "max_length")
+        check(1e-30, 1, "norm_eps")
+        check(1, 1e15, "rope_theta")
+        require_fields(self, "model", "0 <= x < 1", lambda x: 0 <= x < 1, "dropout")
+        require_fields(self, "model", "more than 0", lambda x: x > 0, "init_std")
+        check(0, 1e3, "init_std")
         require(
             self.head_dim > 0 or self.hidden_size % self.num_heads == 0,
             f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
@@ -133,6 +142,18 @@ class TransformerConfig(LanguageModelConfig):
     @property
     def head_size(self) -> int:
         return self.head_dim or self.hidden_size // self.num_heads
+
+    @property
+    def weight_bytes(self) -> int:
+        c, size = self, self.hidden_size
+        queries, keys = (heads * c.head_size for heads in (c.num_heads, c.key_heads))
+        products = 3 if c.feed_forward in ("geglu", "swiglu") else 2
+        scales = size * (2 if c.norm == "layer" else 1)
+        biases = queries + 2 * keys + size + (products - 1) * c.ffn_size + size if c.bias else 0
+        layer = 2 * size * (queries + keys) + products * size * c.ffn_size + biases + 2 * scales
+        positions = c.max_length * (2 * c.head_size if c.positions == "rotary" else size)
+        embeddings = (1 if c.tie_head else 2) * c.vocab_size * size
+        return 4 * (c.num_layers * layer + scales + embeddings + positions)
 
 
 PRESETS: Mapping[str, TransformerConfig] = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from hrm_jax.fields import require
+from hrm_jax.fields import require, require_range
 from hrm_jax.models.recurrent import RecurrentConfig
 
 
@@ -39,10 +39,15 @@ class TRMConfig(RecurrentConfig):
 
     def unused(self) -> dict[str, str]:
         alone = {} if self.puzzle_emb_ndim else {"puzzle_emb_len": "puzzle_emb_ndim is 0"}
-        return {**super().unused(), **alone}
+        of_attention = dict.fromkeys(
+            ("num_heads", "rope_theta", "attention") if self.mlp_t else (),
+            "mlp_t: an MLP over the positions takes the place of attention",
+        )
+        return {**super().unused(), **alone, **of_attention}
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_range(self, "model", 0, 2**20, "puzzle_emb_len")
         needed = -(-self.puzzle_emb_ndim // self.hidden_size)
         require(
             self.puzzle_emb_len == 0 or self.puzzle_emb_len >= needed,

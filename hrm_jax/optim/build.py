@@ -83,11 +83,15 @@ def _inner_matrices(params: optax.Params) -> Any:
 
 
 def build_optimizer(
-    config: OptimizerConfig, total_steps: int, updates_per_step: int = 1
+    config: OptimizerConfig, total_steps: int, updates_per_step: int = 1, left_out: int = 0
 ) -> optax.GradientTransformation:
-    """The optimizer of a run of so many steps; all updates of a step have its learning rate."""
+    """The optimizer of a run of so many steps; all updates of a step have its learning rate. The
+    first updates of the run, so many, may be left out."""
     schedule = learning_rate(config, total_steps, config.learning_rate)
-    rate = schedule if updates_per_step == 1 else lambda count: schedule(count // updates_per_step)
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        return schedule((jnp.asarray(count) + left_out) // updates_per_step)
+
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "muon":
         rule = optax.contrib.muon(

@@ -247,6 +247,17 @@ class Puzzle:
         """Builds a data set folder, with `identity.json` beside the splits; it appears under its
         name only when it is complete. `overwrite` replaces a data set of ours that stands there."""
         refuse_unused(data, "data")
+        return self.put(output, data, file_format, overwrite=overwrite)
+
+    def put(
+        self,
+        output: str | os.PathLike[str],
+        data: Any,
+        file_format: str = "npy",
+        *,
+        overwrite: bool = False,
+    ) -> Identity:
+        """As `build`, of data whose fields have been checked: a preset may set some in vain."""
         if file_format not in self.formats:
             expected = ", ".join(self.formats)
             raise DataError(f"format is {file_format!r}, expected one of {expected}")

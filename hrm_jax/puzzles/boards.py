@@ -42,6 +42,11 @@ class BoardData(PuzzleData):
     def files(self) -> str:
         return "train_csv" if self.train_csv and self.test_csv else ""
 
+    def unused(self) -> dict[str, str]:
+        drawn = self.subsample or self.num_aug or not self.files()
+        nothing = {} if drawn else {"seed": "neither subsample nor num_aug draws from the files"}
+        return {**nothing, **super().unused()}
+
     def __post_init__(self) -> None:
         require(
             not (self.path and (self.train_csv or self.test_csv)),

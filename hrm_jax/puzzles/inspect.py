@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hrm_jax import files
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import read_identifiers, read_npy
 from hrm_jax.data.puzzle_format import (
@@ -75,9 +75,9 @@ def inspect(
     puzzle, identity = _puzzle(root, metadata, sets, report)
     examples: list[str] = []
     for name, arrays in sets.items():
-        length = arrays["inputs"].shape[-1] if "inputs" in arrays else 0
+        length = arrays["inputs"].shape[-1] if "inputs" in arrays and arrays["inputs"].ndim else 0
         vocab = puzzle.vocab_size(length) if puzzle and puzzle.fits(length) else None
-        usable = check_set(name, arrays, metadata, report, vocab)
+        usable = sets[name] = check_set(name, arrays, metadata, report, vocab)
         if not {"inputs", "labels"} <= set(usable):
             continue
         prefix = "" if name == "all" else f"{name}__"
@@ -97,7 +97,7 @@ def inspect(
             plain = f"inputs {x.tolist()}\nlabels {y.tolist()}"
             examples.append(_show(known, x, y, columns) if known and columns else plain)
     sizes = check_totals(metadata, sets, report)
-    _check_identity(root, split, identity, report)
+    _check_identity(root, split, identity, metadata, report)
     kind = puzzle.name if puzzle else None
     return Inspection(kind, metadata, sizes, examples, report.violations, report.total)
 
@@ -112,9 +112,10 @@ def _puzzle(
     identity = None
     if (root / "identity.json").exists():
         try:
-            identity = Identity.from_json((root / "identity.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            report.add("identity.json", str(error))
+            with reading(root / "identity.json"):
+                identity = Identity.from_json((root / "identity.json").read_text("utf-8"))
+        except (OSError, DataError) as error:
+            report.add("identity.json", str(error.__cause__ or error))
     inputs = next((arrays["inputs"] for arrays in sets.values() if "inputs" in arrays), None)
     if inputs is None or inputs.ndim != 2:
         return None, identity
@@ -166,12 +167,19 @@ def _read_tfds(
 
 
 def _check_identity(
-    root: pathlib.Path, split: str, identity: Identity | None, report: Report
+    root: pathlib.Path,
+    split: str,
+    identity: Identity | None,
+    metadata: dict[str, Any],
+    report: Report,
 ) -> None:
     """Checks `identifiers.json`, and the digest if nothing else is wrong."""
     if (root / "identifiers.json").exists():
         try:
-            read_identifiers(root)
+            names = len(read_identifiers(root))
+            known = metadata.get("num_puzzle_identifiers", names)
+            if names not in (1, known):
+                report.add("identifiers.json", f"has {names} names, expected {known}")
         except DataError as error:
             report.add("identifiers.json", str(error))
     npy = (root / split / "dataset.json").exists()

@@ -7,9 +7,9 @@
 | `/metrics` | for Prometheus |
 | `/` | the chat page; needs no key, but asks for it |
 
-Without an API key it is bound to loopback addresses only. There it answers requests that name a
-loopback host alone, so that no web page can reach it under a name of its own; and bodies must be
-declared as JSON, which pages of others may not send.
+Without an API key it is bound to loopback addresses only. There it answers, but for `/health`, only
+requests that name a loopback host or one that was allowed, so that no web page can reach it under a
+name of its own; and bodies must be declared as JSON, which pages of others may not send.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import contextlib
 import hmac
 import json
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -33,14 +32,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hrm_jax.engine.engine import Engine
-from hrm_jax.engine.requests import Event, Handle, QueueFull, RequestError
+from hrm_jax.engine.requests import Event, Handle, PromptTooLong, QueueFull, RequestError
 from hrm_jax.engine.sampling import Sampling
 from hrm_jax.server.chat_template import ChatTemplate
-from hrm_jax.server.http import chat_page, error_response, is_loopback, read_json
+from hrm_jax.server.http import (
+    chat_page,
+    check_head,
+    discard,
+    error_response,
+    host_name,
+    is_loopback,
+    read_json,
+)
 from hrm_jax.server.metrics import Metrics
 from hrm_jax.server.options import Options
 from hrm_jax.server.replies import Reply
-from hrm_jax.server.schemas import ApiError, ChatRequest, CompletionRequest, parse
+from hrm_jax.server.schemas import ApiError, ChatRequest, CompletionRequest, parse, shown
 from hrm_jax.server.streams import Answers, EventStream, draining, engine_failed
 
 log = logging.getLogger("hrm_jax")
@@ -58,12 +65,14 @@ class Service:
         self._engine = engine
         self._options = options
         self._max_tokens = min(options.max_tokens or engine.max_length, engine.max_length)
-        self._local = local  # whether requests must name a loopback host
+        self._hosts: set[str] | None = None  # that requests may name besides loopback; None is any
+        if local and options.api_key is None:
+            self._hosts = set(map(host_name, options.allowed_hosts))
         self._deadline: float | None = None  # of draining
         self._open_requests = 0
         self._answers: set[Answers] = set()
         self._metrics = Metrics(engine)
-        self._template = ChatTemplate(engine.decoder.chat_template)
+        self._template = ChatTemplate(engine.decoder.chat_template, engine.decoder.tokenizer)
         self._name = engine.decoder.name or "model"
         self._created = int(time.time())
         self._page, self._page_headers = chat_page()
@@ -88,14 +97,16 @@ class Service:
             "/metrics": (self._figures, "GET"),
             "/": (self._chat_page, "GET"),
         }
-        return Starlette(
+        app = Starlette(
             routes=[Route(p, f, methods=[m]) for p, (f, m) in self._endpoints.items()],
             middleware=[Middleware(self._gate)],
             exception_handlers={
                 ApiError: lambda _, error: error_response(error),
                 HTTPException: lambda r, e: error_response(  # of the router: 404 or 405
                     ApiError(
-                        e.status_code, f"{r.method} {r.url.path}: {e.detail}", headers=e.headers
+                        e.status_code,
+                        f"{r.method:.20} {r.scope['path']:.200}: {e.detail}",
+                        headers=e.headers,
                     )
                 ),
                 Exception: lambda _, __: error_response(
@@ -104,6 +115,8 @@ class Service:
             },
             lifespan=lifespan,
         )
+        app.router.redirect_slashes = False  # `_gate` has taken them away
+        return app
 
     def drain(self) -> None:
         """Takes no more requests; called again, ends the running ones."""
@@ -139,21 +152,37 @@ class Service:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            request, path, outcome = Request(scope), scope["path"], "error"
+            # Clients put a slash at the end, or two behind their base address.
+            path = scope["path"] = "/" + "/".join(filter(None, scope["path"].split("/")))
+            request, outcome, status = Request(scope), "error", 0
+            # Whether all of the body has come, or none will.
+            complete = "expect" in request.headers
+
+            async def reading() -> Message:
+                nonlocal complete
+                message = await receive()
+                complete = not message.get("more_body")
+                return message
 
             async def noting(message: Message) -> None:
-                nonlocal outcome
+                nonlocal outcome, status
                 if message["type"] == "http.response.start":
-                    outcome = _outcome(message["status"])
+                    status = message["status"]
+                    outcome = _outcome(status)
+                elif not message.get("more_body") and not complete and status != 408:
+                    # Who still sends at the end sees no answer, so the rest is read.
+                    await send({**message, "more_body": True})
+                    message = {"type": "http.response.body"}
+                    await discard(reading)
                 await send(message)
 
             self._open_requests += 1
             try:
                 self._admit(request)
-                await app(scope, receive, noting)
+                await app(scope, reading, noting)
                 outcome = getattr(request.state, "outcome", outcome)
             except ApiError as error:
-                await error_response(error)(scope, receive, noting)
+                await error_response(error)(scope, reading, noting)
             finally:
                 self._open_requests -= 1
                 if path.startswith("/v1/"):
@@ -162,14 +191,18 @@ class Service:
         return gated
 
     def _admit(self, request: Request) -> None:
-        """Lets a request in, or raises `ApiError` 403, 401 or 503."""
-        host = request.headers.get("host", "")
-        name = re.sub(r":\d*$", "", host).removeprefix("[").removesuffix("]")
-        if self._local and not is_loopback(name):
-            raise ApiError(
-                403, f"host {host!r}: expected localhost or a loopback address", code="bad_host"
-            )
-        path = request.url.path
+        """Lets a request in, or raises `ApiError` 400, 403, 401 or 503."""
+        check_head(request)
+        path = request.scope["path"]
+        if self._hosts is not None and path != "/health":
+            name = host_name(request.headers.get("host", ""))
+            if not is_loopback(name) and name not in self._hosts:
+                raise ApiError(
+                    403,
+                    f"host {shown(name)}: expected localhost or a loopback address; behind a "
+                    "proxy, name it in --allowed_hosts, or ask for an API key",
+                    code="bad_host",
+                )
         if self._options.api_key is not None and path not in _OPEN:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             given, expected = key.strip().encode("latin-1"), self._options.api_key.encode()
@@ -199,13 +232,14 @@ class Service:
             "created": self._created,
             "owned_by": "hrm_jax",
             "max_model_len": self._engine.max_length,
+            "max_tokens": self._max_tokens,
         }
 
     def _check_model(self, name: str) -> None:
         if name and name != self._name:
             raise ApiError(
                 404,
-                f"model: there is no {name!r}; expected {self._name!r}",
+                f"model: there is no {shown(name)}; expected {self._name!r}",
                 param="model",
                 code="model_not_found",
             )
@@ -217,8 +251,10 @@ class Service:
     async def _chat(self, request: Request) -> Response:
         asked = parse(ChatRequest, await read_json(request, self._options.max_body))
         try:
-            prompt = self._template.render(
-                [{"role": m.role, "content": m.content} for m in asked.messages]
+            # In a thread, because templates may take their time.
+            prompt = await asyncio.to_thread(
+                self._template.encode,
+                [{"role": m.role, "content": m.content} for m in asked.messages],
             )
         except ValueError as error:
             raise ApiError(400, str(error), param="messages") from error
@@ -250,8 +286,9 @@ class Service:
         if asked.n > slots:
             raise ApiError(400, f"n: expected at most {slots}, got {asked.n}", param="n")
         if count > queue:
-            message = f"prompt: expected at most {queue} answers in one request, got {count}"
-            raise ApiError(400, message, param="prompt")
+            param = "prompt" if len(prompts) > 1 else "n"
+            message = f"{param}: expected at most {queue} answers in one request, got {count}"
+            raise ApiError(400, message, param=param)
         samplings = asked.samplings(self._max_tokens)
         jobs = [(prompt, sampling) for prompt in prompts for sampling in samplings]
         if self.failed or not self._engine.running:
@@ -280,7 +317,14 @@ class Service:
             for handle in handles:
                 handle.cancel()
             if isinstance(error, RequestError):
-                raise ApiError(400, str(error), param=param) from error
+                if self._deadline is not None:
+                    raise draining() from error
+                field, _, problem = str(error).partition(": ")  # as the engine names it
+                param = {"stop_tokens": "stop_token_ids"}.get(field, param)
+                code = "context_length_exceeded" if isinstance(error, PromptTooLong) else None
+                raise ApiError(
+                    400, f"{param}: {problem or error}", param=param, code=code
+                ) from error
             if isinstance(error, QueueFull):
                 raise ApiError(
                     429, str(error), code="queue_full", headers={"Retry-After": "1"}

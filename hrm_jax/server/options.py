@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +16,25 @@ class Options:
     max_tokens: int = 0  # most new tokens of an answer; 0 takes the model's length
     max_body: int = 1 << 20  # most bytes of a request
     drain_seconds: float = 30.0  # how long running answers may take after the first signal
+    keep_alive: float = 75.0  # seconds that an idle connection is kept; clients keep theirs for 60
+    max_connections: int = 1000  # at once, or fewer where this process may open fewer files
+    allowed_hosts: tuple[str, ...] = ()  # names to be reached by, besides those of this machine
 
     def __post_init__(self) -> None:
-        for name, least in (("max_tokens", 0), ("max_body", 1), ("drain_seconds", 0)):
+        for name, least in (
+            ("max_tokens", 0),
+            ("max_body", 1),
+            ("drain_seconds", 0),
+            ("keep_alive", 0),
+            ("max_connections", 1),
+        ):
             value = getattr(self, name)
-            if value < least:
+            if not value >= least:  # nor NaN
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
         if self.api_key == "":
             raise ValueError("api_key: expected at least one character")
+        for name in self.allowed_hosts:
+            if not re.fullmatch(r"[\w.:\[\]-]+", name):
+                raise ValueError(
+                    f"allowed_hosts: expected names such as chat.example.org, got {name!r}"
+                )

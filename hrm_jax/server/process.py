@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import signal
 import socket
@@ -12,7 +14,9 @@ import uvicorn
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine
 from hrm_jax.server.app import Service
+from hrm_jax.server.connections import Connection, most_connections
 from hrm_jax.server.http import is_loopback
+from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
 
 log = logging.getLogger("hrm_jax")
@@ -59,14 +63,22 @@ class Server:
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.service = Service(self.engine, options, local=is_loopback(host))
         self._listener = listener
+        most = most_connections(options.max_connections)
+        if most < options.max_connections:
+            log.warning("%d connections at most: this process may not open more files", most)
+        logs = copy.deepcopy(uvicorn.config.LOGGING_CONFIG)
+        for handler in logs["handlers"].values():
+            handler["class"] = f"{LossyHandler.__module__}.{LossyHandler.__name__}"
         config = uvicorn.Config(
             self.service.app(drained=self._exit),
-            http="h11",
+            http=functools.partial(Connection, most=most),  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             proxy_headers=False,
             server_header=False,
+            log_config=logs,
             log_level=log_level,
+            timeout_keep_alive=options.keep_alive,  # type: ignore[arg-type]  # seconds, in parts too
             timeout_graceful_shutdown=_CLOSING_SECONDS,
         )
         self._uvicorn = uvicorn.Server(config)

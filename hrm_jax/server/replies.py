@@ -95,25 +95,28 @@ class Reply:
         reason = events[-1].finish_reason
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
-    def _told(self, events: Sequence[Event]) -> list[Event]:
-        """Events without the end token, which has no text."""
-        eos = self._tokenizer.eos_id
-        return [e for e in events if not (e.token == eos and e.finish_reason == "stop")]
-
     def _logprobs(self, index: int, events: Sequence[Event]) -> dict[str, Any]:
         offsets, offset = [], self._lengths.get(index, 0)
         for event in events:
             offsets.append(offset)
             offset += len(event.text)
-        told = self._told(events)
+        told = [event for event in events if not event.is_end]
         return {
             "tokens": [self._token(event.token)[0] for event in told],
             "token_logprobs": [max(event.logprob, _WORST) for event in told],
-            "top_logprobs": [
-                {self._token(token)[0]: max(value, _WORST) for token, value in event.top}
-                for event in told
-            ],
+            "top_logprobs": [self._top(event) for event in told],
             "text_offset": offsets[: len(told)],
+        }
+
+    def _top(self, event: Event) -> dict[str, float]:
+        """The likeliest tokens. Of those with the same text the one that was chosen, else the
+        likeliest, goes by it, and the others by their numbers."""
+        names = {self._token(event.token)[0]: event.token}
+        for token, _ in event.top:
+            names.setdefault(self._token(token)[0], token)
+        texts = {token: text for text, token in names.items()}
+        return {
+            texts.get(token, f"token_id:{token}"): max(value, _WORST) for token, value in event.top
         }
 
     def _chat_logprobs(self, events: Sequence[Event]) -> dict[str, Any]:
@@ -126,12 +129,17 @@ class Reply:
                 **entry(event.token, event.logprob),
                 "top_logprobs": [entry(token, value) for token, value in event.top],
             }
-            for event in self._told(events)
+            for event in events
+            if not event.is_end
         ]
         return {"content": content, "refusal": None}
 
     def _token(self, token: int) -> tuple[str, list[int] | None]:
-        """A token as text, and its bytes where they are known."""
+        """A token as text, or as was asked for, and its bytes where they are known."""
+        text, data = self._text(token)
+        return f"token_id:{token}" if self._asked.return_tokens_as_token_ids else text, data
+
+    def _text(self, token: int) -> tuple[str, list[int] | None]:
         if isinstance(self._tokenizer, ByteTokenizer) and 128 <= token < 256:
             return f"bytes:\\x{token:02x}", [token]
         text = self._tokenizer.decode([token])

@@ -40,9 +40,23 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "response_format": ({"type": "text"},),
     "reasoning_effort": ("none",),
+    # vLLM's
+    "use_beam_search": (False,),
+    "length_penalty": (1,),
+    "min_tokens": (0,),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "include_stop_str_in_output": (False,),
+    "continuous_usage_stats": (False,),
 }
 _COMPLETION_TOKENS = 16  # OpenAI's default
 _ERROR_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+def shown(value: Any) -> str:
+    """What a client sent, for a message: no more than its beginning."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 class ApiError(Exception):
@@ -91,6 +105,7 @@ class _Model(BaseModel):
             neutral = _NEUTRAL.get(name, ())
             if name in _IGNORED or value in neutral:
                 continue
+            name = shown(name)[1:-1]
             expected = f"; expected none, or {neutral[0]!r}" if neutral else ""
             known = "not supported" if neutral else "not a field that this server knows"
             raise ApiError(
@@ -136,7 +151,7 @@ class StreamOptions(_Model):
 
 
 class Generation(_Model):
-    """Fields of both kinds of requests; the names are OpenAI's and, for the last three, vLLM's."""
+    """Fields of both kinds of requests; the names are OpenAI's and, from `top_k` on, vLLM's."""
 
     model: str = ""
     n: int = Field(1, ge=1, le=128)
@@ -151,16 +166,20 @@ class Generation(_Model):
     ] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=-1)  # 0 and -1 take all
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, ge=0.01, le=100)
+    stop_token_ids: list[int] = []
+    ignore_eos: bool = False
+    return_tokens_as_token_ids: bool = False  # in log-probabilities, "token_id:17" for the text
 
     def alternatives(self) -> int | None:
         """How many alternatives to each token are told; None tells no log-probabilities."""
         raise NotImplementedError
 
-    def wanted_tokens(self, limit: int) -> int:
-        """How many tokens to make at most, where the server allows `limit`."""
+    def wanted_tokens(self, limit: int) -> tuple[int, str]:
+        """How many tokens to make at most, where the server allows `limit`, and the field that says
+        so."""
         raise NotImplementedError
 
     def check(self) -> None:
@@ -174,18 +193,20 @@ class Generation(_Model):
     def samplings(self, limit: int) -> list[Sampling]:
         """How each of the n choices is drawn; the first one with the request's own seed. Raises
         `ApiError` 400 where more tokens are asked for than `limit`."""
-        wanted = self.wanted_tokens(limit)
+        wanted, field = self.wanted_tokens(limit)
         if wanted > limit:
             raise ApiError(
-                400, f"max_tokens: expected at most {limit}, got {wanted}", param="max_tokens"
+                400, f"{field}: expected at most {limit}, got {shown(wanted)}", param=field
             )
-        same = {"temperature", "top_k", "top_p", "min_p", "repetition_penalty"}
+        same = {"temperature", "top_p", "min_p", "repetition_penalty", "ignore_eos"}
         return [
             Sampling(
                 max_new_tokens=wanted,
                 **self.model_dump(include=same),
+                top_k=max(self.top_k, 0),
                 seed=(self.seed + number * 0x9E3779B97F4A7C15) % 2**64,
                 stop=tuple(self.stop),
+                stop_tokens=tuple(self.stop_token_ids),
                 logprobs=self.alternatives() or 0,
             )
             for number in range(self.n)
@@ -201,8 +222,9 @@ class CompletionRequest(Generation):
     def alternatives(self) -> int | None:
         return self.logprobs
 
-    def wanted_tokens(self, limit: int) -> int:
-        return min(_COMPLETION_TOKENS, limit) if self.max_tokens is None else self.max_tokens
+    def wanted_tokens(self, limit: int) -> tuple[int, str]:
+        default = min(_COMPLETION_TOKENS, limit)
+        return default if self.max_tokens is None else self.max_tokens, "max_tokens"
 
 
 class Message(_Model):
@@ -223,9 +245,10 @@ class ChatRequest(Generation):
     def alternatives(self) -> int | None:
         return self.top_logprobs if self.logprobs else None
 
-    def wanted_tokens(self, limit: int) -> int:
-        given = [x for x in (self.max_completion_tokens, self.max_tokens) if x is not None]
-        return min(given, default=limit)
+    def wanted_tokens(self, limit: int) -> tuple[int, str]:
+        names = ("max_completion_tokens", "max_tokens")
+        given = [(getattr(self, x), x) for x in names if getattr(self, x) is not None]
+        return min(given, default=(limit, ""))
 
     def check(self) -> None:
         super().check()
@@ -250,7 +273,7 @@ def parse(kind: type[_AnyRequest], body: bytes) -> _AnyRequest:
         where = "".join(steps).removeprefix(".")  # messages[0].content
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] not in ("missing", "value_error"):
-            message += f", got {repr(first['input'])[:100]}"
+            message += f", got {shown(first['input'])}"
         raise ApiError(400, f"{where or 'body'}: {message}", param=where or None) from error
     asked.check()
     return asked

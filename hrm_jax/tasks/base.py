@@ -241,6 +241,10 @@ class Task(abc.ABC):
         its arrays (given are their shapes); None leaves all of them whole."""
         return None
 
+    def keep(self) -> None:  # noqa: B027 - most tasks need nothing more
+        """Keeps with the run, in the folder for its data, what loading and evaluating it elsewhere
+        needs. The first process calls it, once the run's folder is known to be its own."""
+
     @abc.abstractmethod
     def batches(self) -> grain.DatasetIterator:
         """Training batches, endless and checkpointable; this process' rows. For a task that makes
@@ -253,6 +257,10 @@ class Task(abc.ABC):
 
     def evaluate(self, state: State) -> Figures:
         """Held-out figures named `eval/…`."""
+        return {}
+
+    def derived(self, step: int, figures: Figures) -> Figures:
+        """More figures of training at a step, from those that are logged there."""
         return {}
 
     def weights(self, state: State) -> dict[str, Any]:
@@ -269,6 +277,11 @@ class Task(abc.ABC):
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> Any:
         """What `hrm_jax.load` returns of a run of that name, with its `weights` as numpy arrays."""
         return weights
+
+    @classmethod
+    def load(cls, config: Any, weights: Mapping[str, Any], folder: pathlib.Path) -> Any:
+        """What `hrm_jax.load` returns of the run in a folder; the `model` of its name."""
+        return cls.model(config, weights, folder.resolve().name)
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:

@@ -132,12 +132,14 @@ def apply_gradients(
     rule: OptimizerConfig,
     total_steps: int,
     updates_per_step: int = 1,
+    left_out: int = 0,
 ) -> tuple[State, Metrics]:
     """Updates the parameters and their average; returns the new state and what to report.
 
-    The schedule is as long as the run, `total_steps` steps of the loop with so many updates each.
+    The schedule is as long as the run, `total_steps` steps of the loop with so many updates each,
+    of which the first may be left out.
     """
-    optimizer = build_optimizer(rule, total_steps, updates_per_step)
+    optimizer = build_optimizer(rule, total_steps, updates_per_step, left_out)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema

@@ -16,13 +16,14 @@ from jaxtyping import Array
 
 from hrm_jax import tasks
 from hrm_jax.compilation import jit
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.npy_folder import PuzzleSet, read_identifiers, read_npy
 from hrm_jax.models import act
 from hrm_jax.models.act import Halting
 from hrm_jax.puzzles import PUZZLES, named
 from hrm_jax.puzzles.base import Puzzle
+from hrm_jax.tasks.puzzles.evaluation import checked_indices
 from hrm_jax.tasks.puzzles.losses import LossName, stablemax_log_probabilities
 from hrm_jax.trained.evaluate import held_out
 from hrm_jax.training.workdir import read_config
@@ -76,6 +77,10 @@ def trace_puzzles(
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
     rows = min(rows, count)
+    inputs = checked_indices("tokens", inputs, (count, config.seq_len), config.vocab_size)
+    identifiers = checked_indices(
+        "puzzle_identifiers", identifiers, (count,), config.num_puzzle_identifiers
+    )
 
     def think(
         variables: Any, carry: act.ACTCarry, batch: Mapping[str, Array]
@@ -167,7 +172,10 @@ def puzzle_of(
     if workdir:
         return PUZZLES[tasks.parse(read_config(workdir)).task]
     path = pathlib.Path(dataset or "") / "identity.json"
-    return named(Identity.from_json(path.read_text("utf-8")).builder) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(path, "the identity of a data set"):
+        return named(Identity.from_json(path.read_text("utf-8")).builder)
 
 
 def _names(folder: pathlib.Path) -> list[str]:

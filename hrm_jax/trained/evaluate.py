@@ -17,18 +17,21 @@ from hrm_jax.data.errors import DataError
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.files import atomic_path, write_text
 from hrm_jax.models.act import Halting, Solved
+from hrm_jax.paths import path_of
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
+from hrm_jax.tasks.relational.task import QuestionConfig
+from hrm_jax.tasks.rl.task import RLConfig
 from hrm_jax.trained.load import load, load_last
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
 def held_out(workdir: str | os.PathLike[str]) -> PuzzleSet:
     """The test puzzles of a run; WorkdirError if they have changed since it was trained."""
-    folder = pathlib.Path(workdir)
+    folder = path_of(workdir)
     config: Any = tasks.parse(read_config(folder))
     _, test, identity = PUZZLES[config.task].load(config.data, folder / "data")
     stored = read_identity(folder)
@@ -48,14 +51,14 @@ def evaluate(
     *,
     checkpoint: str | int = "last",
     max_steps: int | None = None,
-    halting: Halting = "q",
-    slots: int = 32,
+    halting: Halting | None = None,
+    slots: int | None = None,
     limit: int | None = None,
     submission: str | os.PathLike[str] | None = None,
     votes: int = 1,
     verify: bool = False,
     last: int = 1,
-    seed: int = 0,
+    seed: int | None = None,
     save_outputs: str | os.PathLike[str] | None = None,
     save_logits: bool = False,
 ) -> Figures:
@@ -65,13 +68,14 @@ def evaluate(
         data: CSV file or data set folder, or for a language model what its `data.test` takes; None
             takes the run's own held-out data.
         checkpoint: As in `load`.
-        max_steps: Most ACT steps; defaults to the run's `eval_max_steps`.
-        halting, slots: As in `solve_puzzles`.
-        limit: Only so many puzzles, windows or pairs.
+        max_steps: Most ACT steps, or steps of an episode; defaults to the run's `eval_max_steps`.
+        halting, slots: As in `solve_puzzles`; None for "q" and 64.
+        limit: Only so many puzzles, windows or pairs; so many episodes.
         submission: File to write, atomically, with the answers of all votes as a contest wants
             them; see `Puzzle.submission`.
         votes: How many answers to find for each puzzle, all but one under symmetries drawn by
-            `seed`.
+            `seed`, 0 if None. Of an agent it is the seed of its episodes, by default that of the
+            evaluations of training.
         verify: Whether to evaluate too what the votes that obey the rules say.
         last: How many of the newest checkpoints vote, each as often.
         save_outputs: `.npz` file to write, atomically: inputs, labels and plain answers [N, S],
@@ -80,22 +84,38 @@ def evaluate(
         save_logits: Whether the file has the logits of the plain answers too, float32 [N, S, V].
 
     Returns:
-        Of a language model the figures of its task. Else those of `evaluate_puzzles`: of the plain
-        answers of the checkpoint, or the newest. Behind them, where there is a vote, those of
-        `voted_figures`.
+        Of a language model or an agent the figures of its task. Else those of `evaluate_puzzles`:
+        of the plain answers of the checkpoint, or the newest. Behind them, where there is a vote,
+        those of `voted_figures`.
     """
     config = tasks.parse(read_config(workdir))
+    data = None if data is None else path_of(data)
     if config.task not in PUZZLES:
-        for_puzzles = (max_steps, submission, save_outputs, save_logits or None, verify or None)
-        if for_puzzles != (None,) * 5 or votes != 1 or last != 1:
-            raise DataError(
-                "max_steps, submission, save_outputs, save_logits, votes, verify and last are for "
-                "puzzles only"
-            )
-        task = tasks.build(config)
+        plays = isinstance(config, RLConfig)
+        not_taken = {
+            **({"data": data} if plays else {"max_steps": max_steps, "seed": seed}),
+            **{"halting": halting, "slots": slots},
+            **{"submission": submission, "save_outputs": save_outputs},
+            **{"save_logits": save_logits or None, "verify": verify or None},
+            **{"votes": None if votes == 1 else votes, "last": None if last == 1 else last},
+        }
+        given = [name for name, value in not_taken.items() if value is not None]
+        if given:
+            kind = "an agent" if plays else "a language model"
+            if isinstance(config, QuestionConfig):
+                kind = "a network for questions"
+            raise DataError(f"{', '.join(given)}: not for {kind}, of which {workdir} is a run")
+        for name, value in (("max_steps", max_steps), ("limit", limit)):
+            if plays and value is not None and value < 1:
+                raise DataError(f"{name}: expected at least 1, got {value}")
+        task = tasks.build(config, pathlib.Path(workdir) / "data")
+        if plays:
+            return task.score(load(workdir, checkpoint).variables, limit, seed, max_steps)
         source = None if data is None else str(data)
         model = load(workdir, checkpoint)
         return task.score(model.variables["params"], *task.held_out(source, limit or 0))
+    if seed is not None and votes == 1:
+        raise DataError(f"seed: {seed} has no effect: it draws symmetries, and votes is 1")
     if last != 1 and checkpoint != "last":
         raise DataError(f"last={last} and checkpoint={checkpoint!r}: give one or the other")
     models = [load(workdir, checkpoint)] if last == 1 else load_last(workdir, last)
@@ -113,7 +133,7 @@ def evaluate(
             raise DataError(f"{name}: expected at least 1, got {value}")
     # What cannot be done is said before the work, not after it.
     if votes > 1:
-        jax.eval_shape(puzzle.transform, jax.random.key(seed), puzzles.inputs[0])
+        jax.eval_shape(puzzle.transform, jax.random.key(seed or 0), puzzles.inputs[0])
     if verify:
         puzzle.obeys(puzzles.inputs[:1], puzzles.labels[:1])
     if submission is not None:
@@ -126,11 +146,21 @@ def evaluate(
     if save_logits and save_outputs is None:
         raise DataError("save_logits: there is no save_outputs to write them to")
     inputs, identifiers = puzzles.inputs[:limit], puzzles.example_identifiers()[:limit]
+    known = model.config.num_puzzle_identifiers
+    if identifiers.max() >= known:
+        raise DataError(
+            f"{data}: puzzle identifier {identifiers.max()} is not one of the {known} that the "
+            f"model knows"
+        )
     steps = max_steps or model.max_steps
-    options: Any = {"slots": slots, "halting": halting, "max_steps": steps}
+    options: Any = {
+        "slots": 64 if slots is None else slots,
+        "halting": halting or "q",
+        "max_steps": steps,
+    }
     plain = model.answers(inputs, identifiers, trace=True, logits=save_logits, **options)
     figures = figures_of(puzzles, plain, puzzle)
-    options |= {"votes": votes, "seed": seed, "plain": plain.replace(trace=None, logits=None)}
+    options |= {"votes": votes, "seed": seed or 0, "plain": plain.replace(trace=None, logits=None)}
     ballots = cast_all(models, inputs, identifiers, **options)
     if submission is not None:
         answers = puzzle.submission(puzzles, [(x.predictions, x.q_halt) for x in ballots])

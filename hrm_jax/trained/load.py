@@ -8,6 +8,7 @@ from typing import Any
 
 from hrm_jax import tasks
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.paths import path_of
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.workdir import WorkdirError, read_config
@@ -25,7 +26,7 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
     """
     config = tasks.parse(read_config(workdir))
     weights, _ = load_weights(workdir, checkpoint)
-    return tasks.kind(config).model(config, weights, pathlib.Path(workdir).resolve().name)
+    return tasks.kind(config).load(config, weights, pathlib.Path(workdir))
 
 
 def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
@@ -33,7 +34,7 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
     if last < 1:
         raise ValueError(f"last: expected at least 1, got {last}")
     read_config(workdir)
-    folder = pathlib.Path(workdir) / "checkpoints"
+    folder = path_of(workdir) / "checkpoints"
     steps = sorted((int(x.name) for x in folder.glob("*") if x.name.isdigit()), reverse=True)
     if len(steps) < last:
         kept = ", ".join(map(str, reversed(steps))) or "none"

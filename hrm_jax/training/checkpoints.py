@@ -10,6 +10,8 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -21,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import State
 from hrm_jax.training.processes import agreed, any_of, is_first
 
@@ -106,17 +109,25 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike[str], keep: int, weights: Weights) -> None:
         """Opens the folders, of which the last `keep` checkpoints stay. Raises `CheckpointError`
         where they cannot be written."""
-        self._workdir = pathlib.Path(workdir).absolute()
+        self._workdir = path_of(workdir).absolute()
         self._weights = weights
         try:
             self._last, self._best = (
-                ocp.CheckpointManager(
-                    self._workdir / name, options=ocp.CheckpointManagerOptions(max_to_keep=most)
-                )
-                for name, most in (("checkpoints", keep), ("best", 1))
+                self._manager(name, most) for name, most in (("checkpoints", keep), ("best", 1))
             )
         except OSError as error:
             raise CheckpointError(f"{self._workdir}: cannot be written: {error}") from error
+
+    def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+        folder = self._workdir / name
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".writable.", dir=folder):
+                pass  # before hours of training
+        # Where Orbax cannot make a folder in the background, it waits for it for ever.
+        making = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=making)
+        return ocp.CheckpointManager(folder, options=options)
 
     def _save(
         self,
@@ -193,7 +204,7 @@ class Checkpoints:
             failure = failure or RuntimeError("in another process")
             if worst == 2:
                 raise CheckpointError(
-                    f"{self._last.directory / str(step)}: could not be read now: {failure}"
+                    f"{self._last.directory / str(step)}: could not be read now: {_line(failure)}"
                 ) from failure
             self._set_aside(step, failure)
         if steps:
@@ -214,11 +225,10 @@ class Checkpoints:
         iterator.start_prefetch()
 
     def _set_aside(self, step: int, error: Exception) -> None:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         log.warning(
             "Checkpoint %d is damaged (%s); trying the one before. It is kept in damaged/.",
             step,
-            reason[:200],
+            _line(error),
         )
         if is_first():
             target = self._workdir / "damaged" / str(step)
@@ -235,20 +245,42 @@ class Checkpoints:
                 manager.wait_until_finished()
 
     def close(self) -> None:
-        self._last.close()
-        self._best.close()
+        with contextlib.ExitStack() as closing:
+            for manager in (self._best, self._last):
+                closing.callback(manager.close)
 
 
 @contextlib.contextmanager
 def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        kept = ", ".join(map(str, manager.all_steps(read=True))) or "none"
+    except Exception as error:  # Orbax and tensorstore raise all kinds
+        folder = pathlib.Path(manager.directory)
+        kept = sorted(int(x.name) for x in folder.glob("*") if x.name.isdigit())
         raise CheckpointError(
-            f"{manager.directory}: a checkpoint could not be written ({error}); "
-            f"complete ones kept there: {kept}"
+            f"{folder}: a checkpoint could not be written ({_line(error)}); "
+            f"complete ones kept there: {', '.join(map(str, kept)) or 'none'}"
         ) from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
+
+
+def hear_one_error() -> None:
+    """Has a failing save say nothing beside the `CheckpointError`, for scripts: the threads of
+    Orbax and tensorstore log hundreds of lines of tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    usual = sys.unraisablehook
+
+    def hook(args: Any) -> None:
+        if str(args.exc_value) != "Event loop is closed":
+            usual(args)
+
+    sys.unraisablehook = hook
 
 
 def _passing(error: Exception) -> bool:
@@ -276,7 +308,7 @@ def load_weights(
 ) -> tuple[dict[str, Any], int]:
     """The weights of a checkpoint ("last", "best" or a step) as numpy arrays, without knowing their
     shapes, and its step. Raises `CheckpointError` where there is none, or a damaged one."""
-    folder = pathlib.Path(workdir).absolute() / ("best" if which == "best" else "checkpoints")
+    folder = path_of(workdir).absolute() / ("best" if which == "best" else "checkpoints")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder; is {workdir} the workdir of a run?")
     with ocp.CheckpointManager(folder) as manager:
@@ -296,7 +328,7 @@ def load_weights(
             if fingerprint(found["weights"]) != found["progress"]["checksums"]["weights"]:
                 raise ValueError("the stored arrays do not match their checksums")
         except Exception as error:
-            raise CheckpointError(f"{folder / str(step)}: damaged: {error}") from error
+            raise CheckpointError(f"{folder / str(step)}: damaged: {_line(error)}") from error
     weights = jax.tree.map(np.asarray, found["weights"])
     if "ema" in weights:  # of version 1, which kept averages apart, and collections without arrays
         averages = weights.pop("ema") or {}

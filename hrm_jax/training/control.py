@@ -8,13 +8,16 @@ import os
 import pathlib
 import time
 import zlib
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import jax
 import numpy as np
 from flax import serialization
 
+from hrm_jax.data.errors import DataError, reading
 from hrm_jax.files import atomic_path
+from hrm_jax.paths import path_of
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.stopping import Progress, Rules, StopReason
 
@@ -108,10 +111,10 @@ class TrainingController:
         }
         encoded = serialization.msgpack_serialize(content)
         name = f"checkpoint_{self.progress.iterations:06d}.msgpack"
-        path = pathlib.Path(self.checkpoint_dir, name) if filepath is None else filepath
+        path = path_of(pathlib.Path(self.checkpoint_dir, name) if filepath is None else filepath)
         with atomic_path(path) as temporary:
             temporary.write_bytes(encoded + zlib.crc32(encoded).to_bytes(4, "big"))
-        return pathlib.Path(path)
+        return path
 
     def load_checkpoint(
         self, path: Path, model_state: Any = None, optimizer_state: Any = None
@@ -125,7 +128,7 @@ class TrainingController:
         `flax.serialization.from_state_dict` puts into any structure. Raises `CheckpointError` where
         the file is no checkpoint, is damaged, or holds other trees.
         """
-        content = _read(pathlib.Path(path))
+        content = _read(path_of(path))
         for name, template in (("model_state", model_state), ("optimizer_state", optimizer_state)):
             if template is not None:
                 content[name] = _fitted(template, content[name], f"{path}: {name}")
@@ -149,16 +152,40 @@ class TrainingController:
         }
 
 
+_SAVED = {"training_state": dict, "config": dict, "model_state": object, "optimizer_state": object}
+_TRAINING = {
+    **{"iterations": int, "tokens": int, "reference": float | None, "stale": int},
+    **{"loss_history": list, "gradient_history": list, "elapsed_seconds": float},
+}
+
+
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    encoded, checksum = content[:-4], content[-4:]
-    if zlib.crc32(encoded).to_bytes(4, "big") != checksum:
-        raise CheckpointError(f"{path}: not a checkpoint of a training controller, or damaged")
+    try:
+        with reading(path, "a checkpoint of a training controller"):
+            content = path.read_bytes()
+            encoded, checksum = content[:-4], content[-4:]
+            if not encoded or zlib.crc32(encoded).to_bytes(4, "big") != checksum:
+                raise ValueError("its checksum is another")
+            stored = serialization.msgpack_restore(encoded)
+            _check(stored, _SAVED)
+            _check(stored["training_state"], _TRAINING)
+            for name in ("loss_history", "gradient_history"):
+                numbers = stored["training_state"][name]
+                _check(dict(enumerate(numbers)), dict.fromkeys(range(len(numbers)), float))
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     # copied: what was read are read-only views of the file's content
-    return jax.tree.map(
-        lambda x: x.copy() if isinstance(x, np.ndarray) else x,
-        serialization.msgpack_restore(encoded),
-    )
+    return jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else x, stored)
+
+
+def _check(found: Any, kinds: Mapping[Any, Any]) -> None:
+    """Raises `ValueError` unless a mapping has these entries of these types."""
+    if not isinstance(found, dict) or found.keys() != kinds.keys():
+        names = list(found) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(f"expected the entries {list(kinds)}, found {names}")
+    for name, kind in kinds.items():
+        if not isinstance(found[name], kind):
+            raise ValueError(f"{name}: expected {kind}, found {found[name]!r}")
 
 
 def _fitted(template: Any, stored: Any, where: str) -> Any:

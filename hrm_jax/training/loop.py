@@ -16,9 +16,10 @@ from tqdm.auto import tqdm
 
 from hrm_jax.compilation import compile_step, hoist_constants, jit
 from hrm_jax.fields import ConfigError
+from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.training.checkpoints import Checkpoints, digest
-from hrm_jax.training.metrics import Meter, MetricWriter, read_metrics
+from hrm_jax.training.metrics import Meter, MetricWriter
 from hrm_jax.training.processes import agreed, is_first
 from hrm_jax.training.sharding import (
     divided_step,
@@ -30,7 +31,7 @@ from hrm_jax.training.sharding import (
 )
 from hrm_jax.training.signals import SharedSignal, collected
 from hrm_jax.training.stopping import Stopping, StopReason
-from hrm_jax.training.workdir import prepare
+from hrm_jax.training.workdir import locked, prepare
 
 log = logging.getLogger("hrm_jax")
 
@@ -59,9 +60,7 @@ class RunResult:
 class _Run:
     """One run in progress."""
 
-    def __init__(
-        self, task: Task, workdir: pathlib.Path, caught: list[int], progress: bool
-    ) -> None:
+    def __init__(self, task: Task, workdir: pathlib.Path, progress: bool) -> None:
         self.task, self.workdir = task, workdir
         self.config: RunConfig = task.config
         self.mesh = make_mesh(self.config.mesh)
@@ -70,12 +69,14 @@ class _Run:
         )
         identity = dataclasses.replace(task.identity, frozen=digest(self.frozen))
         prepare(workdir, self.config, identity)
-        self.signal = SharedSignal(self.mesh, caught)
+        if is_first():
+            task.keep()
         self.signalled = 0
         self.iterator = task.batches()
         self.checkpoints = Checkpoints(workdir, self.config.keep_checkpoints, task.weights)
         self.stopping = Stopping(self.config)
         self.figures: Figures = {}
+        self.evaluated = 0  # the step that they are of
         self.uncounted: list[jax.Array] = []
         self.state = self._start()
         self.step = self.first = int(self.state.step)
@@ -112,24 +113,27 @@ class _Run:
             return jit(init, out_shardings=shardings)(weights, key)
         state, progress = found
         self.stopping.restore(progress["stopping"])
-        for line in read_metrics(self.workdir / "metrics.jsonl"):
-            if line["step"] == int(state.step) and any(k.startswith("eval/") for k in line):
-                self.figures = {k: v for k, v in line.items() if k != "step"}
+        self.figures = progress.get("figures", {})  # older checkpoints have none
+        self.evaluated = int(state.step)
         log.info("Going on from step %d of %s.", int(state.step), self.workdir)
         return state
 
     def train(self) -> Reason:
-        config = self.config
-        reason: Reason | None = self.ended()
+        reason = self.ended()
         if reason:
             return reason
         step, batch = self.compile()
+        with collected() as caught:  # before the first step there is nothing to save
+            return self.make_steps(step, batch, SharedSignal(self.mesh, caught))
+
+    def make_steps(self, step: Any, batch: Any, signal: SharedSignal) -> Reason:
+        config = self.config
         while True:
             self.state, metrics = step(self.state, batch, self.frozen)
             self.step += 1
             self.take(metrics)
             self.profile()
-            self.signalled = self.signal.after_step()
+            self.signalled = signal.after_step()
             reason = self.ended()
             if self.step % config.log_every == 0 or reason or self.signalled:
                 self.log()
@@ -181,7 +185,9 @@ class _Run:
     def profile(self) -> None:
         """Takes a JAX profile of a few steps, some steps after the start; in process 0 only."""
         if self.step == self.first + 3 and self.config.profile and is_first():
-            self.profiling.enter_context(jax.profiler.trace(str(self.workdir / "profile")))
+            folder = self.workdir / "profile"
+            folder.mkdir(exist_ok=True)
+            self.profiling.enter_context(jax.profiler.trace(str(folder)))
             self.profiling.callback(lambda: jax.block_until_ready(self.state))
         if self.step == self.first + 3 + _PROFILED_STEPS:
             self.profiling.close()
@@ -209,6 +215,7 @@ class _Run:
     def log(self) -> None:
         self.check()
         figures = self.meter.read(self.step)
+        figures |= self.task.derived(self.step, figures)
         self.writer.write(self.step, figures)
         known = {**figures, **self.figures}
         shown = {k: known[name] for k, name in self.task.shown.items() if name in known}
@@ -222,7 +229,7 @@ class _Run:
             alone = jax.process_count() == 1  # several evaluate each on devices of its own
             with jax.set_mesh(self.mesh) if alone else contextlib.nullcontext():
                 state = for_evaluation(self.state.replace(frozen=self.frozen))
-                self.figures = agreed(self.task.evaluate(state))
+                self.figures, self.evaluated = agreed(self.task.evaluate(state)), self.step
             seconds = {"eval/seconds": time.perf_counter() - start}
             self.writer.write(self.step, {**self.figures, **seconds})
             if self.stopping.update(self.figures):
@@ -232,35 +239,41 @@ class _Run:
         self.check()
         with self.meter.clock("paused"):
             self.count_tokens()
-            self.checkpoints.save(self.state, self.iterator, {"stopping": self.stopping.state()})
+            figures = self.figures if self.evaluated == self.step else {}
+            progress = {"stopping": self.stopping.state(), "figures": figures}
+            self.checkpoints.save(self.state, self.iterator, progress)
 
     def close(self) -> None:
-        self.bar.close()
-        self.writer.close()
-        self.checkpoints.close()
-        self.profiling.close()
+        with contextlib.ExitStack() as closing:  # all of them, though one may fail
+            for part in (self.profiling, self.checkpoints, self.writer, self.bar):
+                closing.callback(part.close)
 
 
 def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -> RunResult:
     """Trains `task` in `workdir`, going on where an earlier run there stopped.
 
-    After SIGINT or SIGTERM the state is saved first. `progress` shows a bar on stderr.
+    From the first step on, SIGINT and SIGTERM have the state saved first. `progress` shows a bar on
+    stderr.
 
     Raises:
-        WorkdirError: The folder holds another run.
+        WorkdirError: The folder holds another run, or one that is still running.
         CheckpointError: A checkpoint could not be written, or none could be read.
         NonFiniteError: The loss is NaN or infinite; the last checkpoint is from before.
         OSError: The workdir cannot be written.
     """
-    with collected() as caught:
-        this = _Run(task, pathlib.Path(workdir), caught, progress)
+    workdir = path_of(workdir)
+    with locked(workdir):
+        this = _Run(task, workdir, progress)
         try:
             reason = this.train()
             if not this.figures and reason != "interrupted":
                 this.evaluate()
             this.checkpoints.wait()
-        finally:
-            this.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error says more
+                this.close()
+            raise
+        this.close()
     return RunResult(
         reason=reason,
         step=this.step,

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
@@ -108,12 +109,18 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def leave(code: int = _FAILED) -> NoReturn:
+def leave(code: int = _FAILED, message: str = "") -> NoReturn:
     """Ends this process now, without waiting for the others as JAX does at a normal end."""
+
+    def speak() -> None:
+        print(message, end="\n" if message else "", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+
     for last in _LEAVING:
         last()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(timeout=5)  # nobody may read what is written
     os._exit(code)
 
 

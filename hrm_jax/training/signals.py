@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,38 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hrm_jax.compilation import jit
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def obey_at_once(leave: Callable[[int], NoReturn]) -> None:
+    """Has SIGINT and SIGTERM end this process by `leave(number)`, in any thread, at any moment but
+    while they are `collected`, and a second SIGINT then, too. For scripts, in the main thread.
+
+    Python calls handlers only when compiled code has returned, and XLA's compiler can take minutes;
+    so a thread waits for what the system's own handler writes into a pipe.
+    """
+    leaving = threading.Lock()
+
+    def obey(number: int, _: Any = None) -> None:
+        if leaving.acquire(blocking=False):
+            leave(number)
+
+    def watch() -> None:
+        collecting = False
+        while True:
+            number = os.read(read, 1)[0]
+            if signal.getsignal(number) is obey or (collecting and number == signal.SIGINT):
+                obey(number)
+            collecting = True
+
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the pipe is not its own
+    for number in _ENDING:
+        signal.signal(number, obey)
+    threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
 @contextlib.contextmanager
@@ -29,7 +62,7 @@ def collected() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         caught.append(number)
 
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, handler) for s in _ENDING}
     try:
         yield caught
     finally:

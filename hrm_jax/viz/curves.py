@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,7 +18,12 @@ from hrm_jax.files import atomic_path
 Curve = tuple[list[int], list[float]]  # steps, values
 
 _BY_STEP = "eval/exact_accuracy_by_step"
-_PICTURES = {"loss": ("Loss", "loss"), "accuracy": ("Accuracy", "share that is right")}
+_PICTURES = {
+    "loss": ("Loss", "loss"),
+    "accuracy": ("Accuracy", "share that is right"),
+    "return": ("Return", "sum of an episode's rewards"),
+}
+_BAND = ("eval/return_iqm_low", "eval/return_iqm_high")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 _SMOOTHED_FROM = 200  # curves with so many points are drawn faint, with a running mean on top
 
@@ -30,12 +34,14 @@ def plot_run(
     """Draws the curves of a run as PNG files.
 
     `loss.png`: all figures named `*loss`; `accuracy.png`: all named `*accuracy`, in percent;
+    `return.png`: all named `*return`, with the interval over seeds where there are several;
     `exact_accuracy_by_step.png`: exact accuracy after each ACT step, at the last evaluation.
     A picture whose figures do not occur is not written; those that are, are returned.
 
     The metrics are one JSON object a line, with `step` and flat names such as `train/loss`;
     `eval/exact_accuracy_by_step` is a list [T]. Lines that are not whole (the last one of a run
-    that was killed) are skipped. Where a step occurs twice, the later line counts.
+    that was killed) are skipped, and so are figures that are no finite numbers. Where a step occurs
+    twice, the later line counts.
     """
     records = list(_records(pathlib.Path(metrics_path)))
     curves, pictures = _curves(records), {}
@@ -46,7 +52,12 @@ def plot_run(
             _draw(axes, chosen)
             if name == "accuracy":
                 _percent_axis(axes)
-    evaluated = [record for record in records if record.get(_BY_STEP)]
+            if name == "return" and all(figure in curves for figure in _BAND):
+                (steps, low), (_, high) = (curves[figure] for figure in _BAND)
+                label = "95% interval over seeds"
+                axes.fill_between(steps, low, high, alpha=0.2, color="#555555", label=label)
+                axes.legend()
+    evaluated = [record for record in records if _are_shares(record.get(_BY_STEP))]
     if evaluated:
         step, accuracies = evaluated[-1]["step"], evaluated[-1][_BY_STEP]
         title = f"Exact accuracy against thinking time, training step {step:,}"
@@ -66,10 +77,21 @@ def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            step = record.get("step") if isinstance(record, dict) else None
+            if isinstance(step, int) and 0 <= step < 2**53:
                 yield record
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that a picture can show."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < 1e300  # of any size in JSON, and false for NaN
+
+
+def _are_shares(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_number, value))
 
 
 def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
@@ -77,7 +99,7 @@ def _curves(records: list[dict[str, Any]]) -> dict[str, Curve]:
     curves: dict[str, dict[int, float]] = {}
     for record in records:
         for name, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            if _is_number(value):
                 curves.setdefault(name, {})[record["step"]] = float(value)
     return {
         name: (sorted(points), [points[step] for step in sorted(points)])

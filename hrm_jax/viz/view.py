@@ -8,6 +8,7 @@ import pathlib
 from tqdm import tqdm
 
 from hrm_jax.models.act import Halting
+from hrm_jax.paths import path_of
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.trained.browse import examples, loss_of_run, puzzle_of, trace_puzzles
 from hrm_jax.trained.load import load
@@ -52,7 +53,15 @@ def write_view(
     for name, value in (("num", num), ("max_steps", max_steps)):
         if value is not None and value < 1:
             raise ValueError(f"--{name}: expected at least 1, got {value}")
-    output = pathlib.Path(output)
+    of_a_run = {
+        "checkpoint": checkpoint != "last",
+        "max_steps": max_steps,
+        "halting": halting != "q",
+    }
+    if not workdir and (without := [name for name, given in of_a_run.items() if given]):
+        raise ValueError(f"--{without[0]} has no effect without --workdir, a run")
+    output = path_of(output)
+    workdir, dataset = (path_of(x) if x else None for x in (workdir, dataset))
     if output.is_dir():
         raise ValueError(f"--output={output}: is a folder; expected the name of an .html file")
     model = load(workdir, checkpoint) if workdir else None

@@ -206,13 +206,13 @@ def test_added_embeddings_reach_their_positions_only(decoder, recompute):
     for name, (at, tokens) in plans.items():
         added = np.zeros((len(tokens), CONFIG.hidden_size), np.float32)
         added[at] = rng.normal(size=CONFIG.hidden_size)
-        prepared[tuple(name.encode())] = tokens, added
+        prepared[(BOS, *name.encode())] = tokens, added
     planned = dataclasses.replace(decoder, prepare=lambda ids: prepared[tuple(ids)])
     engine = Engine(planned, slots=2, prefill_chunk=8)
     for name, found in zip(
         plans, engine.batch_generate(list(plans), max_new_tokens=9, **GREEDY), strict=True
     ):
-        tokens, added = prepared[tuple(name.encode())]
+        tokens, added = prepared[(BOS, *name.encode())]
         assert found.tokens == _greedy(recompute, tokens, 9, added), name
         assert found.tokens != _greedy(recompute, tokens, 9), name
         assert found.prompt_tokens == len(tokens)
@@ -284,6 +284,51 @@ def test_prompts_that_cannot_be_served(engine):
         engine.submit("x", Sampling(stop_tokens=(-1,)))
     found = engine.generate("x" * 93, **GREEDY)
     assert (len(found.tokens), found.finish_reason) == (2, "length")
+
+
+@pytest.mark.parametrize("token", [-1, 260, 2**70])
+def test_what_is_no_token_of_the_model_is_refused_before_it_is_planned(decoder, token):
+    def prepare(ids):
+        raise AssertionError("a plan was made")
+
+    engine = Engine(dataclasses.replace(decoder, prepare=prepare), slots=1)
+    with pytest.raises(RequestError, match="prompt: expected tokens"):
+        engine.submit([1, token])
+
+
+class Around(ByteTokenizer):
+    """As tokenizers of Hugging Face say it."""
+
+    around = ((), (10,))
+    eos_ids = (EOS, ord("q"))
+
+
+def test_the_tokenizer_says_what_is_around_a_text_and_tokens_are_taken_as_they_are(decoder, engine):
+    def fed(tokenizer, prompt):
+        made = dataclasses.replace(decoder, tokenizer=tokenizer)
+        vars(made)["programs"] = decoder.programs
+        handle = Engine(made, slots=3, prefill_chunk=8).submit(prompt, Sampling(9, **GREEDY))
+        return handle.prompt_tokens, handle.result().tokens
+
+    assert fed(Around(), "abc") == fed(ByteTokenizer(), [*b"abc", 10])
+    assert fed(ByteTokenizer(), "abc") == fed(Around(), [BOS, *b"abc"])
+    assert fed(Around(), "abc")[0] == 4
+
+
+def test_every_end_token_ends_an_answer(decoder, engine):
+    free = engine.generate("end", max_new_tokens=12, **GREEDY)
+    token = free.tokens[4]
+    count = free.tokens.index(token) + 1
+
+    class Ends(ByteTokenizer):
+        eos_ids = (EOS, token)
+
+    ending = Engine(dataclasses.replace(decoder, tokenizer=Ends()), slots=3, prefill_chunk=8)
+    found = ending.generate("end", max_new_tokens=12, temperature=0)
+    assert (found.tokens, found.finish_reason) == (free.tokens[:count], "stop")
+    assert found.text == ByteTokenizer().decode(free.tokens[: count - 1])
+    with pytest.raises(ValueError, match=f"suppressed: {token} is the tokenizer's end token"):
+        dataclasses.replace(decoder, tokenizer=Ends(), suppressed=(token,))
 
 
 def test_an_empty_prompt_needs_a_first_token(decoder):

@@ -1,9 +1,10 @@
 """The text of answers, piece by piece."""
 
+import numpy as np
 import pytest
 
 from hrm_jax.data.text.tokenizers import ByteTokenizer
-from hrm_jax.engine.requests import AnswerText
+from hrm_jax.engine.requests import AnswerText, RequestError, checked_tokens
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
@@ -49,3 +50,13 @@ class _Parts(ByteTokenizer):
                 return inner.finish()
 
         return Stream()
+
+
+@pytest.mark.parametrize("token", [-1, 260, 2**40, 2**70, 10**400, 1.7, True, "a", None])
+def test_tokens_that_a_model_does_not_have(token):
+    with pytest.raises(RequestError, match=r"^prompt: expected tokens in \[0, 260\), got "):
+        checked_tokens("prompt", [0, token], 260)
+
+
+def test_tokens_of_whole_types():
+    assert checked_tokens("prompt", np.array([3, 259], np.uint16), 260) == [3, 259]

@@ -450,5 +450,7 @@ class TestTokenizers:
         assert json.loads((again / "config.json").read_text())["eos_token_id"] == 258
         (saved / "tokenizer_config.json").unlink()
         save_pretrained(again, LLAMA, _draw(LLAMA), saved / "tokenizer.json")
-        assert json.loads((again / "config.json").read_text())["eos_token_id"] is None
+        settings = json.loads((again / "config.json").read_text())
+        assert settings["bos_token_id"] is None
+        assert settings["eos_token_id"] == 258  # as config.json beside it says
         assert "tokenizer_class" in json.loads((again / "tokenizer_config.json").read_text())

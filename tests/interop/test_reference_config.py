@@ -117,7 +117,7 @@ class TestInference:
             from_reference_config(all_config, tensors)
 
     def test_no_weights_no_vocabulary(self, all_config):
-        with pytest.raises(ConfigError, match=r"^vocab_size: "):
+        with pytest.raises(ConfigError, match=r"all_config\.yaml: vocab_size: "):
             from_reference_config(all_config, seq_len=81)
 
 

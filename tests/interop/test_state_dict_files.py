@@ -182,7 +182,7 @@ def test_names_must_fit_the_format(tensors, tmp_path):
     with pytest.raises(ValueError, match=r"expected one of safetensors, torch, numpy, keras"):
         write_state_dict(tmp_path / "m.pt", tensors, "pytorch")
     with pytest.raises(ValueError, match="unknown kind of file"):
-        read_state_dict(tmp_path / "m.ckpt")
+        read_state_dict(tmp_path / "m.msgpack")
     assert not os.listdir(tmp_path)
 
 

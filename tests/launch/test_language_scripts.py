@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 import hrm_jax
-from hrm_jax import experiment
+from hrm_jax import experiment, tasks
+from hrm_jax.data.errors import DataError
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import read_state_dict
+from hrm_jax.interop.hugging_face_tokenizers import write_tokenizer
 from hrm_jax.training.workdir import WorkdirError
 
 SIZES = {
@@ -108,8 +111,9 @@ def test_evaluate(script, pretrained, text, capsys):
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert figures["eval/bytes"] == 1300
     assert {"eval/bits_per_byte_shuffled_plan", "eval/bits_per_byte_no_plan"} <= set(figures)
-    assert script("evaluate").main([f"--workdir={pretrained}", "--votes=2"]) == 2
-    assert "votes" in capsys.readouterr().err
+    for flag in ("votes=2", "slots=64", "halting=q", "seed=0", "max_steps=1", "last=2"):
+        assert script("evaluate").main([f"--workdir={pretrained}", f"--{flag}"]) == 2
+        assert f"error: {flag.split('=')[0]}: not for a language model" in capsys.readouterr().err
 
 
 def test_export_and_back(script, pretrained, text, tmp_path, capsys):
@@ -155,6 +159,73 @@ def test_fine_tuning_takes_sizes_and_weights(text, pretrained, tmp_path):
     assert experiment.report(result, workdir).count("→") == 3
     again = experiment.train({**config, "steps": 2}, workdir, progress=False)  # resumes
     assert again.step == 2
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """Makes the folder of a byte-level tokenizer that does not put its BOS in front."""
+    package = pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("tokenizer") / "of_bytes"
+    write_tokenizer(folder, "bytes")
+    (folder / "generation_config.json").write_text('{"eos_token_id": [258, 120]}')
+    assert package.Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").ids == [97]
+    return folder
+
+
+@pytest.mark.parametrize("task", ["text", "pairs"])
+def test_a_workdir_is_whole(script, text, tokenizer, task, tmp_path, monkeypatch, capsys):
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    shutil.copytree(tokenizer, here / "tok")
+    (here / "train.txt").write_text("uno dos tres " * 100)
+    (here / "test.txt").write_text("cuatro cinco " * 9)
+    for name in ("train.tsv", "test.tsv"):
+        (here / name).write_text(f"uno {name}\tone\ndos {name}\ttwo\n")
+    monkeypatch.chdir(here)
+    suffix, sizes = ("txt", {"length": 24, "eval_stride": 12}) if task == "text" else ("tsv", {})
+    data = {"train": f"train.{suffix}", "test": f"test.{suffix}", "tokenizer": "tok", **sizes}
+    config = _config(text, LLAMA, task=task, steps=1, data=data)
+    figures = experiment.train(config, "run", progress=False).figures
+    (here / "run").rename(elsewhere)
+    shutil.rmtree(here)
+    monkeypatch.chdir(elsewhere)
+    model = hrm_jax.load(elsewhere)
+    assert model.tokenizer.around == ((), ())
+    assert model.tokenizer.eos_ids == (258, 120)
+    assert model.generate("uno", max_new_tokens=2).prompt_tokens == 3
+    assert script("generate").main([f"--workdir={elsewhere}", "--prompt=uno"]) == 0
+    capsys.readouterr()
+    flags = ["--prompt=<|eos|>uno", "--temperature=0", "--max_new_tokens=4", "--special_tokens"]
+    assert script("generate").main([f"--workdir={elsewhere}", *flags]) == 0
+    marked = model.generate([258, *b"uno"], temperature=0, max_new_tokens=4).text
+    assert capsys.readouterr().out == marked + "\n"
+    assert script("evaluate").main([f"--workdir={elsewhere}"]) == 0
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert again["eval/bits_per_byte"] == pytest.approx(figures["eval/bits_per_byte"], rel=1e-5)
+    # Of a version that kept no tokenizer, and always put BOS in front.
+    shutil.rmtree(elsewhere / "data")
+    with pytest.raises(DataError, match="tok: there is no such file, and the run has no copy"):
+        hrm_jax.load(elsewhere)
+    shutil.copytree(tokenizer, elsewhere / "tok")
+    assert hrm_jax.load(elsewhere).generate("uno", max_new_tokens=2).prompt_tokens == 4
+
+
+def test_a_run_goes_on_with_its_own_tokenizer(text, tokenizer, tmp_path):
+    folder = shutil.copytree(tokenizer, tmp_path / "tok")
+    config = _config(text, LLAMA, steps=2)
+    config["data"] = {**config["data"], "tokenizer": str(folder)}
+    experiment.train(config, tmp_path / "run", progress=False)
+    shutil.rmtree(folder)
+    assert experiment.train({**config, "steps": 3}, tmp_path / "run", progress=False).step == 3
+
+
+def test_held_out_text_that_is_trained_on_is_told_of(text, tmp_path, caplog):
+    assert tasks.build(tasks.parse(_config(text))).documents
+    assert "1 of 1 held-out documents" in caplog.text
+    (tmp_path / "a.tsv").write_text("a\tb\nc\td\n")
+    data = {"train": str(tmp_path / "a.tsv"), "test": str(tmp_path / "a.tsv")}
+    assert tasks.build(tasks.parse(_config(text, task="pairs", data=data))).pairs
+    assert "2 of 2 held-out pairs" in caplog.text
 
 
 def test_bad_beginnings_are_named(text, tmp_path):

@@ -146,6 +146,21 @@ def test_solve_from_argument_file_and_stdin(run, trained, tmp_path, monkeypatch)
     assert piped == out
 
 
+def test_solve_names_bad_lines_and_solves_the_others(run, trained, tmp_path):
+    _, one, _ = run("solve", "--workdir", trained, PUZZLE)
+    path = tmp_path / "puzzles.txt"
+    rows = "\n".join(PUZZLE[start : start + 4] for start in range(0, 16, 4))
+    path.write_text(f"\ufeff# mine\n{PUZZLE}:1:x\n11{PUZZLE[2:]}\n{rows}\n", encoding="utf-8")
+    code, out, err = run("solve", "--workdir", trained, path)
+    assert (code, out) == (2, one * 2)
+    assert err.startswith(f"error: {path}:3: digit 1 stands twice in row 1: ")
+    assert err.count("\n") == 1
+    path.write_text("123\n" * 50)
+    code, out, err = run("solve", "--workdir", trained, path)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "error: … and 30 more"
+
+
 def test_solve_with_traces(run, trained, tmp_path):
     flags = ["--workdir", trained, "--halting=fixed", "--max_steps=3"]
     _, out, _ = run("solve", *flags, PUZZLE, "--trace")
@@ -224,7 +239,14 @@ def test_solve_and_evaluate_dominoes(run, finished, tmp_path):
         ([PUZZLE, "--votes=0"], "votes: expected at least 1"),
         ([PUZZLE, "--last=5"], "last=5, but the checkpoints there are: 2, 4"),
         ([PUZZLE, "--last=2", "--checkpoint=best"], "--last=2 and --checkpoint=best"),
-        (["123"], "error: .*3 characters"),
+        (["123"], "error: board has 3 characters, expected 16; nor is there a file of that name"),
+        (
+            ["sudokus.txt"],
+            r"error: sudokus\.txt: there is no such file, and as a puzzle: board has",
+        ),
+        (["data/sudokus"], "error: data/sudokus: there is no such file, and as a puzzle: "),
+        (["."], r"error: \.: is a folder, expected a file of puzzles"),
+        ([PUZZLE, "--seed=3"], "error: --seed=3 has no effect: it draws symmetries, --votes is 1"),
         (["11.............."], "error: digit 1 stands twice in row 1"),
         ([PUZZLE, "--trace=x.jpg"], r"expected a name ending in \.png or \.gif"),
         ([PUZZLE, "--max_steps=0"], "max_steps"),

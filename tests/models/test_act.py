@@ -143,8 +143,8 @@ def test_no_trace_and_no_puzzles():
 # --- solve, with the network --------------------------------------------------------------------
 
 KINDS = {
-    "HRM, P=2, padded, deeper": dataclasses.replace(
-        SMALL, puzzle_emb_ndim=20, H_cycles=1, L_cycles=3, H_layers=2
+    "HRM, P=2, padded, deeper, many tokens": dataclasses.replace(
+        SMALL, puzzle_emb_ndim=20, H_cycles=1, L_cycles=3, H_layers=2, vocab_size=400
     ),
     "HRM, P=0, learned positions, no q_continue": dataclasses.replace(
         SMALL, puzzle_emb_ndim=0, pos_encodings="learned", q_target="none"

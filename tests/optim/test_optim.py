@@ -59,6 +59,20 @@ def test_a_constant_schedule_does_not_depend_on_the_length_of_the_run():
     assert learning_rate(OptimizerConfig(warmup_steps=0), 100, 1e-3)(0) == np.float32(1e-3)
 
 
+def test_updates_that_are_left_out_count_for_the_schedule():
+    """Weights shrink by the rate of the step that an update belongs to: here two to a step."""
+    rule = OptimizerConfig(
+        name="adamw", learning_rate=0.5, warmup_steps=0, weight_decay=1.0, lr_min_ratio=0.0
+    )
+    schedule = learning_rate(rule, 4, 0.5)
+    optimizer = build_optimizer(rule, 4, updates_per_step=2, left_out=3)
+    params, zeros = jnp.float32(1), jnp.float32(0)
+    state = optimizer.init(params)
+    for number in range(3, 8):
+        updates, state = optimizer.update(zeros, state, params)
+        np.testing.assert_allclose(updates, -schedule(number // 2), atol=1e-7)
+
+
 def test_sparse_update_is_the_references(units):
     new = sparse_sign_sgd(
         jnp.asarray(units["sparse/w0"]),

@@ -54,6 +54,9 @@ def test_undo_inverts_apply(number):
         (owner,), again = parse_names([name])
         assert owner == "a|||b"
         np.testing.assert_array_equal(again.apply(0, grid), one.apply(0, grid))
+        (owner,), again = parse_names([name.replace("a|||b", "a_b").replace("|||", "_")])  # HRM's
+        assert owner == "a_b"
+        np.testing.assert_array_equal(again.apply(0, grid), one.apply(0, grid))
         assert canonical([grid, grid]) == canonical([one.apply(0, grid)] * 2)
 
 
@@ -99,7 +102,7 @@ def test_augmentations_do_not_depend_on_the_answers():
     assert a.names("t") == b.names("t")
 
 
-@pytest.mark.parametrize("name", ["x|||t1|||0123456788", "x|||t1|||1023456789"])
+@pytest.mark.parametrize("name", ["x|||t1|||0123456788", "x|||t1|||1023456789", "x_t1_0123456788"])
 def test_bad_names_are_refused(name):
     with pytest.raises(DataError, match="its digits are no permutation"):
         parse_names(["x", name])

@@ -87,6 +87,43 @@ def test_unsolvable_puzzles_are_refused(tmp_path):
         SUDOKU.read_boards(path)
 
 
+@pytest.mark.parametrize("header", ["quizzes,solutions", "Puzzle, Solution", "quiz,answer"])
+def test_columns_may_be_called_as_elsewhere(tmp_path, header):
+    puzzles = SUDOKU.read_boards(written(tmp_path, "1034041021034320," + ANSWER, header=header))
+    assert to_text(puzzles.questions[0]) == "1.34.41.21.3432."
+    assert to_text(puzzles.answers[0]) == ANSWER
+
+
+def test_ratings_may_be_decimal(tmp_path):
+    header = "id,puzzle,solution,clues,difficulty"
+    line = f"7,1.34.41.21.3432.,{ANSWER},11,"
+    puzzles = SUDOKU.read_boards(written(tmp_path, line + "2.5", line + "3", header=header))
+    assert puzzles.ratings.tolist() == [2.5, 3.0]
+    np.testing.assert_array_equal(SUDOKU.puzzle_set(puzzles).ratings, [2.5, 3.0])
+    SUDOKU.write_csv(tmp_path / "again.csv", puzzles)
+    assert SUDOKU.read_boards(tmp_path / "again.csv").ratings.tolist() == [2.5, 3.0]
+    for bad in ("nan", "inf", "1e99", "", "0x1", "1_0", "²"):
+        with pytest.raises(DataError, match=rf"csv:2: rating is {bad!r}"):
+            SUDOKU.read_boards(written(tmp_path, line + bad, header=header))
+
+
+def test_what_packed_files_may_hold_is_limited(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(b"question\n" + b"1" * 2_000_000))
+    with pytest.raises(DataError, match=r"gz:2: expected a line of less than 1048576"):
+        SUDOKU.read_boards(path)
+    path.write_bytes(gzip.compress(b"question\n" + b"1.34341221434321\n" * 2000))
+    assert len(SUDOKU.read_boards(path)) == 2000
+    monkeypatch.setenv("HRM_JAX_MAX_UNPACKED", "30000")
+    with pytest.raises(DataError, match=r"gz: unpacks to more than 30000 bytes; .* HRM_JAX_MAX"):
+        SUDOKU.read_boards(path)
+    monkeypatch.setenv("HRM_JAX_MAX_UNPACKED", "much")
+    with pytest.raises(
+        DataError, match="HRM_JAX_MAX_UNPACKED: expected a number of bytes, got 'much'"
+    ):
+        SUDOKU.read_boards(path)
+
+
 def test_line_numbers_count_empty_and_quoted_lines(tmp_path):
     path = written(tmp_path, "", '"two\nlines",1.3..4.22...4.2.,1234341221434321,0', "b,1,1,0")
     with pytest.raises(DataError, match="csv:5: question has 1 char"):
@@ -96,8 +133,10 @@ def test_line_numbers_count_empty_and_quoted_lines(tmp_path):
 def test_files_that_are_no_puzzles_are_refused(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
         SUDOKU.read_boards(tmp_path / "none.csv")
-    with pytest.raises(DataError, match=r"csv:1: header is 'puzzle,solution'"):
-        SUDOKU.read_boards(written(tmp_path, header="puzzle,solution"))
+    with pytest.raises(DataError, match=r"csv:1: header is 'board,key', .* among them question"):
+        SUDOKU.read_boards(written(tmp_path, header="board,key"))
+    with pytest.raises(DataError, match=r"csv:1: header is 'puzzle,question'"):
+        SUDOKU.read_boards(written(tmp_path, header="puzzle,question"))
     with pytest.raises(DataError, match=r"csv:1: header is 'question,question'"):
         SUDOKU.read_boards(written(tmp_path, header="question,question"))
     with pytest.raises(DataError, match="there are no puzzles"):

@@ -44,6 +44,7 @@ class Running:
 
     def __init__(self, server):
         self.engine, self.url, self.stop = server.engine, server.url, server.stop
+        self.connections = server._uvicorn.server_state.connections
         self._results = []
         self._thread = threading.Thread(
             target=lambda: self._results.append(server.run()), daemon=True

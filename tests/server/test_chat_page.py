@@ -140,6 +140,16 @@ def test_errors_are_shown_and_the_text_is_kept(browser, server, expect):
         expect(page.locator(".note").last).to_contain_text("tokens in")
 
 
+def test_a_server_of_short_answers(browser, serving, expect):
+    """The page asks for no more tokens than it gives, and remembers what was wanted elsewhere."""
+    with serving(MARKUP, slots=2, max_tokens=7) as server, browser(server) as page:
+        assert page.input_value("#max-tokens") == "7"
+        page.fill("#text", "x")
+        page.press("#text", "Enter")
+        expect(page.locator(".note").last).to_contain_text("7 tokens in")
+        assert page.evaluate("localStorage.getItem('chat-max-tokens')") is None
+
+
 def test_a_key(browser, serving, tmp_path, expect):
     with (
         serving(MARKUP, slots=2, api_key="secret") as server,

@@ -1,6 +1,8 @@
 """Addresses, draining, signals, and launch/serve.py."""
 
+import fcntl
 import importlib.util
+import logging
 import os
 import pathlib
 import re
@@ -115,6 +117,7 @@ def test_sigterm_drains_the_script(language_run):
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         try:
             name, url = re.fullmatch(r"(\w+) at (http://\S+)\n", process.stdout.readline()).groups()
             assert name == "run"
@@ -123,6 +126,8 @@ def test_sigterm_drains_the_script(language_run):
                 model="run", prompt="abc", max_tokens=120, temperature=0, stream=True
             )
             chunks = [next(stream)]
+            for _ in range(100):  # more lines in the log than the pipe, which nobody reads, takes
+                client.models.list()
             process.terminate()
             chunks += stream
             assert chunks[-1].choices[0].finish_reason in ("length", "stop")
@@ -132,7 +137,8 @@ def test_sigterm_drains_the_script(language_run):
 
 
 @pytest.fixture
-def run_script(capsys):
+def run_script(capsys, monkeypatch):
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)  # it would stay
     spec = importlib.util.spec_from_file_location("launch_serve", SERVE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -146,6 +152,10 @@ def run_script(capsys):
         (["--host=nowhere.invalid"], "host: 'nowhere.invalid', port 0: "),
         (["--workdir=none"], "none: not the workdir of a run"),
         (["--max_tokens=-1"], "max_tokens: expected at least 0, got -1"),
+        (["--keep_alive=-1"], "keep_alive: expected at least 0, got -1.0"),
+        (["--keep_alive=nan"], "keep_alive: expected at least 0, got nan"),
+        (["--max_connections=0"], "max_connections: expected at least 1, got 0"),
+        (["--allowed_hosts=a.org, https://b.org"], "allowed_hosts: expected names such as"),
         (["--slots=0"], "slots: expected at least 1"),
         (["--api_key="], "api_key: expected at least one character"),
         (["--checkpoint=7"], "no checkpoint 7; there are: 1"),

@@ -4,6 +4,11 @@ import asyncio
 
 import pytest
 
+from hrm_jax.data.text.tokenizers import BOS, ByteTokenizer
+from hrm_jax.engine.requests import Event
+from hrm_jax.server.replies import Reply
+from hrm_jax.server.schemas import ChatRequest, CompletionRequest
+
 openai = pytest.importorskip("openai", reason="openai is not installed")
 
 
@@ -22,7 +27,7 @@ def test_a_completion(client, server):
     assert (choice.text, choice.finish_reason, choice.index) == (expected.text, "length", 0)
     usage = answer.usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (6, 12, 18)
-    tokens = client.completions.create(**{**options, "prompt": list(b"hello")})
+    tokens = client.completions.create(**{**options, "prompt": [BOS, *b"hello"]})
     assert tokens.choices[0].text == expected.text
     greedy = client.completions.create(**options, temperature=0)
     assert greedy.choices[0].text != expected.text
@@ -74,6 +79,57 @@ def test_log_probabilities(client, server):
     likeliest = [top[0][1] for top in expected.top]
     assert [e.top_logprobs[0].logprob for e in content] == pytest.approx(likeliest, abs=1e-4)
     assert chat.choices[0].message.content == answer.choices[0].text
+
+
+class Blurred(ByteTokenizer):
+    """All letters are the same text."""
+
+    def decode(self, ids):
+        return "?" * len(list(ids))
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_tokens_of_equal_text_are_all_told(by_number):
+    top = tuple((97 + i, -1.0 - i) for i in range(10))
+    events = [
+        Event(99, "?", -3.0, top),
+        Event(120, "?", -30.0, top),
+        Event(97, "", -1.0, top, "stop", is_end=True),
+    ]
+
+    def told(kind, **fields):
+        asked = kind.model_validate({**fields, "return_tokens_as_token_ids": by_number})
+        return Reply(asked, "tiny", Blurred()).whole([events])["choices"][0]["logprobs"]
+
+    answer = told(CompletionRequest, prompt="x", logprobs=10)
+    numbers = [f"token_id:{token}" for token, _ in top]
+    if by_number:
+        assert answer["tokens"] == ["token_id:99", "token_id:120"]
+        assert answer["top_logprobs"] == [dict(zip(numbers, [x for _, x in top], strict=True))] * 2
+    else:
+        assert answer["tokens"] == ["?", "?"]
+        first, second = answer["top_logprobs"]
+        expected = dict(zip(numbers, [x for _, x in top], strict=True))
+        assert second == expected  # the token that was chosen is none of these
+        assert first.pop("?") == expected.pop("token_id:99") == -3.0
+        assert first == expected
+    chat = told(
+        ChatRequest, messages=[{"role": "user", "content": "x"}], logprobs=True, top_logprobs=10
+    )
+    for entry in chat["content"]:
+        assert [other["logprob"] for other in entry["top_logprobs"]] == [x for _, x in top]
+        assert len({other["token"] for other in entry["top_logprobs"]}) == 10 if by_number else 1
+
+
+def test_tokens_that_stop(client, server):
+    options = {"model": "tiny", "prompt": "hello", "seed": 7, "max_tokens": 12, "logprobs": 1}
+    text = client.completions.create(**options).choices[0].text
+    until = client.completions.create(
+        **options, extra_body={"stop_token_ids": [ord(text[5]), ord(text[6])]}
+    ).choices[0]
+    kept = text[: min(text.index(text[5]), text.index(text[6]))]
+    assert (until.text, until.finish_reason) == (kept, "stop")
+    assert until.logprobs.tokens == list(kept)
 
 
 def test_a_stream_is_the_same_answer_in_parts(client):

@@ -18,15 +18,30 @@ USER = {"role": "user", "content": "x"}
         ({"prompt": [1, 260]}, "prompt", r"expected tokens in \[0, 260\), got 260"),
         ({"prompt": "x" * 300}, "prompt", "expected at most 255 tokens"),
         ({"prompt": ["x"] * 5}, "prompt", "expected at most 4 answers in one request, got 5"),
+        ({"prompt": [2**40]}, "prompt", r"expected tokens in \[0, 260\), got 1099511627776"),
+        ({"prompt": [[3], [2**70]]}, "prompt", r"expected tokens in \[0, 260\), got 1180"),
+        ({"prompt": [-1]}, "prompt", r"expected tokens in \[0, 260\), got -1"),
+        ({"stop_token_ids": [260]}, "stop_token_ids", r"expected tokens in \[0, 260\), got 260"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids", r"expected tokens in \[0, 260\), got -1"),
+        ({"stop_token_ids": [2**70]}, "stop_token_ids", r"expected tokens in \[0, 260\), got"),
+        ({"stop_token_ids": 97}, "stop_token_ids", "valid array"),
         ({"n": 3}, "n", "expected at most 2, got 3"),
         ({"n": 0}, "n", "greater than or equal to 1, got 0"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 201}, "max_tokens", "expected at most 200, got 201"),
+        ({"max_tokens": 2**70}, "max_tokens", "expected at most 200, got 118"),
+        ({"messages": [USER], "max_tokens": 201}, "max_tokens", "expected at most 200, got 201"),
+        (
+            {"messages": [USER], "max_completion_tokens": 201},
+            "max_completion_tokens",
+            "expected at most 200, got 201",
+        ),
+        ({"messages": [{**USER, "content": "x" * 300}]}, "messages", "at most 255 tokens"),
         ({"max_tokens": "9"}, "max_tokens", "valid integer, got '9'"),
         ({"temperature": -0.1}, "temperature", "greater than or equal to 0"),
         ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
         ({"top_p": 1.5}, "top_p", "less than or equal to 1"),
-        ({"top_k": -1}, "top_k", "greater than or equal to 0"),
+        ({"top_k": -2}, "top_k", "greater than or equal to -1"),
         ({"repetition_penalty": 0}, "repetition_penalty", "greater than or equal to"),
         ({"seed": 1 << 70}, "seed", "."),
         ({"stop": [""]}, "stop[0]", "at least 1 character"),
@@ -77,3 +92,24 @@ def test_what_asks_for_nothing_is_taken(client):
         model="tiny", messages=[{**USER, "name": "me"}], max_tokens=1, tool_choice="none",
         response_format={"type": "text"}, store=False,
     )  # fmt: skip
+
+
+def test_a_prompt_that_is_too_long_has_openais_code(server):
+    for path, body in (
+        ("completions", {"prompt": "x" * 300}),
+        ("chat/completions", {"messages": [{**USER, "content": "x" * 300}]}),
+    ):
+        _, _, answer = server.call(f"/v1/{path}", body)
+        assert answer["error"]["code"] == "context_length_exceeded"
+    assert server.call("/v1/completions", {"prompt": [999]})[2]["error"]["code"] is None
+
+
+def test_vllms_neutral_values(client):
+    answer = client.completions.create(
+        model="tiny", prompt="x", max_tokens=1,
+        extra_body={
+            "top_k": -1, "min_tokens": 0, "skip_special_tokens": True, "use_beam_search": False,
+            "stop_token_ids": None, "ignore_eos": False,
+        },
+    )  # fmt: skip
+    assert answer.usage.completion_tokens == 1

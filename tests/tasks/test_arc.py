@@ -301,3 +301,17 @@ def test_the_subset_is_what_the_split_alone_tells(task, tmp_path):
     assert [q.task for q in again.items] == task_names
     np.testing.assert_array_equal(again.item, some.questions.item)
     np.testing.assert_array_equal(again.augmentation, some.questions.augmentation)
+
+
+def test_a_preset_that_draws_tasks_takes_files_instead(data, tmp_path):
+    """What it says of drawn tasks is in vain then, also where the run's folder keeps the data."""
+    values = _preset("laptop")
+    folder = data / "reported" / "arc_combined"
+    values["data"] |= {
+        "training": f"{folder}:training2+concept",
+        "evaluation": f"{folder}:evaluation2",
+        "num_aug": 1,
+    }
+    task = tasks.build(tasks.parse(values), tmp_path / "data")
+    assert task.train.metadata.num_puzzle_identifiers > 1
+    assert (tmp_path / "data" / "identity.json").is_file()

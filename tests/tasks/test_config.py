@@ -45,6 +45,14 @@ from hrm_jax.fields import ConfigError, from_mapping
             {"model__name": "trm", "model__H_layers": 6},
             r"config\.model\.H_layers: 6, but 'trm' has no such.*only 'hrm' has; .*default 4",
         ),
+        (
+            {"model": {"name": "trm", "mlp_t": True, "num_heads": 4, "hidden_size": 32}},
+            r"config\.model\.num_heads: 4 has no effect: mlp_t: an MLP",
+        ),
+        (
+            {"data": {"train_csv": "a.csv", "test_csv": "b.csv", "seed": 3}},
+            r"config\.data\.seed: 3 has no effect: neither subsample nor num_aug draws",
+        ),
         ({"model__mlp_t": True}, r"config\.model\.mlp_t: True, but 'hrm' has no such field"),
         (
             {"early_stopping": {"patience": 3}},
@@ -57,6 +65,14 @@ from hrm_jax.fields import ConfigError, from_mapping
 def test_bad_fields_are_named(change, message, tiny):
     with pytest.raises(ConfigError, match=message):
         tasks.parse(tiny(**change))
+
+
+def test_seeds_of_draws_from_files_and_a_preset_s_heads_are_kept(tiny):
+    files = {"train_csv": "a.csv", "test_csv": "b.csv", "seed": 3}
+    for drawn in ({"subsample": 2}, {"num_aug": 2}):
+        assert tasks.parse(tiny(data={**files, **drawn})).data.seed == 3
+    config = tiny(model={"name": "trm", "mlp_t": True, "num_heads": 4, "hidden_size": 32})
+    assert tasks.parse({**config, "preset_values": config}).model.num_heads == 4
 
 
 def test_fields_are_converted(tiny):

@@ -17,6 +17,7 @@ from hrm_jax import tasks
 from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models import act
 from hrm_jax.models.relational import network
+from hrm_jax.tasks.rl.task import RLTask
 
 TESTS = pathlib.Path(__file__).parents[1]
 
@@ -50,6 +51,8 @@ CASES = {
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
     "sort_of_clevr": {"model": RELATIONS, "data": {"num_test": 4}},
     "family": {"model": {**RELATIONS, "name": "mlp"}, "data": {"num_test": 4}},
+    "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
+    "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
 
 # Values to try where one more, half, or another choice is none or makes no difference.
@@ -71,6 +74,8 @@ VALUES = {
     "model.relation_dim": [64],
     "data.eval_pairs": [4],
     "data.target_length": [32],
+    "environment": ["Acrobot-v1"],
+    "model.hidden": [(4, 4)],
     "optimizer.clip_norm": [1.0],
     "optimizer.ema": [0.5],
 }
@@ -78,6 +83,12 @@ VALUES = {
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
+    "model.mlp_t": {"model.num_heads": 8},
+    "model.log_std": {"environment": "Pendulum-v1"},
+    "squash": {"environment": "Pendulum-v1"},
+    "priority_beta_first": {"priority_alpha": 0.5},
+    "priority_beta_last": {"priority_alpha": 0.5},
+    "priority_offset": {"priority_alpha": 0.5},
     "early_stopping": {"early_stopping.metric": "eval/exact_accuracy"},
     "control.token_limit_iterations": {"control.max_tokens": 5},
 }
@@ -99,9 +110,11 @@ PROVED = {
     "data.target_field": "test_jsonl",
     "data.tokenizer": "test_other_tokenizers",
     "data.document": "test_documents_within_a_file",
+    "data.max_unpacked": "test_a_packed_file_has_a_limit",
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",
+    "model.filters": "test_pictures_stay_bytes",
     "task": "test_bad_fields_are_named",
     "preset": "test_harmless_fields_may_change",
     "expect": "test_every_preset_is_a_valid_configuration",
@@ -161,16 +174,21 @@ def _effects(values):
     config = tasks.parse(values)
     task = tasks.build(config)
     batch = next(task.batches())
-    held_out = task.test.inputs if hasattr(task, "puzzle") else task.held_out()[0]
-    if hasattr(task, "questions"):
-        held_out = config.data.inputs(held_out)
+    if isinstance(task, RLTask):
+        held_out = []
+    elif hasattr(task, "questions"):
+        held_out = config.data.inputs(task.test)
+    else:
+        held_out = task.test.inputs if hasattr(task, "test") else task.held_out()[0]
     yield task.identity, [(k, v.shape, v.tobytes()) for k, v in batch.items()], _bytes(held_out)
     key = jax.random.key(config.seed)
     yield _text(task.init, key), int(jax.random.key_data(key)[-1])
     shapes = jax.eval_shape(task.init, key)
     yield _text(task.step, shapes, batch)
     weights = task.weights(shapes)
-    if hasattr(task, "puzzle"):
+    if isinstance(task, RLTask):
+        yield _text(task.over_seeds(task._evaluation), weights)
+    elif hasattr(task, "puzzle"):
         solve = functools.partial(
             act.solve,
             task.config.model,

@@ -49,11 +49,11 @@ def test_presets_are_complete(name, preset):
     config = tasks.parse(_config(name, preset).to_dict())
     assert isinstance(config.model, HRMConfig)
     stored = json.loads(json.dumps(to_mapping(config)))
-    assert tasks.parse(stored) == config
+    assert tasks.parse({**stored, "preset_values": stored}) == config
     trm = tasks.parse(_config(name, preset, "trm").to_dict())
     assert isinstance(trm.model, TRMConfig)
     assert trm.model.hidden_size == config.model.hidden_size
-    assert tasks.parse(to_mapping(trm)) == trm
+    assert tasks.parse({**to_mapping(trm), "preset_values": to_mapping(trm)}) == trm
 
 
 def test_an_unknown_network_is_named():

@@ -1,5 +1,6 @@
 """Loading, evaluating and solving from a workdir."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,11 +8,14 @@ import numpy as np
 import pytest
 
 import hrm_jax
+from hrm_jax import tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.npy_folder import read_npy
 from hrm_jax.puzzles.sudoku.board import SudokuShape, from_tokens, to_text
 from hrm_jax.puzzles.sudoku.generator import generate
 from hrm_jax.puzzles.sudoku.puzzle import SUDOKU
+from hrm_jax.tasks.puzzles.model import PuzzleModel
+from hrm_jax.trained.browse import trace_puzzles
 from hrm_jax.trained.evaluate import evaluate, held_out
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.metrics import read_metrics
@@ -152,6 +156,86 @@ def test_bad_tokens(model):
             model.solve_tokens(bad)
     with pytest.raises(ValueError, match="max_steps: expected at least 1"):
         model.solve_tokens(np.full((1, 16), 2), max_steps=0)
+
+
+@pytest.fixture(scope="module")
+def five(model):
+    """The model with five rows in its puzzle table."""
+    config = dataclasses.replace(model.config, num_puzzle_identifiers=5)
+    table = np.random.default_rng(0).standard_normal((5, 32)).astype(np.float32)
+    tables = {**model.variables["tables"], "puzzle_emb": table}
+    return PuzzleModel(config, {**model.variables, "tables": tables})
+
+
+@pytest.mark.parametrize(
+    ("identifiers", "message"),
+    [
+        ([0, 1, 5], r"puzzle_identifiers 0\.\.4, got 5 at \[2\]"),
+        ([99, -1, 0], r"puzzle_identifiers 0\.\.4, got 99 at \[0\] \(2 such\)"),
+        ([0, 10**6, 0], "got 1000000"),
+        ([0, 2**40, 0], "got 1099511627776"),
+        ([0, 2**70, 0], "that are integers, got object"),
+        ([0, 1.7, 0], "got 1.7 at"),
+        ([0, float("nan"), 0], "got nan at"),
+        ([True, False, True], "that are integers, got bool"),
+        (["0", "1", "2"], "that are integers"),
+        ([0], r"expected puzzle_identifiers \[3\], got an array of shape \(1,\)"),
+        (np.array(3), r"expected puzzle_identifiers \[3\], got an array of shape \(\)"),
+        ([[0, 1, 2]], r"expected puzzle_identifiers \[3\], got an array of shape \(1, 3\)"),
+    ],
+)
+def test_identifiers_that_the_model_has_no_row_for(five, test_set, identifiers, message):
+    tokens = test_set.inputs[:3]
+    batch = {"inputs": tokens.astype(np.int32), "puzzle_identifiers": np.zeros(3, np.int32)}
+    carry = five.initial_carry(batch)
+    batch["puzzle_identifiers"] = np.asarray(identifiers)
+    calls = {
+        "solve": lambda: five.solve(tokens, puzzle_identifiers=identifiers),
+        "answers": lambda: five.answers(tokens, np.asarray(identifiers)),
+        "initial_carry": lambda: five.initial_carry(batch),
+        "act_step": lambda: five.act_step(carry, batch),
+        "trace_puzzles": lambda: trace_puzzles(
+            five.config, five.variables, tokens, np.asarray(identifiers), max_steps=1
+        ),
+    }
+    for call in calls.values():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_every_row_of_the_puzzle_table_answers(five, test_set):
+    one = np.repeat(test_set.inputs[:1], 5, axis=0)
+    beliefs = {solution.q_halt for solution in five.solve(one, puzzle_identifiers=range(5))}
+    assert len(beliefs) == 5
+    assert five.solve(one[:1], puzzle_identifiers=[2.0])[0].q_halt in beliefs
+
+
+def test_batches_of_acts_must_agree(model, test_set):
+    batch = {"inputs": test_set.inputs[:3], "puzzle_identifiers": np.zeros(3, int)}
+    carry = model.initial_carry(batch)
+    with pytest.raises(ValueError, match=r"expected inputs \[3, 16\], got .* \(1, 16\)"):
+        model.act_step(carry, {k: v[:1] for k, v in batch.items()})
+    with pytest.raises(ValueError, match="puzzle_identifiers is missing"):
+        model.act_step(carry, {"inputs": batch["inputs"]})
+    with pytest.raises(ValueError, match=r"expected inputs 0\.\.5, got 200"):
+        model.act_step(carry, {**batch, "inputs": np.full((3, 16), 200)})
+
+
+def test_data_of_other_identifiers_are_refused(trained, workdir, tmp_path):
+    more = shutil.copytree(trained / "data", tmp_path / "more")
+    facts = json.loads((more / "test" / "dataset.json").read_text())
+    facts["num_puzzle_identifiers"] = 8
+    (more / "test" / "dataset.json").write_text(json.dumps(facts))
+    np.save(more / "test" / "all__puzzle_identifiers.npy", np.arange(8))
+    with pytest.raises(DataError, match="more: puzzle identifier 7 is not one of the 1 that"):
+        evaluate(trained, more)
+    with pytest.raises(DataError, match="num_puzzle_identifiers is 8 in the test split, but 1"):
+        tasks.build(tasks.parse({"task": "sudoku", "data": {"path": str(more)}}))
+
+
+def test_seeds_without_effect_are_refused(trained):
+    with pytest.raises(DataError, match="seed: 3 has no effect: it draws symmetries, and votes"):
+        evaluate(trained, seed=3)
 
 
 def test_metrics_survive_a_line_that_was_cut_off(tmp_path):

@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import signal
+import zlib
 
 import grain
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import serialization
 
 from hrm_jax import tasks
 from hrm_jax.data.identity import Identity
@@ -224,9 +226,22 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
 
-    for content in (whole[:-1], whole[:50], b"", bytes(flipped), pickle.dumps(Trap())):
+    def sealed(value):
+        encoded = serialization.msgpack_serialize(value)
+        return encoded + zlib.crc32(encoded).to_bytes(4, "big")
+
+    good = serialization.msgpack_restore(whole[:-4])
+    foreign = [[1], {}, {**good, "more": 1}, {**good, "training_state": 3}]
+    for name, value in {"tokens": "1", "loss_history": ["a"], "elapsed_seconds": None}.items():
+        foreign.append({**good, "training_state": {**good["training_state"], name: value}})
+    for content in (
+        *(whole[:-1], whole[:50], b"", b"\0" * 4, bytes(flipped), pickle.dumps(Trap())),
+        *map(sealed, foreign),
+    ):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"000000\.msgpack: not a checkpoint .* damaged"):
+        with pytest.raises(
+            CheckpointError, match=r"000000\.msgpack: damaged.*expected a checkpoint"
+        ):
             create_training_controller(resume_from=path)
     assert not (tmp_path / "sprung").exists()
     with pytest.raises(FileNotFoundError, match="absent"):

@@ -126,3 +126,26 @@ def test_signals_save_and_say_how_to_go_on(number, code, straight, command, envi
         assert returned == 0, output
         assert f"Going on from step {step}" in output
         _assert_same_run(straight, tmp_path)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_what_compiled_code_holds_up(number, code, environment, tmp_path):
+    (tmp_path / "config.py").write_text(
+        "import hashlib, os, threading\n\n\ndef get_config():\n"
+        f"    threading.Timer(0.5, os.kill, (os.getpid(), {int(number)})).start()\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)  # for minutes, as XLA's compiler\n"
+    )
+    command = [ROOT / "launch" / "train.py", f"--config={tmp_path / 'config.py'}"]
+    done = forked.Script(command, environment=environment).wait(timeout=60)
+    assert done.returncode == code
+    assert "while there was nothing to save" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_save_that_fails_is_one_line(command, environment, tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "checkpoints").write_text("x")
+    code, output = _ended(forked.Script(command(tmp_path / "a b"), environment=environment))
+    assert code == 2
+    assert len(re.findall("^error: .*checkpoints", output, re.M)) == 1
+    assert "Traceback" not in output

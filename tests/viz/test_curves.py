@@ -102,6 +102,20 @@ def test_what_is_not_finite_is_left_out(tmp_path, drawn):
     assert drawn["train/loss"] == ([2], [1.5])
 
 
+def test_lines_of_other_kinds_are_left_out(tmp_path, drawn):
+    path = tmp_path / "m.jsonl"
+    good = {"step": 1, "train/loss": 1.5, "eval/exact_accuracy_by_step": [0.25, 0.5]}
+    by_step = ["0.5", {"a": 1}, [1, "x"], [None], [True], [[0.5]], 0.5, [10**400]]
+    bad = [json.dumps({"step": 2, "eval/exact_accuracy_by_step": value}) for value in by_step]
+    bad += [json.dumps({"step": step, "train/loss": 9.0}) for step in (10**400, -1, 2.5, "3")]
+    values = ("true", "1" + "0" * 400, "1" * 5000)
+    bad += [f'{{"step": 2, "train/loss": {value}}}' for value in values]
+    path.write_text("\n".join([json.dumps(good), *bad, "[" * 100_000, "\0"]))
+    assert len(plot_run(path, tmp_path)) == 2
+    assert drawn["train/loss"] == ([1], [1.5])
+    assert drawn["by_step"] == [0.25, 0.5]
+
+
 def test_nothing_to_draw(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1, "train/lr": 0.1, "eval/exact_accuracy_by_step": []}\n\n[1]\n')

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.documents import Documents
-from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
+from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, around, encode_in_range
 
 Tokens = npt.NDArray[np.int32]
 
@@ -44,10 +44,11 @@ def split_documents(
 class TextWindows(Draws):
     """Windows of running text: tokens, int32 [B, S].
 
-    The documents are one stream, BOS document EOS BOS document EOS …, closed to a ring: each epoch
-    cuts it, from a random place on, into windows one after the other and draws these in random
-    order. Every token is in one window per epoch at most; less than one window's length is left
-    out. A stream shorter than one window goes round in it.
+    The documents are one stream, BOS document EOS BOS document EOS …, with what the tokenizer puts
+    in front of texts in the place of BOS, closed to a ring: each epoch cuts it, from a random place
+    on, into windows one after the other and draws these in random order. Every token is in one
+    window per epoch at most; less than one window's length is left out. A stream shorter than one
+    window goes round in it.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class TextWindows(Draws):
         """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`."""
         if length < 1:
             raise ValueError(f"length is {length}, expected 1 or more")
-        parts = []
+        (prefix, end), eos = around(tokenizer), tokenizer.eos_id
+        if eos is not None and end[-1:] != (eos,):
+            end = (*end, eos)
+        parts: list[npt.ArrayLike] = []
         for i in range(len(documents)):
-            ends = (tokenizer.bos_id, encode_document(documents, i, tokenizer), tokenizer.eos_id)
-            parts += [np.atleast_1d(part) for part in ends if part is not None]
+            parts += [prefix, encode_document(documents, i, tokenizer), end]
         small = tokenizer.vocab_size <= np.iinfo(np.uint16).max + 1
         self._stream = np.concatenate(
             parts, dtype=np.uint16 if small else np.int32, casting="unsafe"
@@ -81,10 +84,11 @@ class TextWindows(Draws):
 
 
 def encode_document(documents: Documents, index: int, tokenizer: Tokenizer) -> Tokens:
-    """Returns the tokens of a document without special ones, int32 [N]."""
+    """Returns the tokens of a document without special ones, int32 [N]; a `DataError` where one is
+    beyond the vocabulary."""
     if isinstance(tokenizer, ByteTokenizer):
         return np.frombuffer(documents[index], np.uint8).astype(np.int32)
-    return np.array(tokenizer.encode(documents.text(index)), np.int32)
+    return np.array(encode_in_range(tokenizer, documents.text(index), documents.names[index]))
 
 
 def eval_windows(
@@ -95,26 +99,28 @@ def eval_windows(
     Returns tokens, int32 [N, length], filled up with PAD; and which of them are scored, bool: in
     each window the last `stride`, or all but the first where it begins its document.
 
-    A document begins with BOS (EOS where there is no BOS), which is not scored; no window reaches
-    over the end of a document. Bits per byte of a model are thus the sum over the mask of
+    A document begins with what the tokenizer puts in front of a text, or else with EOS, which ends
+    the one before, or else with BOS; these are not scored. No window reaches over the end of a
+    document. Bits per byte of a model are thus the sum over the mask of
     -log2 p(token | tokens before it in the row), divided by `len(documents.tokens)`.
     """
     if not 1 <= stride < length:
         raise ValueError(f"stride is {stride}, expected 1 to length - 1 = {length - 1}")
-    start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
-    if start is None:
+    ends = (x for x in (tokenizer.eos_id, tokenizer.bos_id) if x is not None)
+    start = around(tokenizer)[0] or tuple(ends)[:1]
+    if not start:
         raise ValueError(
             "the tokenizer has neither a BOS nor an EOS token for documents to start with"
         )
-    pad = start if tokenizer.pad_id is None else tokenizer.pad_id
+    pad = start[0] if tokenizer.pad_id is None else tokenizer.pad_id
     tokens, masks = [], []
     column = np.arange(length)
     for i in range(len(documents)):
-        sequence = np.concatenate([[start], encode_document(documents, i, tokenizer)])
+        sequence = np.concatenate([start, encode_document(documents, i, tokenizer)])
         beyond = max(0, len(sequence) - length)
         first = stride * np.arange(1 + -(-beyond // stride))[:, None]
         at = first + column
         inside = at < len(sequence)
         tokens.append(np.where(inside, sequence[np.minimum(at, len(sequence) - 1)], pad))
-        masks.append(inside & (column >= np.where(first == 0, 1, length - stride)))
+        masks.append(inside & (column >= np.where(first == 0, len(start), length - stride)))
     return np.concatenate(tokens, dtype=np.int32), np.concatenate(masks)

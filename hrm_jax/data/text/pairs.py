@@ -8,7 +8,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.reader import json_records, open_lines, string_field
-from hrm_jax.data.text.tokenizers import Tokenizer, utf8
+from hrm_jax.data.text.tokenizers import Tokenizer, around, encode_in_range, utf8
 
 log = logging.getLogger("hrm_jax")
 
@@ -26,6 +26,8 @@ Tokens = npt.NDArray[np.int32]
 _ESCAPE = re.compile(r"\\[tn\\]")
 _MEANING = {r"\t": "\t", r"\n": "\n", "\\\\": "\\"}
 _SHOWN = 5  # places that are named
+_PROMPTS = ("prompt", "input", "question", "instruction", "query", "source", "src")
+_TARGETS = ("target", "output", "answer", "response", "completion", "label", "tgt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +51,25 @@ class Pairs:
 
 
 def read_pairs(
-    path: str | os.PathLike[str], *, prompt_field: str = "prompt", target_field: str = "target"
+    path: str | os.PathLike[str],
+    *,
+    prompt_field: str = "prompt",
+    target_field: str = "target",
+    max_unpacked: int = 0,
 ) -> Pairs:
     r"""Reads pairs from a file in UTF-8, packed if its name ends in `.gz`.
 
     It is a `.jsonl` of records with both fields, or else has `prompt<TAB>target` on each line, in
     which `\t`, `\n` and `\\` stand for tab, newline and backslash and any other backslash for
-    itself. Blank lines are left out. A `DataError` names file and line of what is wrong.
+    itself. Blank lines are left out. A first line that has both fields names columns, of which
+    there may then be more; and one of two such names as `question` and `answer` is no pair. A
+    packed file may have `max_unpacked` bytes, see `open_lines` for 0. A `DataError` names file and
+    line of what is wrong.
     """
     path = pathlib.Path(path)
     packed = path.name.endswith((".jsonl", ".jsonl.gz"))
-    found = _of_records(path, prompt_field, target_field) if packed else _of_lines(path)
+    read = _of_records if packed else _of_lines
+    found = read(path, _text_lines(path, max_unpacked), prompt_field, target_field)
     prompts, targets, where = [], [], []
     for number, prompt, target in found:
         for name, text in (("prompt", prompt), ("target", target)):
@@ -73,8 +83,8 @@ def read_pairs(
     return Pairs(tuple(prompts), tuple(targets), tuple(where))
 
 
-def _text_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
-    for number, line in open_lines(path):
+def _text_lines(path: pathlib.Path, max_unpacked: int) -> Iterator[tuple[int, str]]:
+    for number, line in open_lines(path, max_unpacked):
         try:
             yield number, line.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -83,24 +93,37 @@ def _text_lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
             ) from error
 
 
-def _of_lines(path: pathlib.Path) -> Iterator[tuple[int, str, str]]:
-    for number, line in _text_lines(path):
-        if not line.strip():
+def _of_lines(
+    path: pathlib.Path, lines: Iterable[tuple[int, str]], prompt: str, target: str
+) -> Iterator[tuple[int, str, str]]:
+    width, first, second = 2, 0, 1
+    wanted = prompt.lower(), target.lower()
+    filled = ((number, line) for number, line in lines if line.strip())
+    for place, (number, line) in enumerate(filled):
+        cells = line.split("\t")
+        names = [cell.strip().lower() for cell in cells]
+        if not place and set(wanted) <= set(names):
+            width, first, second = len(names), *map(names.index, wanted)
             continue
-        tabs = line.count("\t")
-        if tabs != 1:
+        if not place and len(names) == 2 and names[0] in _PROMPTS and names[1] in _TARGETS:
+            log.info("%s:%d: %r names columns and is taken for no pair", path, number, line)
+            continue
+        if len(cells) != width:
+            tabs = len(cells) - 1
             found = "there is no tab" if not tabs else f"there are {tabs} tabs"
+            expected = "prompt<TAB>target with one" if width == 2 else f"{width - 1} as in line 1"
             raise DataError(
-                f"{path}:{number}: {found} on the line, expected prompt<TAB>target with one; "
+                f"{path}:{number}: {found} on the line, expected {expected}; "
                 r"a tab inside a text is written \t"
             )
-        prompt, target = (_ESCAPE.sub(lambda m: _MEANING[m[0]], text) for text in line.split("\t"))
-        yield number, prompt, target
+        both = (_ESCAPE.sub(lambda m: _MEANING[m[0]], cells[x]) for x in (first, second))
+        yield number, next(both), next(both)
 
 
-def _of_records(path: pathlib.Path, prompt: str, target: str) -> Iterator[tuple[int, str, str]]:
-    lines = ((number, line.encode()) for number, line in _text_lines(path))
-    for number, record in json_records(path, lines):
+def _of_records(
+    path: pathlib.Path, lines: Iterable[tuple[int, str]], prompt: str, target: str
+) -> Iterator[tuple[int, str, str]]:
+    for number, record in json_records(path, ((n, line.encode()) for n, line in lines)):
         yield (
             number,
             string_field(path, number, record, prompt),
@@ -112,7 +135,7 @@ def _of_records(path: pathlib.Path, prompt: str, target: str) -> Iterator[tuple[
 class EncodedPairs:
     """E pairs as tokens, filled up with PAD."""
 
-    prompt: Tokens  # [E, P], without special ones
+    prompt: Tokens  # [E, P], without what the tokenizer puts in front
     prompt_length: Tokens  # [E]
     target: Tokens  # [E, T], each ending in EOS
     target_length: Tokens  # [E], EOS among them
@@ -142,10 +165,14 @@ def encode_pairs(
     eos = tokenizer.eos_id
     if eos is None:
         raise ValueError("the tokenizer has no EOS token for targets to end with")
+    prefix, suffix = around(tokenizer)
     pad = eos if tokenizer.pad_id is None else tokenizer.pad_id
     prompts, targets, dropped = [], [], []
     for prompt, target, where in zip(pairs.prompts, pairs.targets, pairs.where, strict=True):
-        ids, goal = tokenizer.encode(prompt), [*tokenizer.encode(target), eos]
+        ids = [*encode_in_range(tokenizer, prompt, where), *suffix]
+        goal = [*encode_in_range(tokenizer, target, where), eos]
+        if not (ids or prefix):
+            raise DataError(f"{where}: the tokenizer makes no tokens of the prompt")
         if len(ids) <= prompt_length and len(goal) <= target_length:
             prompts.append(ids)
             targets.append(goal)

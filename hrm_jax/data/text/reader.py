@@ -23,6 +23,7 @@ log = logging.getLogger("hrm_jax")
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 
 _SHOWN = 5  # places with invalid bytes that are named
+_UNPACKED, _PACKED = 1 << 26, 200  # bytes that any packed file may have, and bytes of one
 
 Line = tuple[int, bytes]  # its number, counted from 1, and what stands on it, with its end
 
@@ -34,6 +35,7 @@ def read_documents(
     document: Literal["file", "line", "blank_line"] = "file",
     normalize: bool = False,
     strict: bool = False,
+    max_unpacked: int = 0,
 ) -> Documents:
     """Reads documents, line by line; a `DataError` names file and line of what is wrong.
 
@@ -46,12 +48,13 @@ def read_documents(
             blank lines. Lines that hold nothing but blanks are no documents.
         normalize: Brings text into Unicode's form NFC.
         strict: Refuses bytes that are not UTF-8, instead of replacing them with a warning.
+        max_unpacked: Most bytes of a packed file's text; see `open_lines` for 0.
     """
     if document not in ("file", "line", "blank_line"):
         raise ValueError(f"document is {document!r}, expected file, line or blank_line")
     names: list[str] = []
     texts: list[bytes] = []
-    repair = _Repair(strict, normalize)
+    repair = _Repair(strict, normalize, max_unpacked)
     files = find_files([paths] if isinstance(paths, str | os.PathLike) else paths)
     for path in files:
         before = len(names)
@@ -102,12 +105,26 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     return list(found)
 
 
-def open_lines(path: pathlib.Path) -> Iterator[Line]:
-    """Yields number and bytes of each line of a file, packed or not, without a byte order mark."""
+def open_lines(path: pathlib.Path, max_unpacked: int = 0) -> Iterator[Line]:
+    """Yields number and bytes of each line of a file, packed or not, without a byte order mark.
+
+    A packed one may have `max_unpacked` bytes at most; 0 allows 200 times its own size, which no
+    text of a language packs to, and 64 MiB at least.
+    """
     number = 0
     try:
+        left = 1 << 62
+        if path.name.endswith(".gz"):
+            left = max_unpacked or max(_UNPACKED, _PACKED * path.stat().st_size)
         with opened(path) as file:
-            for number, line in enumerate(file, 1):
+            while line := file.readline(left + 1):
+                number += 1
+                left -= len(line)
+                if left < 0:
+                    raise DataError(
+                        f"{path}:{number}: unpacks to more than is allowed; if it is to be read "
+                        "nevertheless, data.max_unpacked says how many bytes it may have"
+                    )
                 yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
@@ -118,15 +135,16 @@ def open_lines(path: pathlib.Path) -> Iterator[Line]:
 class _Repair:
     """Makes every line valid UTF-8, and keeps count."""
 
-    def __init__(self, strict: bool, normalize: bool) -> None:
+    def __init__(self, strict: bool, normalize: bool, max_unpacked: int) -> None:
         self._strict = strict
+        self._max_unpacked = max_unpacked
         self._normalize = normalize
         self._bytes = 0
         self._lines = 0
         self._first: list[str] = []
 
     def lines(self, path: pathlib.Path) -> Iterator[Line]:
-        for number, line in open_lines(path):
+        for number, line in open_lines(path, self._max_unpacked):
             try:
                 text = line.decode()
             except UnicodeDecodeError as error:
@@ -196,7 +214,7 @@ def json_records(path: pathlib.Path, lines: Iterable[Line]) -> Iterator[tuple[in
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number}: expected one JSON object a line, found {line[:40]!r}: {error}"
             ) from error

@@ -20,7 +20,9 @@ DIHEDRAL = 8
 _INVERSE = (0, 3, 2, 1, 4, 5, 6, 7)
 _QUARTER_TURNS = (0, 1, 2, 3, 0, 2, 1, 3)  # those from 4 on after a reflection left to right
 _ATTEMPTS_EACH = 5  # the reference's `augment_retries_factor`
-_NAME = re.compile(r"(?P<task>.*)\|\|\|t(?P<dihedral>[0-7])\|\|\|(?P<colours>\d{10})", re.DOTALL)
+_NAME = re.compile(  # TRM's builder joins the parts by |||, as we do, that of HRM by _
+    r"(?P<task>.*)(?P<mark>\|\|\||_)t(?P<dihedral>[0-7])(?P=mark)(?P<colours>[0-9]{10})", re.DOTALL
+)
 
 
 def dihedral(grid: Grid, number: int) -> Grid:
@@ -75,7 +77,7 @@ def parse_names(names: Sequence[str]) -> tuple[list[str], Augmentations]:
     """Splits identifiers [A] into the tasks' names and the symmetries.
 
     A name without a symmetry is a task's own; the others are as of `Augmentations.names` or of the
-    PyTorch code of TRM, and DataError if the colours are no permutation that leaves 0.
+    PyTorch builders of HRM and TRM, and DataError if the colours are no permutation that leaves 0.
     """
     tasks, numbers, tables = [], [], []
     for name in names:

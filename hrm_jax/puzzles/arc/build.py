@@ -14,7 +14,7 @@ from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.fields import require
 from hrm_jax.puzzles.arc.augment import Augmentations, augmentations, dihedral
 from hrm_jax.puzzles.arc.leaks import without_leaks
-from hrm_jax.puzzles.arc.reader import ArcTask, Grid, choose_split, read_tasks
+from hrm_jax.puzzles.arc.reader import ArcTask, Grid, read_subsets
 from hrm_jax.puzzles.arc.synthetic import FAMILIES, generate_tasks
 from hrm_jax.puzzles.arc.tokens import EOS, FIRST_COLOUR, PAD, VOCAB_SIZE, encode
 from hrm_jax.puzzles.base import Array, PuzzleData, only
@@ -27,9 +27,9 @@ class ArcData(PuzzleData):
     Attributes:
         training: Sources of training tasks, separated by commas: folders, archives or Kaggle's
             files, see `reader.read_tasks`; their split `training`, or all tasks of a source
-            without splits.
+            without splits, or those that are named behind it, as in `combined:training2+concept`.
         evaluation: Source of the evaluation tasks; its split `evaluation`, or else `test`, or all
-            tasks of a source without splits.
+            tasks of a source without splits, or those that are named.
         num_aug: Augmentations of each task, besides the task itself; the paper has 1000.
         test_aug: How many of them are in the test; -1 for all.
         canvas: Rows and columns of the canvas; 0: 30, or one more than `side` if made up.
@@ -55,6 +55,10 @@ class ArcData(PuzzleData):
     def files(self) -> str:
         return "training" if self.training or self.evaluation else ""
 
+    def unused(self) -> dict[str, str]:
+        nothing = {"seed": "num_aug is 0: nothing is drawn"}
+        return {**({} if self.num_aug or not self.files() else nothing), **super().unused()}
+
     def __post_init__(self) -> None:
         require(
             not (self.path and (self.training or self.evaluation)),
@@ -78,7 +82,7 @@ def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
     if data.evaluation:
         found: dict[str, tuple[ArcTask, str]] = {}
         for path in _parts(data.training):
-            for task in choose_split(read_tasks(path), ("training", "all"), path):
+            for task in read_subsets(path, ("training", "all")):
                 if task.name in found:
                     raise DataError(
                         f"{path}: its training task {task.name} is also in {found[task.name][1]}; "
@@ -86,8 +90,7 @@ def load_tasks(data: ArcData) -> tuple[list[ArcTask], list[ArcTask], list[str]]:
                     )
                 found[task.name] = (task, path)
         training = [task for task, _ in found.values()]
-        splits = read_tasks(data.evaluation)
-        evaluation = [*choose_split(splits, ("evaluation", "test", "all"), data.evaluation)]
+        evaluation = read_subsets(data.evaluation, ("evaluation", "test", "all"))
     else:
         if data.num_train < 1 or data.num_test < 1:
             raise DataError(

@@ -123,12 +123,15 @@ class Arc(Puzzle):
     def read_both(self, folder: str | os.PathLike[str]) -> tuple[PuzzleSet, ArcTest]:
         """Reads what `build` wrote, or another program in the same format and with such names."""
         names = read_identifiers(folder)
-        train = read_npy(folder, "train")
-        return train, ArcTest.of(train, read_npy(folder, "test"), names)
+        train, test = read_npy(folder, "train"), read_npy(folder, "test")
+        try:
+            return train, ArcTest.of(train, test, names)
+        except DataError as error:
+            raise DataError(f"{folder}: {error}") from error
 
     def load(self, data: ArcData, cache: pathlib.Path | None = None) -> Splits:
         if not data.path and cache and not (cache / "test" / "dataset.json").exists():
-            self.build(cache, data)
+            self.put(cache, data)
         folder = data.path or cache
         train, test = self.read_both(folder) if folder else self.make(data)
         return Splits(train, test, self.identify(train, test, None if data.path else data.seed))

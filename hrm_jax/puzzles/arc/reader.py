@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
+import logging
 import os
 import pathlib
 import re
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from hrm_jax.data.errors import DataError
+from hrm_jax.data.errors import DataError, reading
+from hrm_jax.puzzles.arc.json_files import JsonFile, json_files
 from hrm_jax.puzzles.base import Array
+
+logger = logging.getLogger(__name__)
 
 Grid = Array  # colours, uint8 [H, W]
 Pair = tuple[Grid, Grid]
 
 COLOURS = 10
 MAX_SIDE = 30
-_LARGEST_FILE = 2**26  # bytes; Kaggle's largest file has a fifteenth of that
-_KAGGLE = re.compile(r".*?(?P<split>training|evaluation|test)_challenges\.json")
+_KAGGLE = re.compile(r"(?:.*[-_])?(?P<split>[A-Za-z]+\d*)[-_]challenges\.json")
+_SOLUTIONS = re.compile(r".*[-_]solutions\.json")
+_FOLDER = re.compile(r"(?:training|evaluation|test|concept)\d*")
 _SPLIT_OF_FOLDER = {
     "training": "training",
     "evaluation": "evaluation",
@@ -40,6 +41,7 @@ class ArcTask:
     name: str  # that of the file, without `.json`
     train: tuple[Pair, ...]  # demonstrations
     test: tuple[tuple[Grid, Grid | None], ...]  # questions; None where the output is not known
+    hidden: int = 0  # outputs of the test that are placeholders
 
     def grids(self) -> list[Grid]:
         """All grids of the task."""
@@ -53,102 +55,105 @@ class ArcTask:
 def read_tasks(path: str | os.PathLike[str]) -> dict[str, tuple[ArcTask, ...]]:
     """Reads all tasks of a source: by split, sorted by name; nothing is written to disk.
 
-    A source is a folder, or a tar archive (compressed or not) of one, with a JSON file for each
-    task at any depth, or with Kaggle's `..._<split>_challenges.json` and beside each, if the
-    answers are known, `..._<split>_solutions.json`; or it is one such `..._challenges.json`.
+    A source is a folder, or a tar archive (compressed or not) or ZIP of one, with a JSON file for
+    each task at any depth, or with Kaggle's `..._<split>_challenges.json` and beside each, if the
+    answers are known, `..._<split>_solutions.json`; or it is one JSON file, of one task or of tasks
+    by name as Kaggle's are.
 
-    Splits are `training`, `evaluation` and `test`, by folder or file name; ConceptARC has
-    `training` (its corpus, 160 tasks) and `minimal`; tasks in other folders are in the split `all`.
+    Splits have the names of Kaggle's files, or of folders: `training`, `evaluation`, `test`,
+    `concept`, all with numbers (`training2`) too; ConceptARC has `training` (its corpus, 160 tasks)
+    and `minimal`; tasks in other folders are in the split `all`.
+
+    A test output `[[0]]` is the placeholder of a hidden one, and unknown, unless a demonstration of
+    the task has an output of one cell too; a warning says how many there are.
 
     Raises:
         DataError: No tasks, or a file that is none; names file (and archive member), task, pair,
             what was found and what was expected.
     """
     root = pathlib.Path(path)
-    if root.is_file() and not _KAGGLE.fullmatch(root.name):
-        files = _archive_files(root)
-    elif root.exists():
-        below = root if root.is_dir() else root.parent
-        answers = root.with_name(root.name.replace("_challenges", "_solutions"))
-        files = [
-            _File(pathlib.PurePosixPath(x.relative_to(below)), str(x), x.read_bytes)
-            for x in (sorted(root.rglob("*.json")) if root.is_dir() else [root, answers])
-            if x.is_file() and not x.name.startswith(".")
-        ]
-    else:
+    if not root.exists():
         raise DataError(f"{root}: there is no such file or folder")
-    splits = _read_kaggle(files) or _read_task_files(files)
+    if _SOLUTIONS.fullmatch(root.name) and root.is_file():
+        raise DataError(
+            f"{root}: holds answers alone, expected {_partner(root.name, 'challenges')}, beside "
+            f"which they are read"
+        )
+    files = json_files(root)
+    answers = root.with_name(_partner(root.name, "solutions"))
+    if root.is_file() and _KAGGLE.fullmatch(root.name) and answers.exists():
+        files += json_files(answers)
+    with reading(root, "ARC tasks"):
+        splits = _read_kaggle(files, alone=root.is_file()) or _read_task_files(files)
     if not splits:
         raise DataError(f"{root}: holds no .json files, expected one for each task")
+    if hidden := sum(task.hidden for tasks in splits.values() for task in tasks):
+        logger.warning(
+            "%s: %d test outputs are [[0]], the placeholder of hidden solutions: they count as "
+            "unknown",
+            *(root, hidden),
+        )
     return splits
+
+
+def read_subsets(source: str, wanted: Sequence[str]) -> list[ArcTask]:
+    """The tasks of a source, all of those that are named behind it, `path:training2+concept`.
+
+    Where none are named it is the first of the splits `wanted` that there is, see `choose_split`,
+    or a single file's only one.
+    """
+    path, _, names = source.rpartition(":")
+    if not path or pathlib.Path(source).exists():
+        path, names = source, ""
+    splits = read_tasks(path)
+    if not names:
+        if pathlib.Path(path).suffix == ".json":
+            return [task for tasks in splits.values() for task in tasks]
+        return [*choose_split(splits, wanted, path)]
+    found: dict[str, ArcTask] = {}
+    for name in names.split("+"):
+        if name not in splits:
+            raise DataError(f"{path}: there is no split {name!r}, expected of {sorted(splits)}")
+        for task in splits[name]:
+            if task.name in found:
+                raise DataError(f"{source}: the task {task.name} is in more than one of them")
+            found[task.name] = task
+    return list(found.values())
 
 
 def choose_split(
     splits: dict[str, tuple[ArcTask, ...]], wanted: Iterable[str], where: str
 ) -> tuple[ArcTask, ...]:
-    """The first of the wanted splits that there is; DataError names those that there are."""
+    """The first of the wanted splits that there is, or the only one if it has a name of its own.
+
+    DataError names those that there are, where none is wanted or where tasks would be passed over:
+    those of splits other than `training`, `evaluation`, `test` and ConceptARC's `minimal`.
+    """
     names = list(wanted)
-    for name in names:
-        if name in splits:
-            return splits[name]
-    raise DataError(f"{where}: has the splits {sorted(splits)}, expected one of {names}")
+    others = sorted(set(splits) - {"training", "evaluation", "test", "minimal"})
+    if len(splits) == len(others) == 1:
+        return splits[others[0]]
+    found = [name for name in names if name in splits]
+    if found and not {*others} - {found[0]}:
+        return splits[found[0]]
+    several = f", and none of {others} beside it" if found else ""
+    raise DataError(
+        f"{where}: has the splits {sorted(splits)}, expected one of {names}{several}; name the one "
+        f"that is meant, or several joined by +, behind a colon: {where}:{[*found, *splits][0]}"
+    )
 
 
-class _File(NamedTuple):
-    """A JSON file: its name below the source, its name for messages, and how to read it."""
-
-    name: pathlib.PurePosixPath
-    where: str
-    read: Callable[[], bytes]
-
-    def parse(self) -> dict[str, Any]:
-        try:
-            value = json.loads(self.read().decode("utf-8"))
-        except json.JSONDecodeError as error:
-            line = f"line {error.lineno}: not valid JSON: {error.msg}"
-            raise DataError(f"{self.where}: {line}") from error
-        except (UnicodeDecodeError, RecursionError, ValueError) as error:
-            raise DataError(f"{self.where}: not valid JSON: {error}") from error
-        except OSError as error:
-            raise DataError(f"{self.where}: cannot be read: {error}") from error
-        if not isinstance(value, dict):
-            found = type(value).__name__
-            raise DataError(f"{self.where}: expected a JSON object, found {found}")
-        return value
+def _partner(name: str, kind: str) -> str:
+    """The name of the file with a Kaggle file's `challenges` or `solutions`."""
+    return re.sub(r"(challenges|solutions)\.json$", f"{kind}.json", name)
 
 
-def _archive_files(root: pathlib.Path) -> list[_File]:
-    """The JSON files of an archive; their names only tell splits and tasks, no path is opened."""
-    files: list[_File] = []
-    try:
-        with tarfile.open(root, "r:*") as archive:
-            for member in archive:
-                name = pathlib.PurePosixPath(member.name)
-                if not member.isfile() or name.suffix != ".json" or name.name.startswith("."):
-                    continue
-                where = f"{root}, member {member.name}"
-                if member.size > _LARGEST_FILE:
-                    raise DataError(
-                        f"{where}: has {member.size} bytes, expected at most {_LARGEST_FILE}"
-                    )
-                stream = archive.extractfile(member)
-                assert stream is not None  # only of members that are no files
-                files.append(_File(name, where, functools.partial(bytes, stream.read())))
-    except DataError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(
-            f"{root}: expected a folder, a tar archive or ..._challenges.json; "
-            f"as an archive it cannot be read: {error}"
-        ) from error
-    return sorted(files, key=lambda file: str(file.name))
-
-
-def _read_task_files(files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
+def _read_task_files(files: list[JsonFile]) -> dict[str, tuple[ArcTask, ...]]:
     splits: dict[str, dict[str, tuple[ArcTask, str]]] = {}
     for file in files:
         folders = file.name.parts[:-1]
-        split = next((_SPLIT_OF_FOLDER[x] for x in folders if x in _SPLIT_OF_FOLDER), "all")
+        named = [_SPLIT_OF_FOLDER[x] for x in folders if x in _SPLIT_OF_FOLDER]
+        split = next(iter(named or filter(_FOLDER.fullmatch, folders)), "all")
         tasks, name = splits.setdefault(split, {}), file.name.stem
         if name in tasks:
             raise DataError(f"{file.where}: the task {name} is also in {tasks[name][1]}")
@@ -159,29 +164,48 @@ def _read_task_files(files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
     }
 
 
-def _read_kaggle(files: list[_File]) -> dict[str, tuple[ArcTask, ...]]:
-    """Tasks of Kaggle's files; none where there are none of those."""
+def _read_kaggle(files: list[JsonFile], alone: bool) -> dict[str, tuple[ArcTask, ...]]:
+    """Tasks of Kaggle's files; none where there are none of those.
+
+    A single file, `alone`, may have any name.
+    """
     splits: dict[str, tuple[ArcTask, ...]] = {}
     by_name = {file.name: file for file in files}
+    matches = {name: _KAGGLE.fullmatch(name.name) for name in by_name}
+    if not any(matches.values()):
+        if not alone or len(files) != 1 or {"train", "test"} & set(tasks := files[0].parse()):
+            return {}
+        return {"all": _tasks(tasks, files[0].where)}
     for file in files:
-        match = _KAGGLE.fullmatch(file.name.name)
+        match = matches[file.name]
         if not match:
+            partner = file.name.with_name(_partner(file.name.name, "challenges"))
+            if file.name.name != "sample_submission.json" and not matches.get(partner):
+                raise DataError(
+                    f"{file.where}: neither Kaggle's ..._challenges.json, as others here, nor the "
+                    f"..._solutions.json of one of them"
+                )
             continue
         split = match["split"]
         if split in splits:
             raise DataError(f"{file.where}: there is another file of the split {split}")
         tasks = file.parse()
-        if not tasks:
-            raise DataError(f"{file.where}: holds no tasks")
-        solutions = file.name.name.replace("_challenges", "_solutions")
-        if answers := by_name.get(file.name.with_name(solutions)):
+        if answers := by_name.get(file.name.with_name(_partner(file.name.name, "solutions"))):
             _add_answers(tasks, answers.parse(), file.where, answers.where)
-        splits[split] = tuple(_task(key, tasks[key], file.where) for key in sorted(tasks))
+        splits[split] = _tasks(tasks, file.where)
     return splits
+
+
+def _tasks(tasks: dict[str, Any], where: str) -> tuple[ArcTask, ...]:
+    if not tasks:
+        raise DataError(f"{where}: holds no tasks")
+    return tuple(_task(key, tasks[key], where) for key in sorted(tasks))
 
 
 def _add_answers(tasks: Any, answers: Any, where: str, answers_where: str) -> None:
     """Puts Kaggle's answers into the raw tasks."""
+    if strangers := sorted(set(answers) - set(tasks)):
+        raise DataError(f"{answers_where}: task {strangers[0]}: there is no such task in {where}")
     for name, task in tasks.items():
         questions = task.get("test") if isinstance(task, dict) else None
         if not isinstance(questions, list):
@@ -201,7 +225,7 @@ def _add_answers(tasks: Any, answers: Any, where: str, answers_where: str) -> No
 def _task(name: str, value: Any, where: str) -> ArcTask:
     here = f"{where}: task {name}"
     if not isinstance(value, dict) or not {"train", "test"} <= set(value):
-        found = sorted(value) if isinstance(value, dict) else type(value).__name__
+        found = sorted(value)[:5] if isinstance(value, dict) else type(value).__name__
         raise DataError(f"{here}: expected an object with train and test, found {found}")
     train: list[Pair] = []
     for pair, source, target in _pairs(value["train"], f"{here}: train"):
@@ -209,7 +233,16 @@ def _task(name: str, value: Any, where: str) -> ArcTask:
             raise DataError(f"{pair}: output is missing")
         train.append((source, target))
     test = [(source, target) for _, source, target in _pairs(value["test"], f"{here}: test")]
-    return ArcTask(name, tuple(train), tuple(test))
+    if any(target.size == 1 for _, target in train):
+        return ArcTask(name, tuple(train), tuple(test))
+    known = tuple((x, None if y is not None and is_placeholder(y) else y) for x, y in test)
+    hidden = sum(y is not None for _, y in test) - sum(y is not None for _, y in known)
+    return ArcTask(name, tuple(train), known, hidden)
+
+
+def is_placeholder(grid: Grid) -> bool:
+    """Whether a grid is `[[0]]`, which stands for hidden answers; a task may also mean it."""
+    return grid.size == 1 and not grid.any()
 
 
 def _pairs(value: Any, where: str) -> Iterator[tuple[str, Grid, Grid | None]]:

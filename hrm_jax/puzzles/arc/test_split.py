@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hrm_jax.data.puzzle_set import PuzzleSet
 from hrm_jax.puzzles.arc.questions import Questions
+from hrm_jax.puzzles.arc.reader import is_placeholder
 from hrm_jax.puzzles.arc.tokens import FIRST_COLOUR, VOCAB_SIZE, canvas_side, encode
 from hrm_jax.puzzles.arc.vote import Ballot, cell_accuracy, pass_at_k
 from hrm_jax.puzzles.base import Array, Votes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,13 @@ class ArcTest(PuzzleSet):
     def of(cls, train: PuzzleSet, test: PuzzleSet, identifiers: Sequence[str]) -> ArcTest:
         """Works it out; DataError if splits and names do not belong together."""
         questions = Questions.of(test, identifiers)
+        answers = [x.answer for x in questions.items if x.answer is not None]
+        if answers and all(map(is_placeholder, answers)):
+            logger.warning(
+                "all %d answers of the ARC test split are [[0]], the placeholder of hidden "
+                "solutions: figures of it say nothing",
+                len(answers),
+            )
         baselines = _baselines(questions, train, identifiers) if questions.known else {}
         fields = {f.name: getattr(test, f.name) for f in dataclasses.fields(PuzzleSet)}
         return cls(**fields, identifiers=identifiers, questions=questions, baselines=baselines)
@@ -76,6 +87,8 @@ def _baselines(
     several. Missing cells are wrong.
     """
     puzzles = {identifiers[x]: row for row, x in enumerate(train.puzzle_identifiers.tolist())}
+    if not {question.task for question in questions.items} <= set(puzzles):
+        return {}  # another program's, which shows tasks under symmetries alone
     canvas = canvas_side(train.metadata.seq_len)
     ballots = {"copy": Ballot(questions), "colour": Ballot(questions)}
     for row in np.flatnonzero(questions.augmentation == 0).tolist():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import grain
@@ -18,8 +18,9 @@ from hrm_jax.compilation import jit
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.numbers import number_pairs
+from hrm_jax.data.text.overlap import report_shared_pairs
 from hrm_jax.data.text.pairs import PairBatches, Pairs, encode_pairs, read_pairs
-from hrm_jax.data.text.tokenizers import suppressed_tokens
+from hrm_jax.data.text.tokenizers import around, suppressed_tokens
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models.decoding import greedy
@@ -35,7 +36,8 @@ class PairData:
     train: str = ""  # file of prompt⟨TAB⟩target lines, or .jsonl; "" makes Spanish number words
     test: str = ""  # the same, held out
     prompt_field: str = "prompt"  # of .jsonl records
-    target_field: str = "target"
+    target_field: str = "target"  # both also of a TSV whose first line names columns
+    max_unpacked: int = 0  # as in `TextData`
     tokenizer: str = "bytes"  # as in `TextData`
     # Most tokens of each, with the EOS of the target; 0 takes those of the longest in the data.
     prompt_length: int = 0
@@ -53,17 +55,24 @@ class PairData:
             "data.test: expected a held-out file where, and only where, data.train is given",
         )
         require_fields(self, "data", "at least 1", lambda x: x >= 1, "num_train", "num_test")
-        lengths = ("prompt_length", "target_length", "eval_pairs")
+        lengths = ("prompt_length", "target_length", "eval_pairs", "max_unpacked")
         require_fields(self, "data", "0 or more", lambda x: x >= 0, *lengths)
 
     def pairs(self) -> tuple[Pairs, Pairs]:
-        """Training and held-out pairs."""
+        """Training and held-out pairs; those of files that are in both are told of."""
         if not self.train:
             return number_pairs(self.numbers_below, self.num_train, self.num_test, self.seed)
-        return self.read(self.train), self.read(self.test)
+        train, test = self.read(self.train), self.read(self.test)
+        report_shared_pairs(train, test)
+        return train, test
 
     def read(self, path: str) -> Pairs:
-        return read_pairs(path, prompt_field=self.prompt_field, target_field=self.target_field)
+        return read_pairs(
+            path,
+            prompt_field=self.prompt_field,
+            target_field=self.target_field,
+            max_unpacked=self.max_unpacked,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,15 +112,16 @@ class PairTask(LanguageTask):
         has not so many positions."""
         data, positions = self.config.data, self.config.model.max_length
         prompt, target = data.prompt_length, data.target_length
-        encode = self.tokenizer.encode
+        encode, (prefix, suffix) = self.tokenizer.encode, around(self.tokenizer)
         if not prompt:
             prompt = max(len(encode(text)) for pairs in sets for text in pairs.prompts)
+            prompt += len(suffix)
         if not target:
             target = max(len(encode(text)) + 1 for pairs in sets for text in pairs.targets)
-        if 1 + prompt + target > positions:
+        if len(prefix) + prompt + target > positions:
             raise ConfigError(
                 f"model.max_length: {positions}, but prompts and targets have up to "
-                f"{1 + prompt + target} tokens; a smaller data.prompt_length or "
+                f"{len(prefix) + prompt + target} tokens; a smaller data.prompt_length or "
                 "data.target_length with data.too_long=drop leaves out the longest"
             )
         return prompt, target
@@ -131,12 +141,14 @@ class PairTask(LanguageTask):
         return batch_iterator(source)
 
     def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
-        """BOS prompt, where the plan is put, then the target, all that counts."""
+        """The prompt as the model is shown it, BOS in front if the tokenizer says so, where the
+        plan is put, then the target, all that counts."""
         first, last = batch["prompt_length"], batch["target_length"]
-        count = first.shape[0]
-        places = jnp.arange(1 + batch["prompt"].shape[1] + batch["target"].shape[1])
-        prompt = jnp.concatenate([jnp.full((count, 1), self.start_id), batch["prompt"]], axis=1)
-        split = first + 1
+        start = jnp.asarray(around(self.tokenizer)[0], jnp.int32)
+        places = jnp.arange(len(start) + batch["prompt"].shape[1] + batch["target"].shape[1])
+        start_rows = jnp.broadcast_to(start, (first.shape[0], len(start)))
+        prompt = jnp.concatenate([start_rows, batch["prompt"]], axis=1)
+        split = first + len(start)
 
         def at(values: Array, index: Array) -> Array:
             return jnp.take_along_axis(values, jnp.clip(index, 0, values.shape[1] - 1), axis=1)
@@ -156,11 +168,18 @@ class PairTask(LanguageTask):
     ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
         """The first held-out pairs; a token is taken for a byte."""
         data = self.config.data
+        if source is None and "pairs" not in vars(self):
+            source = self.kept
         pairs = self.pairs[1] if source is None else data.read(source)
         lengths = self.lengths(*(self.pairs if source is None else [pairs]))
         encoded = encode_pairs(pairs, self.tokenizer, *lengths, data.too_long)
         limit = data.eval_pairs if limit is None else limit
         return encoded.batch(np.arange(min(limit or len(encoded), len(encoded)))), 1.0
+
+    def held_out_records(self) -> Iterator[dict[str, str]]:
+        data, (_, test) = self.config.data, self.pairs
+        for prompt, target in zip(test.prompts, test.targets, strict=True):
+            yield {data.prompt_field: prompt, data.target_field: target}
 
     def samples(self, model: LanguageModel) -> list[str]:
         lines = []
@@ -202,7 +221,7 @@ class PairTask(LanguageTask):
         rows = self.rows(batch, None)
         tokens, lengths = rows["tokens"], rows["split"]
         tokens = jnp.where(jnp.arange(tokens.shape[1]) < lengths[:, None], tokens, self.pad_id)
-        tokens = tokens[:, : 1 + batch["prompt"].shape[1]]
+        tokens = tokens[:, : len(around(self.tokenizer)[0]) + batch["prompt"].shape[1]]
         config, added = self.config.model, None
         if self.planned:
             plan = self.apply(params, tokens, lengths, method="plan")

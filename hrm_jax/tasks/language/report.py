@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 
 from hrm_jax.tasks.base import Figures
 
@@ -41,13 +42,13 @@ def language_report(figures: Figures, samples: list[str], prompt: str, folder: p
     ]
     verdict = plan_verdict(figures)
     lines += [verdict] if verdict else []
+    run, weights = (shlex.quote(str(x)) for x in (folder, folder / "model.safetensors"))
     lines += ["", "What it writes:", *samples, ""]
     lines += [
         f"Files: {folder}/metrics.jsonl, plots/, checkpoints/, config.json",
         "Next:",
-        f'  python launch/generate.py --workdir={folder} --prompt="{prompt}"',
-        f"  python launch/evaluate.py --workdir={folder}",
-        f"  python launch/export.py --workdir={folder} --format=safetensors "
-        f"--output={folder}/model.safetensors",
+        f"  python launch/generate.py --workdir={run} --prompt={shlex.quote(prompt)}",
+        f"  python launch/evaluate.py --workdir={run}",
+        f"  python launch/export.py --workdir={run} --format=safetensors --output={weights}",
     ]
     return "\n".join(lines)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -16,9 +17,12 @@ import numpy.typing as npt
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from hrm_jax.compilation import jit
+from hrm_jax.data.errors import DataError
+from hrm_jax.data.text.tokenizer_files import copy_tokenizer
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, load_tokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require, require_fields
+from hrm_jax.files import atomic_folder, atomic_path, opened
 from hrm_jax.models import language
 from hrm_jax.models.planner_executor import PlannerExecutorConfig, weave
 from hrm_jax.models.transformer import TransformerConfig
@@ -26,6 +30,8 @@ from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task, pair
 from hrm_jax.tasks.language.report import language_report
 from hrm_jax.tasks.supervised import Carry, SupervisedTrainer
+
+_TOKENIZER, _HELD_OUT = "tokenizer", "held_out.jsonl.gz"  # in the folder for a run's data
 
 Rows = Mapping[str, Any]
 """`tokens` [B, S]; `split` [B], in front of which the plan is put and up to which it is made;
@@ -105,11 +111,13 @@ class LanguageTask(Task):
         data_cache: pathlib.Path | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes the task; data are read when they are first needed, where they are, without
-        `data_cache`. `variables` are weights to start from. Raises `ConfigError` where
-        `config.model` does not go with `config.data`, `DataError` for a bad tokenizer."""
+        """Makes the task; data are read when they are first needed. `data_cache` is the folder in
+        the run's where `keep` puts copies of what the run needs. `variables` are weights to start
+        from. Raises `ConfigError` where `config.model` does not go with `config.data`, `DataError`
+        for a bad tokenizer."""
         self.config = config
-        self.tokenizer: Tokenizer = load_tokenizer(config.data.tokenizer)
+        self.cache = data_cache
+        self.tokenizer: Tokenizer = _tokenizer(config, data_cache)[0]
         if config.model.vocab_size < self.tokenizer.vocab_size:
             raise ConfigError(
                 f"model.vocab_size is {config.model.vocab_size}, but data.tokenizer has "
@@ -139,11 +147,6 @@ class LanguageTask(Task):
         return self.tokenizer.eos_id
 
     @property
-    def start_id(self) -> int:
-        """What a text begins with: BOS, or EOS where there is no BOS."""
-        return self.end_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
-
-    @property
     def pad_id(self) -> int:
         """What rows are filled up with: PAD, or EOS where there is no PAD."""
         return self.end_id if self.tokenizer.pad_id is None else self.tokenizer.pad_id
@@ -159,6 +162,30 @@ class LanguageTask(Task):
         """A batch of all held-out rows [E, …], and how many bytes a token that counts stands for.
         `source` are files to take instead of the run's; `limit` is how many rows at most, 0 for
         all, None as many as the config says."""
+
+    def keep(self) -> None:
+        """Copies the tokenizer's files and, where data come from files, held-out text."""
+        data = self.config.data
+        if self.cache is None:
+            return
+        kept = self.cache / _TOKENIZER
+        if data.tokenizer != "bytes" and not kept.exists() and not _of_before(self.cache):
+            with atomic_folder(kept) as folder:
+                copy_tokenizer(data.tokenizer, folder)
+        if data.train or data.test:
+            self.cache.mkdir(exist_ok=True)
+            with atomic_path(self.cache / _HELD_OUT) as path, opened(path, "wt") as file:
+                file.writelines(json.dumps(record) + "\n" for record in self.held_out_records())
+
+    @property
+    def kept(self) -> str | None:
+        """The held-out text that `keep` has left, if any."""
+        file = None if self.cache is None else self.cache / _HELD_OUT
+        return str(file) if file is not None and file.exists() else None
+
+    @abc.abstractmethod
+    def held_out_records(self) -> Iterator[dict[str, str]]:
+        """Held-out texts as records that the config's `data` reads from a `.jsonl`."""
 
     def apply(self, params: Any, *args: Any, train: bool = False, **kwargs: Any) -> Any:
         model = language.network(self.config.model, train)
@@ -250,8 +277,12 @@ class LanguageTask(Task):
 
     @classmethod
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> LanguageModel:
-        tokenizer = config.data.tokenizer
-        return LanguageModel(config.model, weights, load_tokenizer(tokenizer), tokenizer, name)
+        return LanguageModel(config.model, weights, *_tokenizer(config, None), name)
+
+    @classmethod
+    def load(cls, config: Any, weights: Mapping[str, Any], folder: pathlib.Path) -> LanguageModel:
+        tokenizer = _tokenizer(config, folder / "data")
+        return LanguageModel(config.model, weights, *tokenizer, folder.resolve().name)
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:
@@ -271,7 +302,9 @@ class LanguageTask(Task):
         return dataclasses.replace(config, model=dataclasses.replace(sizes, **kept))
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        model = self.model(self.config, self.weights(state), "")
+        model = LanguageModel(
+            self.config.model, self.weights(state), self.tokenizer, self.config.data.tokenizer
+        )
         return language_report(figures, self.samples(model), self.example, folder)
 
     @abc.abstractmethod
@@ -312,6 +345,30 @@ class LanguageTask(Task):
         for first in range(0, count, size):
             index = np.arange(first, first + size)
             yield {k: v[index % count] for k, v in batch.items()}, index < count
+
+
+def _of_before(cache: pathlib.Path) -> bool:
+    """Whether the run was begun by a version that kept no tokenizer with it."""
+    steps = (cache.parent / "checkpoints").glob("[0-9]*")
+    return any(steps) and not (cache / _TOKENIZER).exists()
+
+
+def _tokenizer(config: Any, cache: pathlib.Path | None) -> tuple[Tokenizer, str]:
+    """The tokenizer that is kept with the run, or else that of its configuration, and its name.
+
+    Runs that keep none put BOS in front of each text, whatever their tokenizer says.
+    """
+    if cache is not None and (cache / _TOKENIZER).exists():
+        name = str(cache / _TOKENIZER)
+        return load_tokenizer(name), name
+    name = config.data.tokenizer
+    before = cache is not None and _of_before(cache)
+    if before and name != "bytes" and not pathlib.Path(name).exists():
+        raise DataError(
+            f"data.tokenizer: {name}: there is no such file, and the run has no copy of it, as it "
+            "was begun by an earlier version; expected the folder that training was started in"
+        )
+    return load_tokenizer(name, always_begin=before), name
 
 
 def code_information(logits: Float[Array, "B M K"]) -> Float[Array, ""]:

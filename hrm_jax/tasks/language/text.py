@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import grain
@@ -19,6 +19,7 @@ from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
 from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
 from hrm_jax.data.text.embedded import spanish_documents
+from hrm_jax.data.text.overlap import report_shared_documents
 from hrm_jax.data.text.reader import Documents, read_documents
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
@@ -41,6 +42,8 @@ class TextData:
     document: Literal["file", "line", "blank_line"] = "file"  # what is one in .txt files
     json_field: str = "text"  # with the text in .jsonl files
     strict: bool = False  # whether bytes that are not UTF-8 are an error
+    # Most bytes that a .gz may unpack to; 0 for 200 times its own, and 64 MiB at least.
+    max_unpacked: int = 0
     tokenizer: str = "bytes"  # or a tokenizer.json of Hugging Face's or its folder
     length: int = 512  # tokens of a window
     eval_stride: int = 256  # new tokens of a held-out window; those before are context
@@ -52,16 +55,16 @@ class TextData:
             1 <= self.eval_stride < self.length,
             f"data.eval_stride: expected 1 to data.length - 1, got {self.eval_stride}",
         )
-        require(self.eval_windows >= 0, "data.eval_windows: expected 0 or more")
+        for name in ("eval_windows", "max_unpacked"):
+            require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
 
     def documents(self) -> tuple[Documents, Documents]:
-        if not self.train:
-            train, test = spanish_documents()
-            return train, self.read(self.test) if self.test else test
-        train = self.read(self.train)
+        """Training and held-out documents; those of a file that are in both are told of."""
+        train, test = (self.read(self.train), None) if self.train else spanish_documents()
         if self.test:
-            return train, self.read(self.test)
-        return split_documents(train, self.held_out, seed=0)
+            test = self.read(self.test)
+            report_shared_documents(train, test)
+        return (train, test) if test else split_documents(train, self.held_out, seed=0)
 
     def read(self, paths: str) -> Documents:
         """The documents of files with commas between them."""
@@ -70,6 +73,7 @@ class TextData:
             json_field=self.json_field,
             document=self.document,
             strict=self.strict,
+            max_unpacked=self.max_unpacked,
         )
 
 
@@ -150,12 +154,18 @@ class TextTask(LanguageTask):
     ) -> tuple[Mapping[str, npt.NDArray[Any]], float]:
         """Windows of held-out text, drawn once and for all, and bytes per token."""
         data = self.config.data
+        if source is None and "documents" not in vars(self):
+            source = self.kept
         documents = self.documents[1] if source is None else data.read(source)
         tokens, counted = eval_windows(documents, self.tokenizer, data.length, data.eval_stride)
         limit = data.eval_windows if limit is None else limit
         order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
         bytes_per_token = len(documents.tokens) / max(int(counted.sum()), 1)
         return {"tokens": tokens[order], "counted": counted[order]}, bytes_per_token
+
+    def held_out_records(self) -> Iterator[dict[str, str]]:
+        _, test = self.documents
+        return ({self.config.data.json_field: test.text(i)} for i in range(len(test)))
 
     def samples(self, model: LanguageModel) -> list[str]:
         """How the beginnings of held-out texts go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -37,6 +37,32 @@ def _row_sharding(variables: Mapping[str, Any], rows: int) -> NamedSharding | No
     return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names))
 
 
+def checked_indices(
+    name: str, values: npt.ArrayLike, shape: tuple[int | None, ...], stop: int
+) -> npt.NDArray[Any]:
+    """Integers from outside that index a table of `stop` rows; None in `shape` is any length.
+
+    XLA clamps what lies beyond a table to its last row, so ValueError names what is no such index.
+    """
+    wanted = "[" + ", ".join("N" if side is None else str(side) for side in shape) + "]"
+    array = np.asarray(values)
+    fits = len(array.shape) == len(shape) and all(
+        side in (None, found) for side, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"expected {name} {wanted}, got an array of shape {array.shape}")
+    if array.size and array.dtype.kind not in "iuf":
+        raise ValueError(f"expected {name} that are integers, got {array.dtype}")
+    bad = ~((array >= 0) & (array < stop) & (array == np.floor(array)))
+    if bad.any():
+        place = tuple(int(x) for x in np.argwhere(bad)[0])
+        raise ValueError(
+            f"expected {name} 0..{stop - 1}, got {array[place]} at {list(place)}"
+            + (f" ({bad.sum()} such)" if bad.sum() > 1 else "")
+        )
+    return array if array.dtype.kind in "iu" else array.astype(np.int32)
+
+
 def solve_puzzles(
     config: RecurrentConfig,
     variables: Mapping[str, Any],
@@ -53,10 +79,16 @@ def solve_puzzles(
     up to 2ⁿ. The options are as in `act.solve`; fewer slots are used for fewer puzzles.
 
     Answers are numpy arrays; `iterations` is the total over all calls, `seconds` the time they took
-    without compilation.
+    without compilation. ValueError for tokens and identifiers that the model has no rows for.
     """
     require(slots >= 1, f"slots: expected at least 1, got {slots}")  # with 0 it would never end
+    known = ", ".join(map(repr, get_args(Halting)))
+    require(halting in get_args(Halting), f"halting: expected one of {known}, got {halting!r}")
+    inputs = checked_indices("tokens", inputs, (None, config.seq_len or None), config.vocab_size)
     count = len(inputs)
+    identifiers = checked_indices(
+        "puzzle_identifiers", identifiers, (count,), config.num_puzzle_identifiers
+    )
     size = min(_CHUNK, 1 << (count - 1).bit_length())
     slots = min(slots, size)
     options = {"slots": slots, "halting": halting, "max_steps": max_steps}

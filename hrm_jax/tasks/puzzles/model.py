@@ -19,7 +19,8 @@ from hrm_jax.models.act import ACTCarry, Halting, PuzzleBatch
 from hrm_jax.models.recurrent import RecurrentConfig, Thought
 from hrm_jax.puzzles import guess
 from hrm_jax.puzzles.base import Puzzle
-from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
+from hrm_jax.puzzles.text_files import read_line
+from hrm_jax.tasks.puzzles.evaluation import checked_indices, solve_puzzles
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 
 
@@ -38,10 +39,10 @@ class Solution:
         total_steps: ACT steps of all votes together.
     """
 
-    tokens: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[Any]
     steps: int
     q_halt: float
-    trace: npt.NDArray[np.uint8]
+    trace: npt.NDArray[Any]
     text: str = ""
     trace_text: tuple[str, ...] = ()
     valid: bool | None = None
@@ -74,7 +75,7 @@ class PuzzleModel:
 
     def initial_carry(self, batch: PuzzleBatch) -> ACTCarry:
         """A carry in which every row has halted, for batches shaped like that of `act_step`."""
-        return act.initial_carry(self.config, {k: jnp.asarray(v) for k, v in batch.items()})
+        return act.initial_carry(self.config, self._checked(batch))
 
     @functools.cached_property
     def _step(self) -> Any:
@@ -84,9 +85,26 @@ class PuzzleModel:
         """One ACT step of evaluation: rows that have halted take their puzzle from `batch`, which
         has `inputs` int [B, S] and `puzzle_identifiers` int [B].
 
-        As in the reference, a row halts after `config.halt_max_steps` steps.
+        As in the reference, a row halts after `config.halt_max_steps` steps. ValueError for tokens
+        and identifiers that the model has no rows for, in whatever row.
         """
-        return self._step(self.variables, carry, {k: jnp.asarray(v) for k, v in batch.items()})
+        return self._step(self.variables, carry, self._checked(batch, len(carry.halted)))
+
+    def _checked(self, batch: PuzzleBatch, rows: int | None = None) -> dict[str, jax.Array]:
+        """The arrays of a batch of so many rows; those that are being traced hold nothing yet."""
+        checked, config = dict(batch), self.config
+        more = {"inputs": (config.seq_len or None,), "puzzle_identifiers": ()}
+        stops = {"inputs": config.vocab_size, "puzzle_identifiers": config.num_puzzle_identifiers}
+        for name, shape in more.items():
+            if name not in batch:
+                raise ValueError(
+                    f"batch: {name} is missing, expected inputs int [B, S] and "
+                    f"puzzle_identifiers int [B]"
+                )
+            if not isinstance(batch[name], jax.core.Tracer):
+                checked[name] = checked_indices(name, batch[name], (rows, *shape), stops[name])
+            rows = len(checked[name])
+        return {name: jnp.asarray(values) for name, values in checked.items()}
 
     def solve_tokens(
         self,
@@ -105,7 +123,8 @@ class PuzzleModel:
         """Solves puzzles given as tokens [N, S].
 
         Args:
-            puzzle_identifiers: Integers [N]; 0 (no identifier) where left out.
+            puzzle_identifiers: Integers [N], of those that the model has; 0 (no identifier) where
+                left out.
             max_steps: Most ACT steps; defaults to `self.max_steps` and may exceed that of training.
             halting: "q" stops where the model wants to, "fixed" after `max_steps`.
             trace: Whether to keep the answer after each step.
@@ -115,13 +134,17 @@ class PuzzleModel:
             verify: Whether only answers that obey the rules count, where there is one.
             others: Models that vote too (of other checkpoints), `votes` times each.
         """
-        tokens = np.asarray(inputs)
-        if tokens.ndim != 2 or (self.config.seq_len and tokens.shape[1] != self.config.seq_len):
-            raise ValueError(
-                f"expected tokens [N, {self.config.seq_len}], got an array of shape {tokens.shape}"
+        config = self.config
+        tokens = checked_indices(
+            "tokens", inputs, (None, config.seq_len or None), config.vocab_size
+        )
+        if puzzle_identifiers is not None:
+            puzzle_identifiers = checked_indices(
+                "puzzle_identifiers",
+                puzzle_identifiers,
+                (len(tokens),),
+                config.num_puzzle_identifiers,
             )
-        if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
-            raise ValueError(f"expected tokens 0..{self.config.vocab_size - 1}")
         if not len(tokens):
             return []
         for name, value in (("max_steps", max_steps), ("votes", votes)):
@@ -130,7 +153,7 @@ class PuzzleModel:
         ballots = cast_all(
             (self, *others),
             tokens,
-            None if puzzle_identifiers is None else np.asarray(puzzle_identifiers, np.int32),
+            puzzle_identifiers,
             votes=votes,
             seed=seed,
             max_steps=max_steps or self.max_steps,
@@ -168,7 +191,7 @@ class PuzzleModel:
 
     def _solution(self, row: int, question: npt.NDArray[Any], solved: act.Solved) -> Solution:
         tokens, steps = solved.predictions[row], int(solved.steps[row])
-        trace = np.zeros((0, len(tokens)), np.uint8)
+        trace = np.zeros((0, len(tokens)), tokens.dtype)
         if solved.trace is not None:
             trace = np.asarray(solved.trace[row][:steps])
         solution = Solution(np.asarray(tokens), steps, float(solved.q_halt[row]), trace)
@@ -187,7 +210,7 @@ class PuzzleModel:
         boards = []
         for number, text in enumerate(texts, 1):
             try:
-                boards.append(self.known().parse(str(text), self.config.seq_len))
+                boards.append(read_line(str(text), self.known(), self.config.seq_len))
             except DataError as error:
                 raise DataError(f"puzzle {number}: {error}" if len(texts) > 1 else error) from error
         return np.stack(boards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 from typing import Any
 
 import numpy as np
@@ -34,18 +35,18 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
     if by_step := figures.get("eval/exact_accuracy_by_step"):
         shares = ", ".join(f"{share:.1%}" for share in by_step)
         lines += [f"Solved after 1, 2, … ACT steps: {shares}.", ""]
+    run, weights = (shlex.quote(str(x)) for x in (folder, folder / "model.safetensors"))
     commands = [
-        f"  python launch/evaluate.py --workdir={folder} --halting=fixed",
-        f"  python launch/export.py --workdir={folder} --format=safetensors "
-        f"--output={folder}/model.safetensors",
+        f"  python launch/evaluate.py --workdir={run} --halting=fixed",
+        f"  python launch/export.py --workdir={run} --format=safetensors --output={weights}",
     ]
     question, shown = _show(task, state, folder)
     if shown:
         lines.append(shown)
         if task.puzzle.game or task.puzzle.typing(task.config.model.seq_len):
-            commands.insert(0, f"  python launch/play.py --workdir={folder}")
+            commands.insert(0, f"  python launch/play.py --workdir={run}")
         if len(question) < _LONGEST:
-            commands.insert(0, f'  python launch/solve.py --workdir={folder} --trace "{question}"')
+            commands.insert(0, f'  python launch/solve.py --workdir={run} --trace "{question}"')
     lines += [
         f"Files: {folder}/metrics.jsonl, plots/, checkpoints/, best/, config.json",
         "Next:",

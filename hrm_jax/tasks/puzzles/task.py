@@ -126,6 +126,13 @@ class PuzzleTask(Task):
             "vocab_size": facts.vocab_size,
             "num_puzzle_identifiers": facts.num_puzzle_identifiers,
         }
+        for name, value in sizes.items():
+            asked = getattr(self.test.metadata, name)
+            if asked > value or (name == "seq_len" and asked != value):
+                raise DataError(
+                    f"{name} is {asked} in the test split, but {value} in the training split, "
+                    f"which gives the model its sizes"
+                )
         shape = self.puzzle.shape(facts.seq_len)
         if shape is None or not self.puzzle.fits(facts.seq_len, facts.vocab_size):
             raise DataError(

@@ -44,7 +44,7 @@ def contact_sheet(
     wrong = ((found != right) & (right >= 0)).sum(1)
     failed, solved = np.flatnonzero(wrong), np.flatnonzero(wrong == 0)
     failures = min(len(failed), max(num // 2, num - len(solved)))
-    shown = [*failed[:failures], *solved[: num - failures]]
+    shown = [*failed[:failures].tolist(), *solved[: num - failures].tolist()]
     height = _PICTURE + (1 + _ASKED) * _LINE + _GAP
     down = -(-len(shown) // _BESIDE)
     pen = Pen(2 * _MARGIN + _BESIDE * _CARD + (_BESIDE - 1) * _GAP, _HEADER + down * height)
@@ -53,7 +53,7 @@ def contact_sheet(
         row, column = divmod(number, _BESIDE)
         card = pen.at(_MARGIN + column * (_CARD + _GAP), _HEADER + row * height)
         card.text(0, 0, f"#{world}: {wrong[world]} wrong of {(right[world] >= 0).sum()}")
-        _draw(card.at(0, _LINE + 4), worlds, int(world))
+        _draw(card.at(0, _LINE + 4), worlds, world)
         for place, k in enumerate(_chosen(questions, found, right, world)):
             text, ink = _answer(questions, found, right, world, k)
             card.text(0, _PICTURE + (1.6 + place) * _LINE, text, 11, ink)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 from typing import Any
 
 from hrm_jax.tasks.base import Figures, State
@@ -29,6 +30,7 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
         f"Held-out worlds: {figures['eval/accuracy']:.2%} of {number:,} questions answered rightly"
     )
     contact_sheet(folder / "plots" / "contact_sheet.png", task.test, questions, found, title)
+    run, weights = (shlex.quote(str(x)) for x in (folder, folder / "model.safetensors"))
     lines += [
         "",
         "One world, and what the model says of it:",
@@ -36,8 +38,7 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
         "",
         f"Files: {folder}/metrics.jsonl, plots/, checkpoints/, best/, config.json",
         "Next:",
-        f"  python launch/evaluate.py --workdir={folder}",
-        f"  python launch/export.py --workdir={folder} --format=safetensors "
-        f"--output={folder}/model.safetensors",
+        f"  python launch/evaluate.py --workdir={run}",
+        f"  python launch/export.py --workdir={run} --format=safetensors --output={weights}",
     ]
     return "\n".join(lines)

@@ -33,6 +33,35 @@ def test_tsv(tmp_path, pack):
     assert pairs.where == (f"{path}:1", f"{path}:3")
 
 
+@pytest.mark.parametrize(
+    ("text", "prompts", "targets"),
+    [
+        ("prompt\ttarget\na\tb\n", ("a",), ("b",)),
+        ("Question\tAnswer\na\tb\n", ("a",), ("b",)),
+        ("\nid\tTarget\tprompt\n1\tb\ta\\t\n", ("a\t",), ("b",)),
+        ("uno\tone\nprompt\ttarget", ("uno", "prompt"), ("one", "target")),
+    ],
+)
+def test_a_first_line_that_names_columns(tmp_path, text, prompts, targets):
+    (tmp_path / "a.tsv").write_text(text)
+    pairs = read_pairs(tmp_path / "a.tsv")
+    assert (pairs.prompts, pairs.targets) == (prompts, targets)
+    (tmp_path / "a.tsv").write_text("x\tq\tr\n1\t2\n")
+    with pytest.raises(
+        DataError, match=r"a\.tsv:2: there are 1 tabs on the line, expected 2 as in"
+    ):
+        read_pairs(tmp_path / "a.tsv", prompt_field="q", target_field="R")
+
+
+def test_tokens_beyond_the_vocabulary_are_refused():
+    class Wrong(ByteTokenizer):
+        def encode(self, text):
+            return [300 if text == "b" else 1]
+
+    with pytest.raises(DataError, match=r"f:2: token 300, expected tokens in \[0, 260\)"):
+        encode_pairs(Pairs(("a", "b"), ("a", "a"), ("f:1", "f:2")), Wrong(), 4, 4)
+
+
 def test_jsonl(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"q": "a\tb\n", "a": "\\n"}) + "\n")
@@ -51,6 +80,7 @@ def test_jsonl(tmp_path):
         ("a.tsv", b"\n", r"a\.tsv: there are no pairs in it"),
         ("a.tsv.gz", b"x\ty", r"a\.tsv\.gz: cannot be read"),
         ("a.jsonl", b"{", r"a\.jsonl:1: expected one JSON object a line"),
+        ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: expected one JSON object a line"),
         ("a.jsonl", b'{"prompt": "x"}', r"a\.jsonl:1: there is no field 'target'"),
         ("a.jsonl", b'{"prompt": "x", "target": [1]}', r"a\.jsonl:1: target is of type list"),
     ],

@@ -135,6 +135,7 @@ def test_strict_reading_refuses_invalid_bytes(tmp_path, data, name, message):
         ),
         ("no.txt.gz", b"plain text", r"no\.txt\.gz: cannot be read, after line 0"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": ', r"bad\.jsonl:2: expected one JSON object a l"),
+        ("deep.jsonl", b'{"text": "a"}\n' + b"[" * 100_000, r"deep\.jsonl:2: expected one JSON"),
         ("list.jsonl", b"[1]", r"list\.jsonl:1: expected a JSON object, found list"),
         ("field.jsonl", b'{"txt": "a"}', r"field\.jsonl:1: there is no field 'text'; .* txt"),
         ("type.jsonl", b'\n{"text": 3}', r"type\.jsonl:2: text is of type int, expected a str"),
@@ -145,6 +146,17 @@ def test_unusable_files_are_named(tmp_path, name, data, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message):
         read_documents(tmp_path / name)
+
+
+def test_a_packed_file_has_a_limit(tmp_path):
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress(bytes(70 << 20), 1))  # one line of 70 MiB in 300 kB
+    with pytest.raises(DataError, match=r"gz:1: unpacks to more than is allowed; .*max_unpacked"):
+        read_documents(path)
+    path.write_bytes(gzip.compress(b"abc\n" * 8))
+    with pytest.raises(DataError, match=r"gz:3: unpacks"):
+        read_documents(path, max_unpacked=9)
+    assert len(read_documents(path, max_unpacked=32).tokens) == 32
 
 
 def test_nothing_to_read_is_named(tmp_path):

@@ -1,0 +1,76 @@
+r"""Proximal policy optimisation.
+
+    python launch/train.py --config=configs/ppo.py[:cartpole|:pendulum]
+
+Presets (without one: `cartpole`); returns of 100 episodes, whole commands on two CPU cores:
+
+`cartpole`  64 environments, 393,216 steps: 500 for each of the seeds 0 to 4, in 14 to 18 s.
+`pendulum`  32 environments, 1,310,720 steps, observations and rewards normalised: -174 and -182
+            (seeds 0 and 2), in 26 s.
+"""
+
+from ml_collections import ConfigDict
+
+from hrm_jax.tasks import preset_config
+
+PRESETS = {
+    "cartpole": {
+        "expect": "15 seconds on two CPU cores, returns of 500.",
+        "environment": "CartPole-v1",
+        "steps": 12,
+        "batch_size": 64,
+        "rollout_steps": 64,
+        "iterations": 8,
+        "epochs": 4,
+        "minibatches": 4,
+        "gae_lambda": 0.95,
+        "gamma": 0.99,
+        "entropy_weight": 0.0,
+        "log_every": 1,
+        "eval_every": 4,
+        "checkpoint_every": 4,
+        "tensorboard": False,
+        "model": {"hidden": (64, 64)},
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "warmup_steps": 0,
+            "lr_min_ratio": 0.05,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "clip_norm": 0.5,
+        },
+    },
+    "pendulum": {
+        "expect": "half a minute on two CPU cores, returns of -200 or more.",
+        "environment": "Pendulum-v1",
+        "steps": 40,
+        "batch_size": 32,
+        "rollout_steps": 128,
+        "iterations": 8,
+        "epochs": 10,
+        "minibatches": 16,
+        "gae_lambda": 0.95,
+        "gamma": 0.9,
+        "normalize_observations": True,
+        "normalize_rewards": True,
+        "log_every": 4,
+        "eval_every": 20,
+        "checkpoint_every": 20,
+        "tensorboard": False,
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "warmup_steps": 0,
+            "lr_min_ratio": 0.05,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "clip_norm": 0.5,
+        },
+    },
+}
+
+
+def get_config(preset: str = "") -> ConfigDict:
+    """Returns the configuration of a preset."""
+    return preset_config("ppo", PRESETS, preset or "cartpole")
