@@ -26,12 +26,12 @@ _OPTIMIZER = {
 TASKS = {"states": "sort_of_clevr", "pixels": "sort_of_clevr", "family": "family"}
 PRESETS = {
     "states": {
-        "expect": "?",
-        "steps": 1200,
+        "expect": "2 to 3 minutes on two CPU cores, 97% of relational questions and all others right.",
+        "steps": 1500,
         "batch_size": 16,
         "microbatch_size": 4,
-        "eval_every": 400,
-        "checkpoint_every": 400,
+        "eval_every": 500,
+        "checkpoint_every": 500,
         "tensorboard": False,
         "model": _MODEL,
         "optimizer": _OPTIMIZER,
