@@ -123,8 +123,8 @@ def test_a_loaded_model_is_written_and_read_for_a_run(assert_same, tmp_path):
 
 def test_bad_files_are_named(tmp_path):
     params = _draw(STATES, (6, 10))
-    with pytest.raises(ValueError, match=r"expected one of safetensors.*got 'keras'"):
-        export_relational(STATES, params, (6, 10), tmp_path / "m.weights.h5", "keras")
+    with pytest.raises(ValueError, match=r"expected one of safetensors.*got 'onnx'"):
+        export_relational(STATES, params, (6, 10), tmp_path / "m.weights.h5", "onnx")
     assert not list(tmp_path.iterdir())
     del params["f"]
     export_relational(STATES, params, (6, 10), tmp_path / "m.npz", "numpy")
