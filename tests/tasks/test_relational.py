@@ -89,16 +89,16 @@ def test_the_report_says_how_much_is_guessing(run):
 
 def test_what_is_counted():
     questions = family.questions()
-    answers = np.full((2, 72), -1)
-    answers[0, :3], answers[1, 70] = (4, 5, 6), 7
-    found = np.zeros((2, 72), int)
-    found[0, :2], found[1, 70] = (4, 5), 7
+    answers = np.full((2, 48), -1)
+    answers[0, :3], answers[1, 46] = (4, 5, 6), 7
+    found = np.zeros((2, 48), int)
+    found[0, :2], found[1, 46] = (4, 5), 7
     figures = shares(found, answers, questions)
     assert figures["eval/questions"] == 4
     assert figures["eval/accuracy"] == 3 / 4
     assert figures["eval/non_relational_accuracy"] == figures["eval/mother_accuracy"] == 2 / 3
     assert figures["eval/relational_accuracy"] == figures["eval/father_of_father_accuracy"] == 1
-    assert (most_common(answers, questions)[:, 60:] == 7).all()
+    assert (most_common(answers, questions)[:, 40:] == 7).all()
 
 
 def test_questions_without_an_answer_cost_nothing():

@@ -1,4 +1,4 @@
-"""Families of twelve, and questions whose answers are one step or two steps up the tree.
+"""Families of eight, and questions whose answers are one step or two steps up the tree.
 
 Everybody is known by a name and by those of mother and father, which founders have not. Who the
 father of somebody's mother is stands in no single row: it takes two of them.
@@ -23,8 +23,8 @@ from hrm_jax.data.questions.base import (
 )
 
 NAMES = (  # of women and men alike
-    *("Alex", "Ariel", "Cruz", "Dani", "Eli", "Francis"),
-    *("Gabi", "Jess", "Kim", "Robin", "Sam", "Toni"),
+    *("Alex", "Cruz", "Dani", "Eli"),
+    *("Gabi", "Kim", "Robin", "Sam"),
 )
 FOUNDERS = 4
 _PEOPLE = len(NAMES)
@@ -36,7 +36,7 @@ class Families(Worlds):
     """Families; people are known by the numbers of their names.
 
     Attributes:
-        parents: Everybody's mother and father, −1 of founders, int8 [W, 12, 2].
+        parents: Everybody's mother and father, −1 of founders, int8 [W, 8, 2].
     """
 
     parents: Array
@@ -55,7 +55,7 @@ class Families(Worlds):
         ]
 
     def states(self) -> npt.NDArray[np.float32]:
-        """A vector for each person, [W, 12, 36]: whose name, whose mother and whose father."""
+        """A vector for each person, [W, 8, 24]: whose name, whose mother and whose father."""
         known = np.eye(_PEOPLE + 1, _PEOPLE, dtype=np.float32)  # the last row is nobody's
         names = np.broadcast_to(known[:-1], (len(self), _PEOPLE, _PEOPLE))
         people = np.concatenate([names, *known[np.moveaxis(self.parents, 2, 0)]], axis=2)
@@ -64,7 +64,7 @@ class Families(Worlds):
 
 @functools.cache
 def questions() -> Questions:
-    """The 72 questions: each kind about each person. Their codes have 12 bits for the person, two
+    """The 48 questions: each kind about each person. Their codes have eight bits for the person, two
     for the parent, and three for the parent of that one: not asked for, mother or father."""
     steps = [(one, two) for two in range(3) for one in range(2)]
     kind, person = np.divmod(np.arange(len(steps) * _PEOPLE), _PEOPLE)
@@ -116,7 +116,7 @@ def _of(values: Array, people: Array) -> Array:
 
 
 def _unnamed(parents: Array) -> npt.NDArray[np.int64]:
-    """What is the same of families that differ in names alone, [W, 12]: a number for each person,
+    """What is the same of families that differ in names alone, [W, 8]: a number for each person,
     sorted, that comes from those of parents and children (Weisfeiler and Leman's refinement)."""
     worlds = np.arange(len(parents))[:, None]
     known = (parents[:, :, 0] >= 0).astype(np.int64)

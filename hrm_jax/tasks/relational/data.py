@@ -93,7 +93,7 @@ class SceneData(WorldData):
 
 @dataclasses.dataclass(frozen=True)
 class FamilyData(WorldData):
-    """Families of twelve."""
+    """Families of eight."""
 
     kind: ClassVar[str] = "family"
 
