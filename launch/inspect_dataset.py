@@ -6,12 +6,14 @@ Exit code 0 for a sound data set, 1 if anything is wrong with it, 2 for bad inpu
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
 from collections.abc import Sequence
 
 from hrm_jax.data.errors import DataError
 from hrm_jax.paths import expanded
 from hrm_jax.puzzles.inspect import Inspection, inspect
+from hrm_jax.tasks.relational.inspect import KINDS, inspect_worlds
 
 
 def _print(found: Inspection) -> None:
@@ -32,13 +34,24 @@ def _print(found: Inspection) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset", type=expanded, help="data set folder, npy or TFDS")
+    parser.add_argument(
+        "dataset",
+        type=expanded,
+        help=f"data set folder, npy or TFDS; or what is drawn: {', '.join(KINDS)}",
+    )
     parser.add_argument("--split", default="train", help="train or test")
     parser.add_argument("--num", type=int, default=3, help="examples to show")
     parser.add_argument("--max_reports", type=int, default=20, help="violations to describe")
+    parser.add_argument("--output", help="PNG file for a page of what is drawn")
     args = parser.parse_args(argv)
+    options = {"num": args.num, "max_reports": args.max_reports}
     try:
-        found = inspect(args.dataset, args.split, num=args.num, max_reports=args.max_reports)
+        if args.dataset in KINDS and not pathlib.Path(args.dataset).exists():
+            found = inspect_worlds(args.dataset, args.split, output=args.output, **options)
+        elif args.output:
+            raise DataError(f"--output={args.output}: only what is drawn has such a page")
+        else:
+            found = inspect(args.dataset, args.split, **options)
     except (DataError, OSError) as error:
         print(f"inspect_dataset: error: {error}", file=sys.stderr)
         return 2

@@ -60,6 +60,9 @@ ADDED = {
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
+    "relational": (
+        "--config.model.hidden_dim=8 --config.model.relation_dim=8 --config.data.num_test=8",
+    ),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}

@@ -1,7 +1,8 @@
 """Parameters under the names and in the layouts that PyTorch modules would have, and back.
 
 `layers_0.attention.q_proj.kernel` becomes `layers.0.attention.q_proj.weight`. Weights of Linear
-layers are [out, in], ours [in, out]; everything else has the same layout. Scanned layers, which
+layers are [out, in], ours [in, out]; those of Conv2d are [out, in, height, width], ours [height,
+width, in, out]; everything else has the same layout. Scanned layers, which
 have one array for all of them under `layers`, are written one by one.
 """
 
@@ -43,9 +44,7 @@ def to_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> Tensor
 def with_torch_names(params: Mapping[str, Any], leaves: Leaves = LEAVES) -> dict[str, Any]:
     """`to_torch_names` with JAX's or NumPy's arrays as they are; can be traced."""
     flat = traverse_util.flatten_dict(_one_by_one(params))
-    return {
-        torch_name(path, leaves): x.T if path[-1] == "kernel" else x for path, x in flat.items()
-    }
+    return {torch_name(path, leaves): _turned(path, x, _TO_TORCH) for path, x in flat.items()}
 
 
 def from_torch_names(
@@ -64,7 +63,7 @@ def from_torch_names(
     flat = {}
     for path in traverse_util.flatten_dict(jax.eval_shape(_one_by_one, template)):
         array = arrays[torch_name(path, leaves)]
-        flat[path] = jnp.asarray(array.T if path[-1] == "kernel" else array)
+        flat[path] = jnp.asarray(_turned(path, array, _FROM_TORCH))
     return _scanned_as(template, traverse_util.unflatten_dict(flat))
 
 
@@ -137,6 +136,16 @@ def to_numpy(value: Any) -> np.ndarray:
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()
     return np.asarray(value)
+
+
+_TO_TORCH, _FROM_TORCH = (3, 2, 0, 1), (2, 3, 1, 0)  # axes of the kernel of a convolution
+
+
+def _turned(path: tuple[str, ...], array: Any, convolution: tuple[int, ...]) -> Any:
+    """A parameter in the other layout."""
+    if path[-1] != "kernel":
+        return array
+    return array.transpose(convolution) if array.ndim == 4 else array.T
 
 
 def torch_name(path: tuple[str, ...], leaves: Leaves = LEAVES) -> str:

@@ -10,9 +10,11 @@ from typing import Any
 from hrm_jax.interop.export import export
 from hrm_jax.interop.language import export_language_model, import_language_model
 from hrm_jax.interop.policies import export_policy, import_policy
+from hrm_jax.interop.relational import export_relational, import_relational
 from hrm_jax.interop.torch import load_hrm, load_trm
 from hrm_jax.models.actor_critic import ActorCriticConfig, QNetworkConfig
 from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.relational import RelationalConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.paths import path_of
 
@@ -22,9 +24,13 @@ _REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
 def read_weights(path: pathlib.Path, config: Any) -> tuple[Any, Mapping[str, Any]]:
     """Reads weights for a run of this configuration: sizes of the model, and its variables.
 
-    For HRM and TRM they are in a file with the names of the PyTorch references, for language models
-    in what `import_language_model` takes, for agents in what `import_policy` does.
+    For HRM and TRM they are in a file with the names of the PyTorch references, for relational
+    networks in one of `export_relational`, for language models in what `import_language_model`
+    takes, for agents in what `import_policy` does.
     """
+    if isinstance(config.model, RelationalConfig):
+        network, params = import_relational(path)
+        return network, {"params": params}
     if isinstance(config.model, ActorCriticConfig | QNetworkConfig):
         return import_policy(path, config.model)
     reference = _REFERENCES.get(type(config.model))
@@ -57,5 +63,8 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
         if format == "hugging_face":
             raise ValueError("--format=hugging_face is for language models")
         return export(model.config, model.variables, output, format)
+    if isinstance(model.config, RelationalConfig):
+        params = model.variables["params"]
+        return export_relational(model.config, params, model.data.shape, output, format)
     params, tokenizer = model.variables["params"], model.tokenizer_name
     return export_language_model(model.config, params, output, format, tokenizer)

@@ -22,8 +22,8 @@ class OptimizerConfig:
 
     Attributes:
         name: "adam_atan2" (the reference's), "adam_atan2_a127" (its 27% longer steps), "adamw", or
-            "muon" (Muon for the matrices inside the modules, scaled to the size of AdamW's
-            updates, AdamW for all else).
+            "muon" (Muon for the matrices inside the modules, kernels of convolutions too, scaled to
+            the size of AdamW's updates; AdamW for all else).
         learning_rate: Peak learning rate.
         warmup_steps: Steps of linear warm-up.
         lr_min_ratio: Learning rate at the end of the cosine over the peak; 1 keeps it constant.
@@ -73,8 +73,10 @@ def _inner_matrices(params: optax.Params) -> Any:
 
     def mark(path: tuple[Any, ...], leaf: jax.Array) -> Any:
         inner = len(path) > 2 and path[-1].key == "kernel" and path[-2].key != "lm_head"
-        if not inner or leaf.ndim not in (2, 3):
+        if not inner or leaf.ndim not in (2, 3, 4):
             return None
+        if leaf.ndim == 4:  # a convolution: what lies under it by what it gives
+            return optax.contrib.MuonDimensionNumbers((0, 1, 2), 3)
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1)  # 3: scanned layers
 
     return jax.tree_util.tree_map_with_path(mark, params)

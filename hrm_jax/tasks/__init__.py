@@ -15,6 +15,7 @@ from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.text import TextConfig, TextTask
 from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
+from hrm_jax.tasks.relational.task import FamilyConfig, QuestionTask, SortOfClevrConfig
 from hrm_jax.tasks.rl.dqn import DQNConfig, DQNTask
 from hrm_jax.tasks.rl.ppo import PPOConfig, PPOTask
 
@@ -22,6 +23,8 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     **{name: (config_of(puzzle), PuzzleTask) for name, puzzle in PUZZLES.items()},
     "text": (TextConfig, TextTask),
     "pairs": (PairConfig, PairTask),
+    "sort_of_clevr": (SortOfClevrConfig, QuestionTask),
+    "family": (FamilyConfig, QuestionTask),
     "ppo": (PPOConfig, PPOTask),
     "dqn": (DQNConfig, DQNTask),
 }

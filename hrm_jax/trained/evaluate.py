@@ -23,6 +23,7 @@ from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
+from hrm_jax.tasks.relational.task import QuestionConfig
 from hrm_jax.tasks.rl.task import RLConfig
 from hrm_jax.trained.load import load, load_last
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
@@ -101,6 +102,8 @@ def evaluate(
         given = [name for name, value in not_taken.items() if value is not None]
         if given:
             kind = "an agent" if plays else "a language model"
+            if isinstance(config, QuestionConfig):
+                kind = "a network for questions"
             raise DataError(f"{', '.join(given)}: not for {kind}, of which {workdir} is a run")
         for name, value in (("max_steps", max_steps), ("limit", limit)):
             if plays and value is not None and value < 1:

@@ -178,6 +178,20 @@ def test_weight_decay_is_decoupled_and_on_every_parameter(name):
         np.testing.assert_allclose(new, old * (1 - 0.1 * 0.5), rtol=1e-6)
 
 
+def test_muon_takes_a_convolution_as_the_matrix_from_what_lies_under_it():
+    optimizer = build_optimizer(OptimizerConfig(name="muon", weight_decay=0.0), 10)
+    kernel, grads = jax.random.normal(jax.random.key(0), (2, 3, 3, 4, 8))
+
+    def step(shape):
+        one, two = ({"a": {"b": {"kernel": x.reshape(shape)}}} for x in (kernel, grads))
+        return optimizer.update(two, optimizer.init(one), one)[0]["a"]["b"]["kernel"]
+
+    found, expected = step((3, 3, 4, 8)), step((36, 8))
+    np.testing.assert_allclose(found.reshape(36, 8), expected, rtol=1e-3, atol=1e-9)
+    lengths = jnp.linalg.svd(expected, compute_uv=False)
+    assert lengths.max() < 2 * lengths.min()  # Adam's steps are not orthogonal
+
+
 def test_clipping():
     """Steps of AdamW with clipped gradients are those with gradients scaled down by hand."""
     params = jnp.zeros(2)

@@ -16,6 +16,7 @@ import pytest
 from hrm_jax import tasks
 from hrm_jax.fields import ConfigError, to_mapping
 from hrm_jax.models import act
+from hrm_jax.models.relational import network
 from hrm_jax.tasks.rl.task import RLTask
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -35,6 +36,7 @@ PLANNED = {
     **{**SIZES, "name": "planner_executor", "planner_layers": 1, "executor_layers": 1},
     **{"planner_length": 16, "plan_size": 16, "num_plans": 2, "num_codes": 4},
 }
+RELATIONS = {"relation_dim": 8, "hidden_dim": 8, "g_layers": 2}
 SMALL = {"num_train": 8, "num_test": 4}
 CASES = {
     "sudoku": {"model": HRM, "data": {**SMALL, "size": 4}},
@@ -47,6 +49,8 @@ CASES = {
     },
     "pairs": {"model": PLANNED, "data": {"num_train": 16, "num_test": 8, "numbers_below": 1000}},
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
+    "sort_of_clevr": {"model": RELATIONS, "data": {"num_test": 4}},
+    "family": {"model": {**RELATIONS, "name": "mlp"}, "data": {"num_test": 4}},
     "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
     "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
@@ -66,6 +70,8 @@ VALUES = {
     "model.norm_eps": [1e-2],
     "model.attention": ["pallas"],
     "model.plan_id": [262],
+    "model.channels": [(4,)],
+    "model.relation_dim": [64],
     "data.eval_pairs": [4],
     "data.target_length": [32],
     "environment": ["Acrobot-v1"],
@@ -171,6 +177,8 @@ def _effects(values):
     batch = next(task.batches())
     if isinstance(task, RLTask):
         held_out = []
+    elif hasattr(task, "questions"):
+        held_out = config.data.inputs(task.test)
     else:
         held_out = task.test.inputs if hasattr(task, "test") else task.held_out()[0]
     yield task.identity, [(k, v.shape, v.tobytes()) for k, v in batch.items()], _bytes(held_out)
@@ -190,6 +198,9 @@ def _effects(values):
         )
         tokens, names = jnp.zeros((4, task.config.model.seq_len), int), jnp.zeros(4, int)
         yield _text(solve, weights, tokens, names, 4), len(task.evaluated)
+    elif hasattr(task, "questions"):
+        asked = jnp.ones((4, 3, task.questions.codes.shape[1]))
+        yield _text(network(task.config.model).apply, weights, jnp.asarray(held_out[:4]), asked)
     else:
         rows = {name: x[:8] for name, x in held_out.items()}
         yield _text(task._scores, weights["params"], rows, jnp.ones(8, bool))

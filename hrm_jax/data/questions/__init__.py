@@ -1,0 +1,1 @@
+"""Small worlds and the questions that are asked about them."""

@@ -1,0 +1,1 @@
+"""Questions about several objects, or one of them."""
