@@ -5,7 +5,7 @@ import sys
 
 from hrm_jax.data.text.tokenizers import prompt_tokens
 from hrm_jax.paths import expanded
-from hrm_jax.trained.load import load_language
+from hrm_jax.trained.load import load_language, merge_adapter
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -15,6 +15,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--workdir", type=expanded, required=True, help="folder of a language model's run"
     )
+    parser.add_argument("--adapter", type=expanded, help="folder of a low-rank adapter (peft)")
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
         "--special_tokens", action="store_true", help="read those that the prompt spells as such"
@@ -34,6 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     options = {name: getattr(args, name) for name in (*names, "seed")}
     try:
         model = load_language(args.workdir, args.checkpoint)
+        if args.adapter:
+            model = merge_adapter(model, args.adapter)
         prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
         tokens = prompt_tokens(model.tokenizer, prompt, special=args.special_tokens)
         for event in model.stream(tokens, **options):

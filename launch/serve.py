@@ -10,7 +10,7 @@ import sys
 from hrm_jax.paths import expanded
 from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
-from hrm_jax.trained.load import load_language
+from hrm_jax.trained.load import load_language, with_adapters
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import checkpoint
 
@@ -25,6 +25,20 @@ LIMITS = {
 }
 
 
+def _named_folder(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {text!r}")
+    return name, expanded(folder)
+
+
+def _by_name(given: list[tuple[str, str]]) -> dict[str, str]:
+    names = [name for name, _ in given]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"--adapter: {min(twice)!r} is given twice")
+    return dict(given)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -32,6 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=_named_folder,
+        metavar="NAME=FOLDER",
+        help="a low-rank adapter (peft) that requests name as their model; may be given again",
     )
     parser.add_argument("--host", default="127.0.0.1", help="others than this need an API key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
@@ -66,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
-            decoder = load_language(args.workdir, args.checkpoint).decoder
+            model = load_language(args.workdir, args.checkpoint)
+            decoder = with_adapters(model, _by_name(args.adapter)).decoder
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)

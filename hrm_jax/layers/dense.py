@@ -12,6 +12,8 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float
 
+from hrm_jax.layers.packed import Packed
+
 LORA = "lora"
 """The collection with what is added to Dense layers, and the rng of its dropout."""
 
@@ -46,13 +48,29 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B O"]:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        kernel: Any = self._packed()
+        if kernel is None:
+            kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = x @ kernel
+        if self._is_narrow(kernel):
+            x, bias = promote_dtype(x, bias, dtype=self.dtype)
+            y = _product(x, kernel)
+        else:
+            x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+            y = x @ kernel
         if self.has_variable(LORA, "a"):
             y = self._adapted(x, y)
         return y if bias is None else y + bias
+
+    def _packed(self) -> Packed | None:
+        value = self.get_variable("params", "kernel")
+        return value if isinstance(value, Packed) else None
+
+    def _is_narrow(self, kernel: Any) -> bool:
+        """Whether the kernel takes less memory than it does in the computation."""
+        if isinstance(kernel, Packed):
+            return True
+        return bool(self.dtype) and kernel.dtype.itemsize < jnp.dtype(self.dtype).itemsize
 
     def _adapted(self, x: Float[Array, "*B D"], y: Float[Array, "*B O"]) -> Float[Array, "*B O"]:
         def leaf(name: str) -> Any:
@@ -79,3 +97,9 @@ class Dense(nn.Module):
         if not around.has_rng(LORA):
             raise ValueError(f"{self.path}: dropout of adapters needs an rng named 'lora'")
         return LazyRng.create(around.rngs[LORA], self.source or self.name or "").as_jax_rng()
+
+
+@jax.checkpoint  # else each kernel would be kept whole for the backward pass
+def _product(x: Float[Array, "*B D"], kernel: Any) -> Float[Array, "*B O"]:
+    wide = kernel.unpack(x.dtype) if isinstance(kernel, Packed) else kernel.astype(x.dtype)
+    return x @ wide

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.layers.dense import LORA
+from hrm_jax.layers.packed import Packed
 
 Path = tuple[str, ...]
 
@@ -154,6 +155,38 @@ def variables(
     return {"params": traverse_util.unflatten_dict(flat), LORA: traverse_util.unflatten_dict(made)}
 
 
+def stack(
+    params: Mapping[str, Any], adapters: Sequence[tuple[LoraConfig, Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """Several adapters as one collection "lora", whose leaves have the adapters as first axis
+    [1 + n, …]: 0 changes nothing, then they come in their order. Rows of it, taken by index, give
+    each row of a batch its own. Lower ranks are filled up with zeros.
+
+    `ConfigError` for an adapter that has parameters of the model's own, and for scanned layers.
+    """
+    each = []
+    for config, one in adapters:
+        own = [".".join(path) for path in traverse_util.flatten_dict(one["params"])]
+        if own:
+            raise ConfigError(
+                f"lora: the adapter has {own[0]} (bias or modules_to_save), which cannot differ "
+                "from row to row; expected it merged into the model"
+            )
+        each.append(traverse_util.flatten_dict(variables(config, params, one)[LORA]))
+    stacked = {}
+    for path in dict.fromkeys(path for one in each for path in one):
+        there = [one[path] for one in each if path in one]
+        require(there[0].ndim <= 2, "lora: layers are scanned; expected them unstacked")
+        shape = np.max([leaf.shape for leaf in there], axis=0).astype(int)
+        neutral = jnp.full(shape, 1.0 if path[-1] == "gain" else 0.0)
+        filled = [neutral]
+        for one in each:
+            leaf = one.get(path, neutral)
+            filled.append(neutral.at[tuple(map(slice, leaf.shape))].set(leaf))
+        stacked[path] = jnp.stack(filled)
+    return dict(traverse_util.unflatten_dict(stacked))
+
+
 def merge(
     config: LoraConfig,
     params: Mapping[str, Any],
@@ -171,10 +204,7 @@ def merge(
     for part, leaves in _parts(config, params, adapters):
         path = (*part, "kernel")
         exact = _merged_kernel(wide(flat[path]), leaves)
-        own = flat[path].dtype
-        new[path] = exact.astype(
-            dtype or (own if jnp.issubdtype(own, jnp.floating) else jnp.float32)
-        )
+        new[path] = exact.astype(dtype or getattr(flat[path], "dtype", jnp.float32))
         drift = max(drift, float(jnp.max(jnp.abs(new[path].astype(jnp.float32) - exact))))
     replaced = {path: flat[path] for path in new}
     return Merged(traverse_util.unflatten_dict(flat | new), replaced, drift)
@@ -187,8 +217,8 @@ def unmerge(merged: Merged) -> dict[str, Any]:
 
 
 def wide(value: Any) -> Array:
-    """A parameter in float32."""
-    return jnp.asarray(value, jnp.float32)
+    """A parameter in float32, unpacked."""
+    return value.unpack() if isinstance(value, Packed) else jnp.asarray(value, jnp.float32)
 
 
 def is_gpt2(params: Mapping[str, Any]) -> bool:
