@@ -63,7 +63,7 @@ class Dense(nn.Module):
         return y if bias is None else y + bias
 
     def _packed(self) -> Packed | None:
-        value = self.get_variable("params", "kernel")
+        value: Any = self.get_variable("params", "kernel")
         return value if isinstance(value, Packed) else None
 
     def _is_narrow(self, kernel: Any) -> bool:
