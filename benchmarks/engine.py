@@ -7,7 +7,8 @@ The same random weights (a Llama over bytes, 26 million parameters) answer the s
 mixed prompt and answer lengths, all there at once: in the engine, and as one left-padded batch with
 a KV cache in `transformers.generate`, which goes on until the longest answer is done. Only tokens
 that were asked for count. Measured in turn, medians quoted; the first tokens of `transformers` are
-those of the whole batch. The answers must be the same. Two rounds come before those that count, so
+those of the whole batch. The answers must be the same. A third engine serves four adapters (rank 8
+on all linear layers), which the requests take in turn. Two rounds come before those that count, so
 that all programs are compiled; the last column says how many programs these requests were the first
 to need.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import os
 import statistics
 import time
@@ -32,8 +35,11 @@ from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Sampling
 from hrm_jax.interop.hugging_face import to_hugging_face
+from hrm_jax.layers import lora
+from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 
+ADAPTERS = 4
 COLUMNS = (
     *("requests", "engine", "tokens/s", "ratio", "tokens per CPU s", "ratio"),
     *("first token, median", "95 %", "compilations"),
@@ -70,11 +76,12 @@ def mixed(count: int, prompt: int, answer: int, seed: int = 0) -> list[Request]:
 
 
 def ours(engine: Engine, requests: list[Request]) -> Run:
-    """Answers by the engine."""
+    """Answers by the engine; adapters, if it has any, are taken in turn."""
+    names = itertools.cycle(engine.decoder.adapters or [None])
     start, cpu = time.monotonic(), time.process_time()
     handles = [
-        engine.submit([BOS, *r.prompt], Sampling(r.wanted, temperature=0, ignore_eos=True))
-        for r in requests
+        engine.submit([BOS, *r.prompt], Sampling(r.wanted, temperature=0, ignore_eos=True), name)
+        for r, name in zip(requests, names, strict=False)
     ]
     answers = [list(handle.result().tokens) for handle in handles]
     took, cpu = time.monotonic() - start, time.process_time() - cpu
@@ -123,6 +130,13 @@ def theirs(
     return run
 
 
+def drawn_adapters(kind: LoraConfig, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Adapters of which nothing is 0."""
+    key = jax.random.key(seed)
+    fresh = jax.jit(functools.partial(lora.init, kind))(params, key)
+    return jax.tree.map(lambda x: x + 0.01 * jax.random.normal(key, x.shape), fresh)
+
+
 def median(runs: list[Run], of: Callable[[Run], float]) -> float:
     """Median of something over runs."""
     return statistics.median(map(of, runs))
@@ -159,7 +173,12 @@ def main(argv: list[str] | None = None) -> None:
     )
     start = jnp.zeros((1, 2), jnp.int32)
     params = jax.jit(Transformer(config).init)(jax.random.key(0), start)["params"]
-    engine = Engine(Decoder(config, params, ByteTokenizer()), slots=args.slots)
+    decoder = Decoder(config, params, ByteTokenizer())
+    engine = Engine(decoder, slots=args.slots)
+    kind = LoraConfig(target_modules="all-linear")
+    adapters = {str(i): (kind, drawn_adapters(kind, params, i)) for i in range(ADAPTERS)}
+    adapting = Engine(dataclasses.replace(decoder, adapters=adapters), slots=args.slots)
+    named = f"hrm_jax, {ADAPTERS} adapters"
     other = None if args.alone else theirs(config, params, args.threads)
     count = sum(x.size for x in jax.tree.leaves(params))
     note = (
@@ -171,15 +190,17 @@ def main(argv: list[str] | None = None) -> None:
     for number in args.requests or (1, 8, 32):
         requests = mixed(number, args.prompt, args.answer)
         wanted = sum(r.wanted for r in requests)
-        before = sum(engine.stats.compilations.values())
-        runs: dict[str, list[Run]] = {"hrm_jax": [], "transformers": []}
+        engines = {"hrm_jax": engine, named: adapting}
+        before = {name: sum(x.stats.compilations.values()) for name, x in engines.items()}
+        runs: dict[str, list[Run]] = {**{name: [] for name in engines}, "transformers": []}
         for _ in range(args.rounds + 2):
-            runs["hrm_jax"].append(ours(engine, requests))
+            for name, one in engines.items():
+                runs[name].append(ours(one, requests))
             if other is not None:
                 runs["transformers"].append(other(requests))
-        compiled = sum(engine.stats.compilations.values()) - before
         if other is not None:
-            for mine, yours in zip(*(r[-1].answers for r in runs.values()), strict=True):
+            both = (runs[name][-1].answers for name in ("hrm_jax", "transformers"))
+            for mine, yours in zip(*both, strict=True):
                 assert mine == yours, f"not the same answer:\n{mine}\n{yours}"
         measured = {name: some[2:] for name, some in runs.items() if some}
         base = measured["transformers" if other else "hrm_jax"]
@@ -195,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
                 f"{median(base, lambda r: r.cpu) / cpu:.2f}",
                 f"{np.median(first) * 1e3:.0f} ms",
                 f"{np.percentile(first, 95) * 1e3:.0f} ms",
-                compiled if name == "hrm_jax" else "",
+                sum(engines[name].stats.compilations.values()) - before[name]
+                if name in engines
+                else "",
             )
     table.save(args.save)
 

@@ -8,7 +8,9 @@ import sys
 
 from hrm_jax.data.text.tokenizers import prompt_tokens
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.paths import expanded
 from hrm_jax.trained.arguments import add_model, load_model
+from hrm_jax.trained.load import merge_adapter
 from hrm_jax.training.checkpoints import CheckpointError
 
 
@@ -24,6 +26,7 @@ def chat_tokens(model: LanguageModel, prompt: str, system: str | None) -> list[i
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_model(parser)
+    parser.add_argument("--adapter", type=expanded, help="folder of a low-rank adapter (peft)")
     parser.add_argument("--prompt", required=True, help="text to continue; - reads it from stdin")
     parser.add_argument(
         "--special_tokens", action="store_true", help="read those that the prompt spells as such"
@@ -48,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.special_tokens and args.chat:
             raise ValueError("--special_tokens: not with --chat, whose template writes them")
         model = load_model(args)
+        if args.adapter:
+            model = merge_adapter(model, args.adapter)
         prompt = sys.stdin.read() if args.prompt == "-" else args.prompt
         tokens = prompt_tokens(model.tokenizer, prompt, special=args.special_tokens)
         if args.chat:

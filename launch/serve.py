@@ -14,6 +14,7 @@ from hrm_jax.paths import expanded
 from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
 from hrm_jax.trained.arguments import add_model, load_model
+from hrm_jax.trained.load import with_adapters
 from hrm_jax.training.checkpoints import CheckpointError
 
 LIMITS = {
@@ -27,9 +28,31 @@ LIMITS = {
 }
 
 
+def _named_folder(text: str) -> tuple[str, str]:
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"expected NAME=FOLDER, got {text!r}")
+    return name, expanded(folder)
+
+
+def _by_name(given: list[tuple[str, str]]) -> dict[str, str]:
+    names = [name for name, _ in given]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"--adapter: {min(twice)!r} is given twice")
+    return dict(given)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     add_model(parser)
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=_named_folder,
+        metavar="NAME=FOLDER",
+        help="a low-rank adapter (peft) that requests name as their model; may be given again",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="others than this need an API key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(
@@ -63,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
-            decoder = load_model(args).decoder
+            decoder = with_adapters(load_model(args), _by_name(args.adapter)).decoder
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)

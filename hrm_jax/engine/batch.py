@@ -30,6 +30,7 @@ class Request:
     stops: list[int]  # tokens that end it
     text: AnswerText
     left: int  # tokens that it may still make
+    adapter: int = 0  # number of its adapter; 0 for none
     read: int = 0  # tokens of the prompt in the cache
     made: int = 0  # tokens of the answer
 
@@ -133,7 +134,7 @@ class RunningBatch:
             while room < start + size:
                 room *= 4  # few sizes, for each is compiled for
             self._cache = self._programs.widen(self._cache, room)
-        self._cache = self._programs.prefill(self._cache, tokens, start, added)
+        self._cache = self._programs.prefill(self._cache, tokens, start, added, request.adapter)
         request.read = stop
 
     def _join(self, request: Request, ahead: Sequence[Request]) -> None:
@@ -151,7 +152,7 @@ class RunningBatch:
         last = nothing if request.added is None else request.added[-1]
         self._rows = self._programs.join(
             self._rows, row, self._cache, request.tokens, request.left, last, request.stops,
-            Choice.of(request.sampling),
+            Choice.of(request.sampling), request.adapter,
         )  # fmt: skip
         self._in_rows[row] = request
         self.entering = self._cache = None

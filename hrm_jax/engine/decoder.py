@@ -11,7 +11,11 @@ import numpy as np
 
 from hrm_jax.data.text.tokenizers import Tokenizer, end_ids
 from hrm_jax.engine.slots import Programs
+from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.transformer import TransformerConfig
+
+Adapters = Mapping[str, tuple[LoraConfig, Mapping[str, Any]]]
+"""Low-rank adapters by name, as of `hrm_jax.layers.lora`."""
 
 Prepare = Callable[[list[int]], tuple[list[int], np.ndarray | None]]
 """From a prompt's tokens to those that the model is fed and what is added to their embeddings,
@@ -30,6 +34,7 @@ class Decoder:
     prepare: Prepare | None = None  # None feeds the prompt as it is
     chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
     name: str = ""  # shown as the model's id
+    adapters: Adapters = dataclasses.field(default_factory=dict)  # that a request may name
 
     def __post_init__(self) -> None:
         size = self.config.vocab_size
@@ -42,7 +47,7 @@ class Decoder:
     @functools.cached_property
     def programs(self) -> Programs:
         """Weights on the device and what was compiled for them, for all engines of this model."""
-        return Programs(self.config, self.params, self.suppressed)
+        return Programs(self.config, self.params, self.suppressed, list(self.adapters.values()))
 
     def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
         return (ids, None) if self.prepare is None else self.prepare(ids)

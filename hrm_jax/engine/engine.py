@@ -107,18 +107,28 @@ class Engine:
 
     # Callers' side
 
-    def submit(self, prompt: str | Sequence[int], sampling: Sampling | None = None) -> Handle:
+    def submit(
+        self,
+        prompt: str | Sequence[int],
+        sampling: Sampling | None = None,
+        adapter: str | None = None,
+    ) -> Handle:
         """Takes a request into the queue; any thread may call. The prompt is a text, around which
         the tokenizer puts what it puts around every text, or tokens, which are taken as they are.
+        It is answered with the adapter of that name, None by the model alone.
         An answer ends with "length" where prompt and answer together reach `max_length`.
 
         Raises:
             RequestError: The prompt is empty and the tokenizer has no first token, is too long to
                 leave room for an answer, has tokens that the model does not have, or is a text at
-                which the tokenizer fails.
+                which the tokenizer fails; or there is no adapter of that name.
             QueueFull: Too many requests wait.
         """
         sampling = sampling or Sampling()
+        names = [None, *self.decoder.adapters]
+        if adapter not in names:
+            known = ", ".join(map(repr, names[1:])) or "none, for there is no adapter"
+            raise RequestError(f"adapter: there is no {adapter!r:.100}; expected {known}")
         vocabulary = self.decoder.config.vocab_size
         tokenizer = self.decoder.tokenizer
         try:
@@ -150,27 +160,33 @@ class Engine:
                 stops,
                 AnswerText(self.decoder.tokenizer, tuple(sampling.stop)),
                 left=min(sampling.max_new_tokens, self.max_length - len(tokens)),
+                adapter=names.index(adapter),
             )
             self._queue.append(request)
             self._mutex.notify_all()
         return request.handle
 
-    def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:
+    def generate(
+        self, prompt: str | Sequence[int], adapter: str | None = None, **sampling: Any
+    ) -> Completion:
         """Serves one request and waits for it; arguments as those of `Sampling`."""
-        return self.submit(prompt, Sampling(**sampling)).result()
+        return self.submit(prompt, Sampling(**sampling), adapter).result()
 
     def batch_generate(
-        self, prompts: Sequence[str | Sequence[int]], **sampling: Any
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        adapter: str | None = None,
+        **sampling: Any,
     ) -> list[Completion]:
-        """Serves any number of requests, all with the same `Sampling`; answers are in their
-        order."""
+        """Serves any number of requests, all with the same adapter and `Sampling`; answers are in
+        their order."""
         options = Sampling(**sampling)
         handles: list[Handle] = []
         done = 0
         for prompt in prompts:
             while True:
                 try:
-                    handles.append(self.submit(prompt, options))
+                    handles.append(self.submit(prompt, options, adapter))
                     break
                 except QueueFull:
                     if done == len(handles):  # the queue is full of others' requests
@@ -179,9 +195,11 @@ class Engine:
                     done += 1
         return [handle.result() for handle in handles]
 
-    async def stream(self, prompt: str | Sequence[int], **sampling: Any) -> AsyncIterator[Event]:
+    async def stream(
+        self, prompt: str | Sequence[int], adapter: str | None = None, **sampling: Any
+    ) -> AsyncIterator[Event]:
         """Serves one request, event by event; leaving the iteration early cancels it."""
-        handle = self.submit(prompt, Sampling(**sampling))
+        handle = self.submit(prompt, Sampling(**sampling), adapter)
         try:
             async for event in handle:
                 yield event

@@ -13,7 +13,7 @@ import numpy as np
 
 from hrm_jax.compilation import jit
 from hrm_jax.data.text.tokenizers import Tokenizer, prompt_tokens, suppressed_tokens
-from hrm_jax.engine.decoder import Decoder
+from hrm_jax.engine.decoder import Adapters, Decoder
 from hrm_jax.engine.engine import Completion, Engine, Event, Sampling
 from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
 from hrm_jax.models.transformer import TransformerConfig, unstack_layers
@@ -29,18 +29,23 @@ class LanguageModel:
     tokenizer_name: str = "bytes"  # what `load_tokenizer` takes for it
     name: str = ""
     chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
+    adapters: Adapters = dataclasses.field(default_factory=dict)  # that `decoder` serves by name
 
     @functools.cached_property
     def decoder(self) -> Decoder:
         params, config, prepare = self.variables["params"], self.config, None
         if isinstance(config, PlannerExecutorConfig):
+            if self.adapters:
+                raise ValueError("adapters: a planner–executor is served without; merge them")
             params, config, prepare = params["executor"], config.executor, self._prepare
+        adapters = self.adapters
         if config.scan_layers:  # separate layers are faster one token at a time
             params = unstack_layers(params)
+            adapters = {name: (kind, _unstacked(x)) for name, (kind, x) in adapters.items()}
             config = dataclasses.replace(config, scan_layers=False)
         never = suppressed_tokens(self.tokenizer)
-        template = self.chat_template
-        return Decoder(config, params, self.tokenizer, never, prepare, template, self.name)
+        more: Any = {"name": self.name, "adapters": adapters}
+        return Decoder(config, params, self.tokenizer, never, prepare, self.chat_template, **more)
 
     @functools.cached_property
     def engine(self) -> Engine:
@@ -100,3 +105,7 @@ class LanguageModel:
             return bound.plan_proj(plan.vectors).astype(jnp.float32), logits
 
         return jit(step)
+
+
+def _unstacked(adapters: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: unstack_layers(v) if "layers" in v else v for k, v in adapters.items()}

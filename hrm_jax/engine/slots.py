@@ -8,18 +8,22 @@ moves rows to a larger or smaller batch.
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.tree_util import DictKey
 from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.compilation import jit
 from hrm_jax.engine.sampling import MAX_ALTERNATIVES, Choice, choose
+from hrm_jax.layers.dense import LORA
+from hrm_jax.layers.lora import LoraConfig, stack
 from hrm_jax.models.transformer import Cache, Transformer, TransformerConfig, init_cache
 
 MAX_STEPS = 8
@@ -32,6 +36,7 @@ class Rows(struct.PyTreeNode):
     cache: Cache
     token: Int[Array, " B"]  # that is fed next
     position: Int[Array, " B"]  # of `token`
+    adapter: Int[Array, " B"]  # 0 for none
     left: Int[Array, " B"]  # how many new tokens the row may still make
     added: Float[Array, "B D"]  # to the embedding of `token`
     seen: Bool[Array, "B V"]  # tokens fed or made so far
@@ -53,18 +58,27 @@ class Programs:
     """The compiled programs of one model."""
 
     def __init__(
-        self, config: TransformerConfig, params: Mapping[str, Any], suppressed: tuple[int, ...]
+        self,
+        config: TransformerConfig,
+        params: Mapping[str, Any],
+        suppressed: tuple[int, ...],
+        adapters: Sequence[tuple[LoraConfig, Mapping[str, Any]]] = (),
     ) -> None:
         self.config = config
         self.compiled: dict[str, int] = {}  # how often each program was, by name and shape
         self._model = Transformer(config)
         # Cast once what layers would cast in each step; norms compute in float32.
-        self._params = jax.tree_util.tree_map_with_path(
-            lambda path, x: jnp.asarray(
-                x, config.dtype if path[-1].key in ("kernel", "embedding") else None
-            ),
-            params,
-        )
+        self._variables: dict[str, Any] = {
+            "params": jax.tree_util.tree_map_with_path(
+                lambda path, x: jnp.asarray(
+                    x, config.dtype if path[-1] in map(DictKey, ("kernel", "embedding")) else None
+                ),
+                params,
+            )
+        }
+        if adapters:
+            cast = functools.partial(jnp.asarray, dtype=config.dtype)
+            self._variables[LORA] = jax.tree.map(cast, stack(params, adapters))
         self._suppressed = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
         self._ready: dict[str, Any] = {}
         self._compiling = threading.Lock()  # several engines may share the programs
@@ -84,6 +98,7 @@ class Programs:
         return Rows(
             cache=init_cache(c, count, window),
             token=jnp.zeros(count, jnp.int32),
+            adapter=jnp.zeros(count, jnp.int32),
             position=jnp.zeros(count, jnp.int32),
             left=jnp.zeros(count, jnp.int32),
             added=jnp.zeros((count, c.hidden_size), jnp.float32),
@@ -101,18 +116,24 @@ class Programs:
         name = f"widen {window_of(cache)} {window}"
         return self._call(name, run, (0,), init_cache(self.config, 1, window), cache)
 
-    def prefill(self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray) -> Cache:
+    def prefill(
+        self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray, adapter: int = 0
+    ) -> Cache:
         """Reads a chunk of a prompt, int32 [S], into a cache of one row, which has room for it and
         is donated. `start` is the position of its first token; what fills the chunk up does no
         harm; `added` to the embeddings is float32 [S, D]."""
 
-        def run(params: Any, cache: Cache, tokens: Any, start: Any, added: Any) -> Cache:
+        def run(
+            variables: Any, cache: Cache, tokens: Any, start: Any, added: Any, adapter: Any
+        ) -> Cache:
             where = {"cache": cache, "start": start[None], "added": added[None]}
-            return self._model.bind({"params": params}).hidden(tokens[None], **where)[1]
+            model = self._model.bind(_of_rows(variables, adapter[None]))
+            return model.hidden(tokens[None], **where)[1]
 
         name = f"prefill {len(tokens)} {window_of(cache)}"
+        numbers = np.int32(start), added, np.int32(adapter)
         return self._call(
-            name, run, (1,), self._params, cache, tokens.astype(np.int32), np.int32(start), added
+            name, run, (1,), self._variables, cache, tokens.astype(np.int32), *numbers
         )
 
     def join(
@@ -125,6 +146,7 @@ class Programs:
         added: np.ndarray,
         stops: list[int],
         choice: Choice,
+        adapter: int = 0,
     ) -> Rows:
         """Puts a request into a row of a batch, which is donated. `cache` is what the prompt but
         its last token left; `added` to the last token's embedding is float32 [D]."""
@@ -132,6 +154,7 @@ class Programs:
         one = {
             "token": np.int32(tokens[-1]),
             "position": np.int32(len(tokens) - 1),
+            "adapter": np.int32(adapter),
             "left": np.int32(left),
             "added": np.asarray(added, np.float32),
             "seen": np.isin(np.arange(size), tokens),
@@ -174,11 +197,18 @@ class Programs:
         `alternatives` says whether any row wants to know the likeliest tokens."""
         name = f"decode {len(rows.left)} {window_of(rows.cache)}"
         args = (rows, alive, np.int32(steps), np.bool_(alternatives))
-        return self._call(name, self._decode, (2,), self._params, self._suppressed, *args)
+        return self._call(name, self._decode, (2,), self._variables, self._suppressed, *args)
 
     def _decode(
-        self, params: Any, suppressed: Any, rows: Rows, alive: Any, steps: Any, alternatives: Any
+        self,
+        variables: Any,
+        suppressed: Any,
+        rows: Rows,
+        alive: Any,
+        steps: Any,
+        alternatives: Any,
     ) -> tuple[Rows, Made]:
+        variables = _of_rows(variables, rows.adapter)
         count, most = len(alive), min(MAX_ALTERNATIVES, self.config.vocab_size)
         made = Made(
             token=jnp.full((MAX_STEPS, count), -1, jnp.int32),
@@ -193,7 +223,7 @@ class Programs:
 
         def body(carry: Any) -> Any:
             step, rows, made = carry
-            rows, new = self._step(params, suppressed, rows, alternatives, most)
+            rows, new = self._step(variables, suppressed, rows, alternatives, most)
             made = jax.tree.map(lambda old, one: old.at[step].set(one), made, new)
             return step + 1, rows, made
 
@@ -202,10 +232,10 @@ class Programs:
         return rows, made
 
     def _step(
-        self, params: Any, suppressed: Any, rows: Rows, alternatives: Any, most: int
+        self, variables: Any, suppressed: Any, rows: Rows, alternatives: Any, most: int
     ) -> tuple[Rows, Made]:
         where = {"cache": rows.cache, "start": rows.position, "added": rows.added[:, None]}
-        model = self._model.bind({"params": params})
+        model = self._model.bind(variables)
         hidden, cache = model.hidden(rows.token[:, None], **where)
         logits = model.logits(hidden[:, 0])
         active = rows.left > 0
@@ -234,6 +264,13 @@ class Programs:
             seen=rows.seen.at[each, token].max(active),
         )
         return rows, new
+
+
+def _of_rows(variables: dict[str, Any], adapter: Int[Array, " B"]) -> dict[str, Any]:
+    """Variables in which each row has its adapter, where there are any."""
+    if LORA not in variables:
+        return variables
+    return {**variables, LORA: jax.tree.map(lambda x: x[adapter], variables[LORA])}
 
 
 def window_of(cache: Cache) -> int:

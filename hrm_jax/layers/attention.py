@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.kernels.attention import Engine, attention, masked_attention, seen, self_attention
 from hrm_jax.kernels.rotary import Rotary, apply_rotary
+from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.initializers import lecun_truncated_normal
 from hrm_jax.layers.norm import norm
 
@@ -51,18 +52,20 @@ class Attention(nn.Module):
     engine: Engine = "auto"
 
     def setup(self) -> None:
-        def dense(size: int, init: Initializer, bias: bool = bool(self.bias)) -> nn.Dense:
-            return nn.Dense(size, use_bias=bias, dtype=self.dtype, kernel_init=init)
+        def dense(
+            size: int, init: Initializer, source: str = "", bias: bool = bool(self.bias)
+        ) -> Dense:
+            return Dense(size, use_bias=bias, dtype=self.dtype, kernel_init=init, source=source)
 
         head_dim = self.head_dim or self.size // self.num_heads
         key_size = (self.num_kv_heads or self.num_heads) * head_dim
         if self.fused:
             self.qkv_proj = dense(3 * self.size, self.kernel_init)
         else:
-            self.q_proj = dense(self.num_heads * head_dim, self.kernel_init)
-            self.k_proj = dense(key_size, self.kernel_init)
-            self.v_proj = dense(key_size, self.kernel_init)
-        self.o_proj = dense(self.size, self.out_init, self.bias is True)
+            self.q_proj = dense(self.num_heads * head_dim, self.kernel_init, "x")
+            self.k_proj = dense(key_size, self.kernel_init, "x")
+            self.v_proj = dense(key_size, self.kernel_init, "x")
+        self.o_proj = dense(self.size, self.out_init, bias=self.bias is True)
         if self.qk_norm:
             self.q_norm = norm("rms", self.norm_eps, self.dtype, None)
             self.k_norm = norm("rms", self.norm_eps, self.dtype, None)

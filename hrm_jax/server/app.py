@@ -219,15 +219,16 @@ class Service:
     # Endpoints
 
     async def _models(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        cards = [self._card(name) for name in (self._name, *self._engine.decoder.adapters)]
+        return JSONResponse({"object": "list", "data": cards})
 
     async def _model(self, request: Request) -> Response:
-        self._check_model(request.path_params["name"])
-        return JSONResponse(self._card())
+        name = request.path_params["name"]
+        return JSONResponse(self._card(self._adapter(name) or self._name))
 
-    def _card(self) -> dict[str, Any]:
+    def _card(self, name: str) -> dict[str, Any]:
         return {
-            "id": self._name,
+            "id": name,
             "object": "model",
             "created": self._created,
             "owned_by": "hrm_jax",
@@ -235,14 +236,20 @@ class Service:
             "max_tokens": self._max_tokens,
         }
 
-    def _check_model(self, name: str) -> None:
-        if name and name != self._name:
+    def _adapter(self, name: str) -> str | None:
+        """The adapter that a request's `model` names; None for the model itself."""
+        if name in ("", self._name):
+            return None
+        adapters = self._engine.decoder.adapters
+        if name not in adapters:
+            known = " or ".join(map(repr, (self._name, *adapters)))
             raise ApiError(
                 404,
-                f"model: there is no {shown(name)}; expected {self._name!r}",
+                f"model: there is no {shown(name)}; expected {known}",
                 param="model",
                 code="model_not_found",
             )
+        return name
 
     async def _completions(self, request: Request) -> Response:
         asked = parse(CompletionRequest, await read_json(request, self._options.max_body))
@@ -281,7 +288,7 @@ class Service:
         asked: CompletionRequest | ChatRequest,
         prompts: Sequence[str | list[int]],
     ) -> Response:
-        self._check_model(asked.model)
+        adapter = self._adapter(asked.model)
         slots, queue, count = self._engine.slots, self._options.max_queue, len(prompts) * asked.n
         if asked.n > slots:
             raise ApiError(400, f"n: expected at most {slots}, got {asked.n}", param="n")
@@ -295,8 +302,8 @@ class Service:
             raise engine_failed()
         param = "messages" if isinstance(asked, ChatRequest) else "prompt"
         # In a thread, because tokenizing takes time, and so does planning.
-        handles = await asyncio.to_thread(self._submit, jobs, param)
-        reply = Reply(asked, self._name, self._engine.decoder.tokenizer)
+        handles = await asyncio.to_thread(self._submit, jobs, param, adapter)
+        reply = Reply(asked, adapter or self._name, self._engine.decoder.tokenizer)
         reply.prompt_tokens = sum(handle.prompt_tokens for handle in handles[:: asked.n])
         answers = Answers(handles, request.receive, self._metrics)
         if asked.stream:
@@ -308,11 +315,13 @@ class Service:
                     events[index] += new
         return JSONResponse(reply.whole(events))
 
-    def _submit(self, jobs: Sequence[tuple[Any, Sampling]], param: str) -> list[Handle]:
+    def _submit(
+        self, jobs: Sequence[tuple[Any, Sampling]], param: str, adapter: str | None
+    ) -> list[Handle]:
         handles: list[Handle] = []
         try:
             for prompt, sampling in jobs:
-                handles.append(self._engine.submit(prompt, sampling))
+                handles.append(self._engine.submit(prompt, sampling, adapter))
         except Exception as error:
             for handle in handles:
                 handle.cancel()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from hrm_jax import tasks
 from hrm_jax.data.text.tokenizer_files import chat_template
 from hrm_jax.data.text.tokenizers import load_tokenizer
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.fields import require
+from hrm_jax.fields import ConfigError, require
 from hrm_jax.files import read_json
 from hrm_jax.interop.hugging_face import from_hugging_face
+from hrm_jax.interop.peft import load_adapter
+from hrm_jax.layers import lora
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.puzzles.model import PuzzleModel
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
@@ -85,6 +88,35 @@ def load_last(workdir: str | os.PathLike[str], last: int) -> list[PuzzleModel]:
             f"with --config.keep_checkpoints={last}"
         )
     return [load(workdir, step) for step in steps[:last]]
+
+
+def with_adapters(
+    model: LanguageModel, folders: Mapping[str, str | os.PathLike[str]]
+) -> LanguageModel:
+    """The model, ready to serve low-rank adapters by name; their folders are peft's."""
+    if model.name in folders:
+        raise ConfigError(f"adapter: {model.name!r} is the model's own name; expected another")
+    params = model.variables["params"]
+    read = {name: load_adapter(path_of(folder), params) for name, folder in folders.items()}
+    for name, (_, adapters) in read.items():
+        if adapters["params"]:
+            raise ConfigError(
+                f"{folders[name]}: trains parameters of the model's own (bias or modules_to_save), "
+                "which cannot differ from request to request; expected it merged into the model"
+            )
+    return dataclasses.replace(model, adapters=read)
+
+
+def merge_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> LanguageModel:
+    """The model with a low-rank adapter, in a folder of peft's, merged into it."""
+    params = model.variables["params"]
+    config, adapters = load_adapter(path_of(folder), params)
+    merged = lora.merge(config, params, adapters).params
+    sizes = model.config
+    if "embed_tokens" in merged:
+        size = len(merged["embed_tokens"]["embedding"])
+        sizes = dataclasses.replace(sizes, vocab_size=size)
+    return dataclasses.replace(model, config=sizes, variables={"params": merged})
 
 
 def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> LanguageModel:

@@ -16,6 +16,8 @@ from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampling
 from hrm_jax.inference import engine as old_name
+from hrm_jax.layers import lora
+from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 
 LENGTH = 96
@@ -478,3 +480,42 @@ def test_engines_of_one_decoder_share_what_is_compiled(decoder, engine):
     assert other.generate("shared", max_new_tokens=2, **GREEDY).tokens
     assert other.stats.compilations == before
     assert other.stats.finished == {"length": 1}
+
+
+def test_each_request_has_its_adapter(decoder, engine):
+    params, adapters = decoder.params, {}
+    kinds = (
+        LoraConfig(r=2, target_modules="all-linear"),
+        LoraConfig(r=5, use_dora=True, use_rslora=True),
+    )
+    for number, kind in enumerate(kinds):
+        fresh = lora.init(kind, params, jax.random.key(0))
+        drawn = [
+            x + jax.random.normal(jax.random.key(number), x.shape) / 2
+            for x in jax.tree.leaves(fresh)
+        ]
+        adapters[f"of {kind.r}"] = (kind, jax.tree.unflatten(jax.tree.structure(fresh), drawn))
+    several = Engine(dataclasses.replace(decoder, adapters=adapters), slots=4, prefill_chunk=8)
+    prompts = [list(b"En un lugar de la Mancha"), list(b"de cuyo nombre")]
+    names = [None, *adapters]
+    handles = [
+        several.submit(prompt, Sampling(temperature=0.0, max_new_tokens=12), name)
+        for prompt in prompts
+        for name in names
+    ]
+    answers = [handle.result().tokens for handle in handles]
+    assert len(set(answers[:3])) == 3
+    for name, of_name in zip(names, (answers[::3], answers[1::3], answers[2::3]), strict=True):
+        merged = params if name is None else lora.merge(*_placed(adapters[name], params)).params
+        alone = Engine(dataclasses.replace(decoder, params=merged), slots=2, prefill_chunk=8)
+        for prompt, answer in zip(prompts, of_name, strict=True):
+            assert alone.generate(prompt, temperature=0.0, max_new_tokens=12).tokens == answer
+    with pytest.raises(RequestError, match=r"adapter: there is no 'x'; expected 'of 2', 'of 5'"):
+        several.submit("a", adapter="x")
+    with pytest.raises(RequestError, match="for there is no adapter"):
+        engine.submit("a", adapter="x")
+
+
+def _placed(adapter, params):
+    config, adapters = adapter
+    return config, params, adapters

@@ -16,9 +16,12 @@ from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import read_state_dict
 from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.interop.hugging_face_tokenizers import write_tokenizer
+from hrm_jax.interop.peft import save_adapter
+from hrm_jax.layers import lora
+from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models import language
 from hrm_jax.models.transformer import TransformerConfig
-from hrm_jax.trained.load import load_pretrained
+from hrm_jax.trained.load import load_pretrained, merge_adapter
 from hrm_jax.training.checkpoints import CheckpointError
 from hrm_jax.training.workdir import WorkdirError
 
@@ -89,6 +92,40 @@ def test_resuming_goes_on_exactly(text, pretrained, tmp_path):
         return {x["step"]: x["eval/bits_per_byte"] for x in lines if "eval/bits_per_byte" in x}
 
     assert figures(tmp_path)[4] == pytest.approx(figures(pretrained)[4], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def adapter(pretrained, tmp_path_factory):
+    """A folder with an adapter that changes every answer, and the model with it."""
+    model = hrm_jax.load(pretrained)
+    config, params = LoraConfig(target_modules="all-linear"), model.variables["params"]
+    fresh = lora.init(config, params, jax.random.key(0))
+    drawn = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), fresh)
+    folder = tmp_path_factory.mktemp("adapter") / "it"
+    save_adapter(folder, config, params, drawn)
+    return folder, merge_adapter(model, folder)
+
+
+def test_generate_with_an_adapter(script, pretrained, adapter, capsys):
+    folder, model = adapter
+    flags = ["--prompt=uno ", "--temperature=0", "--max_new_tokens=8"]
+    assert script("generate").main([f"--workdir={pretrained}", f"--adapter={folder}", *flags]) == 0
+    said = capsys.readouterr().out
+    assert said == model.generate("uno ", temperature=0, max_new_tokens=8).text + "\n"
+    plain = hrm_jax.load(pretrained).generate("uno ", temperature=0, max_new_tokens=8).text
+    assert said != plain + "\n"
+    assert script("generate").main([f"--workdir={pretrained}", "--adapter=none", *flags]) == 2
+    assert "none: expected adapter_model.safetensors" in capsys.readouterr().err
+
+
+def test_serve_names_its_adapters(script, pretrained, adapter, capsys):
+    serve, run = script("serve"), f"--workdir={pretrained}"
+    with pytest.raises(SystemExit):
+        serve.main([run, "--adapter=folder"])
+    assert "expected NAME=FOLDER" in capsys.readouterr().err
+    twice = [f"--adapter=a={adapter[0]}"] * 2
+    assert serve.main([run, "--port=0", *twice]) == 2
+    assert "'a' is given twice" in capsys.readouterr().err
 
 
 def test_generate(script, pretrained, capsys):
