@@ -40,6 +40,7 @@ def attention(
     *,
     causal: bool = False,
     lengths: Int[Array, " B"] | None = None,
+    segments: Int[Array, "B S"] | None = None,
     impl: Engine = "auto",
 ) -> Float[Array, "B S H C"]:
     """Attention: softmax(q kᵀ / √C) v, with sums in float32.
@@ -50,6 +51,8 @@ def attention(
         causal: Whether query s sees keys up to s only; then S = T.
         lengths: Keys that are valid in each row, the first of which is always seen, so that no
             softmax is empty. None takes all.
+        segments: Number of the text that each position is of: it sees those of its own alone; then
+            S = T. With them "auto" is XLA, and no other engine does it.
         impl: "xla" runs everywhere. "pallas" is this package's kernels: compiled on NVIDIA GPUs,
             interpreted (slow, for tests) elsewhere. "cudnn" needs such a GPU and 16-bit floats.
             "auto" takes what was measured to be fastest on this device at these sizes, see
@@ -69,6 +72,12 @@ def attention(
         raise ValueError(f"{key_heads} key heads do not divide {heads} query heads")
     if causal and queries != keys:
         raise ValueError(f"causal attention: {queries} queries and {keys} keys, expected as many")
+    if segments is not None:
+        if queries != keys:
+            raise ValueError(f"segments: {queries} queries and {keys} keys, expected as many")
+        if impl not in ("auto", "xla"):
+            raise ValueError(f"impl={impl!r}: keeps no segments apart, expected 'xla' or 'auto'")
+        impl = "xla"
     impl = _measured(impl, max(queries, keys), size, q.dtype)
     if impl == "pallas":
         if size not in HEAD_SIZES:
@@ -90,6 +99,9 @@ def attention(
     if lengths is not None:
         valid = (places < jnp.maximum(lengths, 1)[:, None])[:, None]
         mask = valid if mask is None else mask & valid
+    if segments is not None:
+        same = segments[:, :, None] == segments[:, None, :]
+        mask = same if mask is None else mask & same
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     return jnp.swapaxes(masked_attention(q, k, v, mask), 1, 2)
 
