@@ -55,6 +55,8 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
         kinds = [a for a in args if a is not type(None)]
         if len(kinds) > 1 and isinstance(value, Mapping):
             return _variant(value, kinds, where, preset)
+        if str in kinds and isinstance(value, str):
+            return expanded(value)
         return _convert(value, kinds[0], where, preset)
     if origin is typing.Literal:
         if value not in args:
@@ -70,6 +72,10 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list, got {shown(value)}")
         return tuple(_convert(v, args[0], f"{where}[{i}]", None) for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a group of fields, got {shown(value)}")
+        return {str(k): _convert(v, args[1], f"{where}.{k}", None) for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if value != value:
@@ -128,9 +134,10 @@ def from_mapping(
 ) -> T:
     """Builds the dataclass `cls` from a nested mapping, which messages call `where`.
 
-    Fields may be int, float, str, bool, `X | None`, `Literal`, `tuple[X, ...]`, another dataclass,
-    or one of several dataclasses: then `name` in the group is the class attribute `variant` of the
-    one that is meant (the first where it is absent). Absent fields take their defaults.
+    Fields may be int, float, str, bool, `X | None`, `Literal`, `tuple[X, ...]`, one of these or
+    str, `dict[str, X]`, another dataclass, or one of several dataclasses: then `name` in the group
+    is the class attribute `variant` of the one that is meant (the first where it is absent).
+    Absent fields take their defaults.
 
     A `ConfigError` names a field that is unknown, missing, of the wrong type, or has no effect and
     is not at its default: one that only another variant has, or that the dataclass' method `unused`

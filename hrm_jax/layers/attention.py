@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.kernels.attention import Engine, attention, masked_attention, self_attention
 from hrm_jax.kernels.rotary import Rotary, apply_rotary
+from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.initializers import lecun_truncated_normal
 
 LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
@@ -41,17 +42,19 @@ class Attention(nn.Module):
     engine: Engine = "auto"
 
     def setup(self) -> None:
-        def dense(size: int, init: Initializer) -> nn.Dense:
-            return nn.Dense(size, use_bias=self.bias, dtype=self.dtype, kernel_init=init)
+        def dense(size: int, init: Initializer, source: str = "") -> Dense:
+            return Dense(
+                size, use_bias=self.bias, dtype=self.dtype, kernel_init=init, source=source
+            )
 
         head_dim = self.head_dim or self.size // self.num_heads
         key_size = (self.num_kv_heads or self.num_heads) * head_dim
         if self.fused:
             self.qkv_proj = dense(3 * self.size, self.kernel_init)
         else:
-            self.q_proj = dense(self.num_heads * head_dim, self.kernel_init)
-            self.k_proj = dense(key_size, self.kernel_init)
-            self.v_proj = dense(key_size, self.kernel_init)
+            self.q_proj = dense(self.num_heads * head_dim, self.kernel_init, "x")
+            self.k_proj = dense(key_size, self.kernel_init, "x")
+            self.v_proj = dense(key_size, self.kernel_init, "x")
         self.o_proj = dense(self.size, self.out_init)
 
     def __call__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float
 
+from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.initializers import lecun_truncated_normal
 
 
@@ -93,8 +94,10 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B S D"]) -> Float[Array, "*B S D"]:
-        def dense(size: int, name: str, init: Initializer = self.kernel_init) -> nn.Dense:
-            return nn.Dense(size, use_bias=self.bias, dtype=self.dtype, kernel_init=init, name=name)
+        def dense(size: int, name: str, init: Initializer = self.kernel_init) -> Dense:
+            source = "" if name == "down_proj" else "x"
+            options: Any = {"use_bias": self.bias, "dtype": self.dtype, "source": source}
+            return Dense(size, kernel_init=init, name=name, **options)
 
         if self.kind == "fused_swiglu":
             inner = gated_silu(dense(2 * self.width, "gate_up_proj")(x))

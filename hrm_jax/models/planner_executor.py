@@ -27,6 +27,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from hrm_jax.fields import require_fields, require_range
+from hrm_jax.layers.dense import Dense
 from hrm_jax.models.transformer import LanguageModelConfig, Transformer, TransformerConfig
 
 
@@ -148,9 +149,7 @@ class Planner(nn.Module):
         c = self.config
         self.encoder = Transformer(c.planner, self.train)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
-        self.project = nn.Dense(
-            c.num_plans * c.plan_size, kernel_init=nn.initializers.lecun_normal()
-        )
+        self.project = Dense(c.num_plans * c.plan_size, kernel_init=nn.initializers.lecun_normal())
         if c.num_codes:
             shape = (c.num_codes, c.plan_size)
             self.codebook = self.param("codebook", nn.initializers.normal(1.0), shape)
@@ -197,7 +196,7 @@ class PlannerExecutor(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.planner = Planner(c, self.train)
-        self.plan_proj = nn.Dense(c.hidden_size, kernel_init=nn.initializers.lecun_normal())
+        self.plan_proj = Dense(c.hidden_size, kernel_init=nn.initializers.lecun_normal())
         self.executor = Transformer(c.executor, self.train)
 
     def __call__(

@@ -24,6 +24,7 @@ from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import rotary_tables
 from hrm_jax.layers.attention import Attention
 from hrm_jax.layers.block import PostNormBlock, ReasoningModule
+from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.feed_forward import FeedForward, swiglu_width
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal
 
@@ -206,11 +207,11 @@ class RecurrentNetwork(nn.Module):
         self.embed_tokens = nn.Embed(c.vocab_size, hidden, embedding_init=embed)
         if c.pos_encodings == "learned":
             self.embed_pos = nn.Embed(c.prefix_len + c.seq_len, hidden, embedding_init=embed)
-        self.lm_head = nn.Dense(
+        self.lm_head = Dense(
             c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=lecun_truncated_normal
         )
         zeros, low = nn.initializers.zeros, nn.initializers.constant(-5.0)
-        self.q_head = nn.Dense(2, kernel_init=zeros, bias_init=low)
+        self.q_head = Dense(2, kernel_init=zeros, bias_init=low)
         mixer, axis = _mixer(c)
         width = swiglu_width(hidden, c.expansion, c.width_multiple)
         block = functools.partial(PostNormBlock, mixer, width, axis, c.rms_norm_eps, c.dtype)

@@ -24,6 +24,7 @@ from hrm_jax.fields import require, require_fields, require_range
 from hrm_jax.kernels.attention import Engine
 from hrm_jax.kernels.rotary import Rotary, rotary_tables
 from hrm_jax.layers.attention import Attention, LayerCache
+from hrm_jax.layers.dense import LORA, Dense
 from hrm_jax.layers.feed_forward import FeedForward
 from hrm_jax.layers.norm import norm
 
@@ -269,8 +270,8 @@ class Transformer(nn.Module):
         if c.scan_layers:
             self.layers = nn.scan(
                 block,
-                variable_axes={"params": 0},
-                split_rngs={"params": True, "dropout": True},
+                variable_axes={"params": 0, LORA: 0},
+                split_rngs={"params": True, "dropout": True, LORA: True},
                 in_axes=(0, *(nn.broadcast,) * 5),
                 length=c.num_layers,
             )(c, self.train)
@@ -279,7 +280,7 @@ class Transformer(nn.Module):
         self.final_norm = norm(c.norm, c.norm_eps, dtype, None)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
         if not c.tie_head:
-            self.lm_head = nn.Dense(c.vocab_size, use_bias=False, dtype=dtype, kernel_init=init)
+            self.lm_head = Dense(c.vocab_size, use_bias=False, dtype=dtype, kernel_init=init)
 
     def __call__(
         self,
