@@ -21,10 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=expanded, required=True, help="file for the weights")
     parser.add_argument(
         "--format",
-        choices=(*LANGUAGE_FORMATS, "stable_baselines3"),
+        choices=(*LANGUAGE_FORMATS, "peft", "stable_baselines3"),
         default="safetensors",
         help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
         "which any Python with NumPy can unpickle); hugging_face: a folder with a GPT-2 or Llama; "
+        "peft: a folder with the adapter of a run on instructions; "
         "stable_baselines3: a state dict for its policies",
     )
     parser.add_argument(

@@ -60,6 +60,8 @@ ADDED = {
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
+    "instruct": ("--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8",),
+    "branch": ("--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8",),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}
@@ -82,6 +84,8 @@ class Pages:
             for name in ("configs", "launch", "benchmarks"):
                 (self.folder / name).symlink_to(ROOT / name)
             (self.folder / "abc.txt").write_text("uno dos tres cuatro cinco " * 100)
+            records = [{"instruction": f"¿{i}?", "output": f"{i}."} for i in range(8)]
+            (self.folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
             for name, lines in CSV.items():
                 rows = [f"mine,{line},0" for line in lines]
                 (self.folder / name).write_text("source,question,answer,rating\n" + "\n".join(rows))
@@ -132,6 +136,8 @@ class Pages:
         script = pathlib.Path(argv[0]).stem
         if script == "train":
             argv = small(argv)
+        elif script == "train_branch" and "--list-branches" not in argv:
+            argv += ["--epochs=1", "--batch-size=32", "--max-seq-length=257"]
         else:
             self.trained(shlex.join(argv))
         self.start(script, argv, environment)
@@ -187,6 +193,8 @@ def small(argv: list[str]) -> list[str]:
     drawn = config in ("sudoku", "maze", "domino", "latin", "arc")
     if drawn and not any(field in given for field in files):
         added += DRAWN.split()
+    if config == "instruct" and "data.train=" not in given:
+        added.append("--config.data.train=records.jsonl")
     if "puzzle_emb_ndim=0" in given:
         added = [flag for flag in added if "puzzle_emb_ndim" not in flag]
     return [*argv, *added]

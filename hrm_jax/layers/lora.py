@@ -117,7 +117,7 @@ def init(config: LoraConfig, params: Mapping[str, Any], key: PRNGKeyArray) -> di
     `ConfigError` where a name or pattern fits nothing in `params`; it lists what there is.
     """
     made: dict[Path, Any] = {}
-    for number, (layer, rank, _) in enumerate(_adapted(config, params)):
+    for number, (layer, rank, _) in enumerate(adapted(config, params)):
         kernels = [_get(params, part)["kernel"] for part in layer.parts]
         *scanned, size, _ = kernels[0].shape
         draw = jax.random.uniform(jax.random.fold_in(key, number), (*scanned, size, rank))
@@ -191,9 +191,14 @@ def wide(value: Any) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
+def is_gpt2(params: Mapping[str, Any]) -> bool:
+    """Whether transformers would call the model a GPT-2: positions are learnt."""
+    return "embed_positions" in params
+
+
 def layers(params: Mapping[str, Any]) -> Iterator[Layer]:
     """All places for adapters, in their order; those of a GPT-2's q, k and v are one."""
-    gpt2 = "embed_positions" in params
+    gpt2 = is_gpt2(params)
     for module, node in _modules(params):
         if getattr(node.get("kernel"), "ndim", 0) < 2:
             continue
@@ -244,10 +249,10 @@ _THEIRS = {
 
 def _names(path: Path, scanned: tuple[int, ...], gpt2: bool) -> tuple[tuple[str, ...], ...]:
     count = scanned[0] if scanned else 1
-    return tuple(_both_names(path, i if scanned else None, gpt2) for i in range(count))
+    return tuple(names_of(path, i if scanned else None, gpt2) for i in range(count))
 
 
-def _both_names(path: Path, number: int | None, gpt2: bool) -> tuple[str, str]:
+def names_of(path: Path, number: int | None, gpt2: bool) -> tuple[str, str]:
     """Our name of a module and transformers'; `number` is its layer's, where layers are scanned."""
     ours = re.sub(r"\blayers_(\d+)", r"layers.\1", ".".join(path))
     if number is not None:
@@ -258,29 +263,29 @@ def _both_names(path: Path, number: int | None, gpt2: bool) -> tuple[str, str]:
     return ours, theirs
 
 
-def _fits(target: tuple[str, ...] | str, names: tuple[str, ...]) -> bool:
+def fits(target: tuple[str, ...] | str, names: tuple[str, ...]) -> bool:
     if isinstance(target, str):
         return any(re.fullmatch(target, name) for name in names)
     return any(f".{name}".endswith(f".{end}") for name in names for end in target)
 
 
-def _adapted(
+def adapted(
     config: LoraConfig, params: Mapping[str, Any]
 ) -> Iterator[tuple[Layer, int, np.ndarray]]:
     """The layers that have adapters, with rank and scale, float32 [scanned layers]."""
     known = list(layers(params))
     target = config.target_modules
     if target is None:
-        target = ("qkv_proj",) if "embed_positions" in params else ("q_proj", "v_proj")
+        target = ("qkv_proj",) if is_gpt2(params) else ("q_proj", "v_proj")
     if target == ALL_LINEAR:
         chosen = [x for x in known if x.path != ("lm_head",)]
     else:
-        chosen = [x for x in known if _all("target_modules", x, lambda n: _fits(target, n))]
+        chosen = [x for x in known if _all("target_modules", x, lambda n: fits(target, n))]
         for one in [target] if isinstance(target, str) else [(end,) for end in target]:
-            if not any(_fits(one, names) for layer in known for names in layer.names):
+            if not any(fits(one, names) for layer in known for names in layer.names):
                 told = one if isinstance(one, str) else one[0]
                 raise ConfigError(f"lora.target_modules: no layer fits {told!r}; {_told(known)}")
-    saved = {path[:-1] for path in _saved(config, params)}
+    saved = {path[:-1] for path in saved_paths(config, params)}
     unused = {*config.rank_pattern, *config.alpha_pattern}
     for layer in chosen:
         for part in layer.parts:
@@ -339,15 +344,15 @@ def _told(known: list[Layer]) -> str:
     return f"there are {', '.join(kinds)}"
 
 
-def _saved(config: LoraConfig, params: Mapping[str, Any]) -> set[Path]:
+def saved_paths(config: LoraConfig, params: Mapping[str, Any]) -> set[Path]:
     """Paths of the parameters in modules that are saved as a whole."""
-    gpt2 = "embed_positions" in params
+    gpt2 = is_gpt2(params)
     found = set()
     for name in config.modules_to_save:
         modules = [
             (path, node)
             for path, node in _modules(params)
-            if _fits((name,), _both_names(path, None, gpt2))
+            if fits((name,), names_of(path, None, gpt2))
         ]
         if not modules:
             known = sorted({path[-1] for path, _ in _modules(params)})
@@ -361,11 +366,11 @@ def _saved(config: LoraConfig, params: Mapping[str, Any]) -> set[Path]:
 
 def _trained(config: LoraConfig, params: Mapping[str, Any]) -> list[Path]:
     """Paths of the model's own parameters that are trained."""
-    found = _saved(config, params)
+    found = saved_paths(config, params)
     if config.bias == "all":
         found |= {path for path in traverse_util.flatten_dict(params) if path[-1] == "bias"}
     elif config.bias == "lora_only":
-        parts = [part for layer, *_ in _adapted(config, params) for part in layer.parts]
+        parts = [part for layer, *_ in adapted(config, params) for part in layer.parts]
         found |= {(*part, "bias") for part in parts if "bias" in _get(params, part)}
     return sorted(found)
 
@@ -394,7 +399,7 @@ def _parts(
     """Paths of the layers with adapters, and what is added to each: a, b, scale, magnitude."""
     given = traverse_util.flatten_dict(adapters["lora"])
     known = set()
-    for layer, rank, scale in _adapted(config, params):
+    for layer, rank, scale in adapted(config, params):
         leaves = {n: given.get((*layer.path, n)) for n in ("a", "b", "magnitude")}
         known |= {(*layer.path, name) for name in ("a", "b", *["magnitude"] * config.use_dora)}
         if not known <= given.keys() or leaves["a"].shape[-1] != rank:

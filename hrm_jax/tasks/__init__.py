@@ -12,6 +12,7 @@ import ml_collections
 from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.tasks.language.instruct import InstructConfig, InstructTask
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.text import TextConfig, TextTask
 from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
@@ -22,6 +23,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     **{name: (config_of(puzzle), PuzzleTask) for name, puzzle in PUZZLES.items()},
     "text": (TextConfig, TextTask),
     "pairs": (PairConfig, PairTask),
+    "instruct": (InstructConfig, InstructTask),
     "ppo": (PPOConfig, PPOTask),
     "dqn": (DQNConfig, DQNTask),
 }
@@ -65,6 +67,8 @@ def defaults(task: str) -> dict[str, Any]:
     """Every field of a task's configuration with its default, nested, and those of all networks."""
     kind = _TASKS[task][0]
     values = to_mapping(kind(task=task))
+    if not isinstance(values["model"], dict):  # the name of one
+        return values
     models = typing.get_args(typing.get_type_hints(kind)["model"])
     fields = {k: v for model in models for k, v in to_mapping(model()).items()}
     return {**values, "model": {**fields, **values["model"]}}
@@ -78,8 +82,9 @@ def kind(config: RunConfig) -> Any:
 def build(
     config: RunConfig,
     data_cache: pathlib.Path | None = None,
-    variables: Mapping[str, Any] | None = None,
+    given: Any = None,
 ) -> Any:
     """Builds the task of a configuration, which keeps generated data in a folder and starts from
-    `variables` instead of fresh weights; see `hrm_jax.tasks.base.Task`."""
-    return kind(config)(config, data_cache, variables)
+    what is given instead of fresh weights: variables, or the model that `config.base` names; see
+    `hrm_jax.tasks.base.Task`."""
+    return kind(config)(config, data_cache, given)

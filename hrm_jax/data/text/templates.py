@@ -17,6 +17,14 @@ Kind = Literal["spanish", "chat"]
 _HEADERS = {"user": "### Instrucción:\n", "assistant": "### Respuesta:\n"}
 _INPUT = "### Entrada:\n"
 
+SPANISH = """\
+{%- for message in messages -%}
+{{ {"user": "### Instrucción:\\n", "assistant": "### Respuesta:\\n"}.get(message.role, "") }}
+{{- message.content }}{{ "\\n\\n" }}
+{%- endfor -%}
+{{ "### Respuesta:\\n" }}"""
+"""What "spanish" writes, as a chat template."""
+
 
 def chat_template_of(tokenizer: str) -> str:
     """The chat template beside a tokenizer, as `load_tokenizer` takes it; "" where there is none.

@@ -72,7 +72,7 @@ GOOD = json.dumps(_record())
         (f"{GOOD}\n{GOOD[:-3]}\0{GOOD[-3:]}\n", r"a\.jsonl:2: a NUL byte at byte"),
         (GOOD.replace("¿", "\\u0000").replace("\\u00bf", "\\u0000"), r":1: instruction has a NUL"),
         (GOOD.replace("\\u00bf", "\\ud83d"), r":1: instruction has a lone surrogate"),
-        ('{"instruction": "a", "instruction": "b", "output": "c"}', r":1: the field .* stands twice"),
+        ('{"instruction": "a", "instruction": "b", "output": "c"}', r":1: the field .* twice"),
         ('{"instruction": "a"}\n', r"a\.jsonl:1: there is no field 'output'"),
         ('{"instruction": " ", "output": "a"}\n', r"a\.jsonl:1: instruction is empty"),
         ('{"instruction": "a", "output": 3}\n', r"a\.jsonl:1: output is of type int"),
