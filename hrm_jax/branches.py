@@ -18,7 +18,6 @@ from hrm_jax.data.text.branches import branch_folder, packaged_branches
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import to_mapping
 from hrm_jax.files import read_json, write_json
-from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.interop.weights import write_weights
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import Figures
@@ -96,8 +95,7 @@ def train_branch(
         with _rotated(output) as folder:
             write_weights(model, folder, "hugging_face" if model.lora is None else "peft")
             if merged and model.lora is not None:
-                params = model.variables["params"]
-                save_pretrained(folder / "merged", model.config, params, model.tokenizer_name)
+                write_weights(model, folder / "merged", "hugging_face")
             created = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             write_json(folder / CONFIG, {**settings, "created_at": created})
             write_json(folder / METRICS, {**metrics, "trained_at": created})

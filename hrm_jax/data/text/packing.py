@@ -29,7 +29,7 @@ class Example(NamedTuple):
     prompt: list[int]
     answer: list[int]
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
 
 

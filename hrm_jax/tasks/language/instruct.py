@@ -249,7 +249,7 @@ class InstructTask(Task):
     # Data
 
     @functools.cached_property
-    def config(self) -> InstructConfig:  # type: ignore[override]
+    def config(self) -> InstructConfig:
         """The configuration, with the steps that its epochs make."""
         given = self.given
         if not given.epochs:
@@ -348,7 +348,7 @@ class InstructTask(Task):
         self, variables: Mapping[str, Any], batch: Any, carry: Carry, key: PRNGKeyArray, step: Array
     ) -> tuple[Array, tuple[Carry, Metrics]]:
         drop, adapters = jax.random.split(key)
-        logits = Transformer(self.sizes, train=True).apply(
+        logits: Any = Transformer(self.sizes, train=True).apply(
             self.variables(variables["params"], variables["frozen"], train=True),
             batch["tokens"],
             segments=batch["segments"],
@@ -491,7 +491,9 @@ def _scores(sizes: TransformerConfig) -> Any:
 
     def scores(params: Any, adapters: Any, batch: Any) -> tuple[Array, Array]:
         variables = {"params": params} if adapters is None else {"params": params, "lora": adapters}
-        logits = Transformer(sizes).apply(variables, batch["tokens"], segments=batch["segments"])
+        logits: Any = Transformer(sizes).apply(
+            variables, batch["tokens"], segments=batch["segments"]
+        )
         return nats(logits, batch)
 
     return jit(scores)
