@@ -47,7 +47,10 @@ setup(
             "py.typed",
             "viz/page.html",
             "server/chat_page.html",
+            "data/branches/README.md",
+            "data/branches/*/training/data/*.jsonl",
             "data/text/spanish/*",
+            "pretrained/*/*",
         ]
     },
     install_requires=[
@@ -103,9 +106,11 @@ setup(
             "keras>=3.10",  # with the JAX backend judges the files that we export
             "mypy>=1.15",
             "openai>=1.60",  # a client, to test the server
+            "peft>=0.18",  # judges adapters
             "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
             "pytest-xdist>=3.6",
+            "qwix>=0.1.8",  # another implementation of adapters and of quantised weights
             "ruff>=0.11",
             "setuptools>=70.1",  # builds the wheel that is tested
             "slipcover>=1.1",  # counts lines at no cost, as coverage.py does from Python 3.12 only

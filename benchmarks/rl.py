@@ -3,10 +3,12 @@
     python benchmarks/rl.py [--rejax=venv/bin/python] [--seconds=10] [--save=rl]
 
 All train networks of the same sizes on as many environments, with the same rollouts, epochs and
-minibatches (those of `configs/ppo.py:cartpole`), one after the other and around again; a rate is of
-environment steps in training, updates included, after what had to be compiled. rejax pins versions
-of its own and is run by the Python of another virtual environment; Stable-Baselines3 steps its
-environments in one process, as its `DummyVecEnv` does. What is missing is said so.
+minibatches (those of `configs/ppo.py:cartpole`), one after the other and around again; but for
+Stable-Baselines3 with its own defaults: one environment, rollouts of 2,048 steps, 10 epochs of
+minibatches of 64. A rate is of environment steps in training, updates included, after what had to
+be compiled. rejax pins versions of its own and is run by the Python of another virtual environment;
+Stable-Baselines3 steps its environments in one process, as its `DummyVecEnv` does. What is missing
+is said so.
 
 Returns are of 100 episodes with the likeliest actions, of a policy that was not trained, and of
 one that acts at random: what trained ones are to be compared with (`benchmarks/seeds.py`).
@@ -88,13 +90,17 @@ def ours(config: Any, seconds: float) -> float:
     return statistics.median(rates)
 
 
-def stable_baselines(config: Any, seconds: float) -> float | None:
-    """The same of Stable-Baselines3; None where it is not installed."""
+def stable_baselines(config: Any, seconds: float, defaults: bool = False) -> float | None:
+    """The same of Stable-Baselines3, or with what it takes by default; None where it is not
+    installed."""
     try:
         from stable_baselines3 import PPO
         from stable_baselines3.common.env_util import make_vec_env
     except ImportError:
         return None
+    if defaults:
+        agent = PPO("MlpPolicy", "CartPole-v1", device="cpu")
+        return _rate_of(agent, agent.n_steps, seconds)
     steps = config.rollout_steps * config.batch_size
     agent = PPO(
         "MlpPolicy",
@@ -106,6 +112,10 @@ def stable_baselines(config: Any, seconds: float) -> float | None:
         policy_kwargs={"net_arch": list(config.model.hidden)},
         device="cpu",
     )
+    return _rate_of(agent, steps, seconds)
+
+
+def _rate_of(agent: Any, steps: int, seconds: float) -> float:
     agent.learn(steps)
     rates, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or not rates:
@@ -163,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     programs = {
         "hrm_jax": ours,
         "Stable-Baselines3": stable_baselines,
+        "Stable-Baselines3, its defaults": functools.partial(stable_baselines, defaults=True),
         "rejax": lambda config, seconds: rejax(args.rejax, config, seconds),
     }
     rates: dict[str, list[float | None]] = {name: [] for name in programs}

@@ -1,6 +1,6 @@
 r"""Proximal policy optimisation.
 
-    python launch/train.py --config=configs/ppo.py[:cartpole|:pendulum]
+    python launch/train.py --config=configs/ppo.py[:cartpole|:pendulum|:minatar]
 
 Presets (without one: `cartpole`); returns of 100 episodes, whole commands on two CPU cores:
 
@@ -63,6 +63,34 @@ PRESETS = {
             "learning_rate": 1e-3,
             "warmup_steps": 0,
             "lr_min_ratio": 0.05,
+            "b2": 0.999,
+            "weight_decay": 0.0,
+            "clip_norm": 0.5,
+        },
+    },
+    "minatar": {
+        "expect": "?",
+        "environment": "Breakout-MinAtar",
+        "steps": 46,
+        "batch_size": 64,
+        "rollout_steps": 128,
+        "iterations": 8,
+        "epochs": 4,
+        "minibatches": 8,
+        "gae_lambda": 0.95,
+        "gamma": 0.99,
+        "entropy_weight": 0.01,
+        "eval_max_steps": 1000,
+        "log_every": 2,
+        "eval_every": 23,
+        "checkpoint_every": 23,
+        "tensorboard": False,
+        "model": {"hidden": (64, 64), "activation": "relu"},
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 5e-3,
+            "warmup_steps": 0,
+            "lr_min_ratio": 0.02,
             "b2": 0.999,
             "weight_decay": 0.0,
             "clip_norm": 0.5,

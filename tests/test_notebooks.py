@@ -11,6 +11,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 EXPECTED = {
     "sudoku": (60, r"\d+ of 64 obey the rules"),
     "mazes": (40, r"verified: [\d.]+% shortest paths"),
+    "rl": (2, r"falling right, falling left: \[[01] [01]\](.|\n)*interquartile mean [\d.]+, from"),
     "spanish": (40, r"[1-4]\.\d+ bits per byte(.|\n)*\[True, True, True, True\]"),
 }
 
