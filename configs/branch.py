@@ -7,7 +7,7 @@ r"""Adapts a language model to one of fifty branches of knowledge, in Spanish.
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
 `laptop`  for the small model that comes with the package, whose tokens are bytes: forty records
-          are few, so that they are seen more often than Sheily Train's 3 times.
+          are few, so that they are seen 8 times and not 3 (12 times is overfitting).
 `laptop_full`, `paper_full`  the same without adapters: all weights are trained.
 `paper`   Sheily Train's: r 8, alpha 16, dropout 0.05, 3 epochs of 4 rows, learning rate 2e-4.
 """
@@ -20,18 +20,18 @@ PRESETS = {
     "laptop": {
         "expect": "under 3 minutes on two CPU cores.",
         "data": {"branch": "physics", "held_out": 0.2, "length": 320, "packing": False},
-        "epochs": 12,
+        "epochs": 8,
         "batch_size": 8,
         "log_every": 8,
         "tensorboard": False,  # saves the import
-        "lora": {"r": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear"},
+        "lora": {"r": 16, "alpha": 32.0, "dropout": 0.2, "target_modules": "all-linear"},
         "optimizer": {
             "name": "adamw",
             "learning_rate": 3e-3,
             "warmup_steps": 4,
             "lr_min_ratio": 0.05,
             "b2": 0.98,
-            "weight_decay": 0.0,
+            "weight_decay": 0.1,
             "clip_norm": 1.0,
         },
     },

@@ -27,7 +27,7 @@ PRESETS = {
         "checkpoint_every": 100,
         "log_every": 10,
         "tensorboard": False,  # saves the import
-        "lora": {"r": 16, "alpha": 32.0, "dropout": 0.0, "target_modules": "all-linear"},
+        "lora": {"r": 16, "alpha": 32.0, "dropout": 0.1, "target_modules": "all-linear"},
         "optimizer": {
             "name": "adamw",
             "learning_rate": 3e-3,

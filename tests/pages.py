@@ -43,6 +43,10 @@ LANGUAGE = (
     "--config.optimizer.warmup_steps=1"
 )
 TEXT = "--config.data.train=abc.txt --config.data.test=abc.txt --config.data.eval_stride=200"
+INSTRUCT = (
+    "--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8 --config.model=tiny "
+    "--config.data.length=256"
+)
 ADDED = {
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
@@ -60,8 +64,9 @@ ADDED = {
     "spanish_lm": (LANGUAGE, TEXT),
     "spanish_ft": (LANGUAGE, DRAWN),
     "spanish_numbers": (LANGUAGE, DRAWN, "--config.model.plan_size=16"),
-    "instruct": ("--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8",),
-    "branch": ("--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8",),
+    "transformer": (TEXT, "--config.model.hidden_size=16 --config.optimizer.warmup_steps=1"),
+    "instruct": (INSTRUCT,),
+    "branch": (INSTRUCT,),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}
@@ -86,6 +91,7 @@ class Pages:
             (self.folder / "abc.txt").write_text("uno dos tres cuatro cinco " * 100)
             records = [{"instruction": f"¿{i}?", "output": f"{i}."} for i in range(8)]
             (self.folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+            _tiny_model(self.folder / "tiny")
             for name, lines in CSV.items():
                 rows = [f"mine,{line},0" for line in lines]
                 (self.folder / name).write_text("source,question,answer,rating\n" + "\n".join(rows))
@@ -137,7 +143,7 @@ class Pages:
         if script == "train":
             argv = small(argv)
         elif script == "train_branch" and "--list-branches" not in argv:
-            argv += ["--epochs=1", "--batch-size=32", "--max-seq-length=257"]
+            argv += ["--epochs=1", "--max-seq-length=256", "--model=tiny"]
         else:
             self.trained(shlex.join(argv))
         self.start(script, argv, environment)
@@ -170,6 +176,21 @@ class Pages:
         assert done.returncode in UNSOLVED.get(name, (0,)), told
         assert "Traceback" not in told, told
         assert not re.search(r"\b[Ww]arning|WARNING", told), told
+
+
+def _tiny_model(folder: pathlib.Path) -> None:
+    """A GPT-2 over bytes as Hugging Face keeps it, in the place of the one that is packaged."""
+    import jax  # once its shapes are checked: this module is imported before
+
+    from hrm_jax.interop.hugging_face import save_pretrained
+    from hrm_jax.models import language
+    from hrm_jax.models.transformer import TransformerConfig
+
+    config = TransformerConfig(
+        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=513, positions="learned",
+        feed_forward="gelu", tie_head=True,
+    )  # fmt: skip
+    save_pretrained(folder, config, language.init(config, jax.random.key(0)), "bytes")
 
 
 def _archive(path: pathlib.Path, number: int) -> None:

@@ -14,6 +14,7 @@ from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.language.instruct import InstructConfig, InstructTask
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
+from hrm_jax.tasks.language.tenminatorc import with_json
 from hrm_jax.tasks.language.text import TextConfig, TextTask
 from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
 from hrm_jax.tasks.rl.dqn import DQNConfig, DQNTask
@@ -34,7 +35,15 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     task it names; fields that are absent take their defaults."""
     values = dict(config)
     preset = values.pop("preset_values", {})
+    if values.get("from_json") and config_class(values) is TextConfig:
+        values = with_json(values, _merged(defaults(values["task"]), preset))
     return from_mapping(config_class(config), values, preset=preset)
+
+
+def _merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others in the place of some."""
+    inner = {k: _merged(values[k], v) if isinstance(v, Mapping) else v for k, v in more.items()}
+    return {**values, **inner}
 
 
 def config_class(config: Mapping[str, Any]) -> type[RunConfig]:

@@ -130,6 +130,7 @@ PROVED = {
     "data.invalid": "test_invalid_rows_are_counted_named_and_left_out_if_asked",
     "data.accept_json": "test_printed_json_is_read_where_that_is_asked_for",
     "data.template": "test_a_model_s_own_template",
+    "from_json": "test_the_manual_s_file",
     "model": "test_it_goes_on_exactly_and_only_with_the_same_base",
     "model.filters": "test_pictures_stay_bytes",
     "task": "test_bad_fields_are_named",

@@ -19,10 +19,14 @@ from hrm_jax.data.text.tokenizers import ByteTokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hugging_face import save_pretrained
+from hrm_jax.interop.peft import load_adapter
+from hrm_jax.interop.weights import write_weights
 from hrm_jax.kernels.attention import attention
 from hrm_jax.models import language
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 from hrm_jax.tasks.language.instruct import InstructTask, nats
+from hrm_jax.trained.evaluate import evaluate
+from hrm_jax.trained.load import read_base
 
 GPT2 = TransformerConfig(
     hidden_size=32, num_layers=2, num_heads=2, ffn_size=64, max_length=128, positions="learned",
@@ -81,8 +85,9 @@ def trained(files, tmp_path_factory):
     return workdir, experiment.train(_config(files), workdir, progress=False)
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
-@pytest.mark.parametrize("scan", [False, True], ids=["layers", "scanned"])
+@pytest.mark.parametrize(
+    ("config", "scan"), [(GPT2, False), (LLAMA, True)], ids=["gpt2", "scanned llama"]
+)
 def test_a_packed_example_is_read_as_if_alone(config, scan):
     params = language.init(config, jax.random.key(1))
     if scan:
@@ -100,9 +105,7 @@ def test_a_packed_example_is_read_as_if_alone(config, scan):
     total, count = nats(together, packed.batch(np.arange(len(packed))))
     sums, counts = 0.0, 0
     for number, example in enumerate(examples):
-        plain = Transformer(config).apply(
-            {"params": params}, jnp.asarray(alone.tokens[[number], : len(example)])
-        )
+        plain = apply(jnp.asarray(alone.tokens[[number], : len(example)]), None)
         tokens = [*example.prompt, *example.answer]
         (row, at), *_ = [
             (r, s) for r in range(len(packed)) for s in range(65 - len(example))
@@ -160,6 +163,30 @@ def test_a_checkpoint_holds_adapters_and_optimizer_alone(trained):
         assert kept <= stored <= kept + 64  # and a key and the step
         files = sum(x.stat().st_size for x in step.rglob("*") if x.is_file())
         assert files < base + kept
+
+
+def test_adapters_and_the_merged_model_are_exported(trained, base, tmp_path):
+    workdir, result = trained
+    model = hrm_jax.load(workdir)
+    write_weights(model, tmp_path / "adapter", "peft")
+    config, adapters = load_adapter(tmp_path / "adapter", base.variables["params"])
+    assert (config.r, config.alpha) == (4, 8)
+    jax.tree.map(np.testing.assert_array_equal, adapters["lora"], result.state.params["lora"])
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == model.base.name
+    assert (tmp_path / "adapter" / "tokenizer.json").exists()
+    write_weights(model, tmp_path / "merged", "hugging_face")
+    merged = read_base(str(tmp_path / "merged")).variables["params"]
+    jax.tree.map(np.testing.assert_array_equal, merged, model.variables["params"])
+    with pytest.raises(ConfigError, match="--format=peft: the run has trained no adapters"):
+        write_weights(base, tmp_path / "none", "peft")
+
+
+def test_figures_are_those_of_the_run_again(trained):
+    workdir, result = trained
+    again = evaluate(workdir)
+    for name in ("eval/loss", "eval/stops", "eval/answers"):
+        assert again[name] == pytest.approx(result.figures[name], rel=1e-4)
 
 
 def test_it_goes_on_exactly_and_only_with_the_same_base(trained, files, tmp_path):

@@ -25,7 +25,7 @@ BRANCHES, RECORDS = 50, 24
 @pytest.fixture(scope="module")
 def branches():
     root = packaged_branches()
-    if not root.is_dir():
+    if not any(x.is_dir() for x in root.iterdir()):
         pytest.skip("the branches are not there yet")
     return {name: inspect_branch(root, name) for name in branch_names(root)}
 
