@@ -29,10 +29,11 @@ PRESETS = {
             "name": "adamw",
             "learning_rate": 3e-3,
             "warmup_steps": 4,
-            "lr_min_ratio": 0.05,
+            "lr_min_ratio": 0.6,
             "b2": 0.98,
             "weight_decay": 0.1,
             "clip_norm": 1.0,
+            "ema": 0.9,
         },
     },
     "paper": {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +45,7 @@ def with_json(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, 
     """
     path = values["from_json"]
     given = read_json(path)
-    result: dict[str, Any] = json.loads(json.dumps(values)) | {"from_json": ""}
+    result: dict[str, Any] = {**copy.deepcopy(dict(values)), "from_json": ""}
     for group, fields in given.items():
         if group not in _FIELDS or not isinstance(fields, Mapping):
             raise ConfigError(f"{path}: {unknown_field(group, _FIELDS)}")
