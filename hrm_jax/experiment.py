@@ -12,9 +12,11 @@ import jax
 import numpy as np
 
 from hrm_jax import tasks
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.interop.weights import read_weights
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import RunConfig, Task
+from hrm_jax.trained.load import read_base
 from hrm_jax.training.checkpoints import load_weights
 from hrm_jax.training.loop import RunResult, run
 from hrm_jax.training.processes import first_before_others, is_first
@@ -34,8 +36,9 @@ def _weights_to_start_from(path: pathlib.Path, config: Any) -> tuple[Any, Mappin
     return stored.model, load_weights(path)[0]
 
 
-def _describe(config: RunConfig, task: Task) -> None:
+def _describe(task: Task) -> None:
     """The first lines of output: what is about to happen."""
+    config: RunConfig = task.config
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves((shapes.params, shapes.tables)))
     device = jax.devices()[0]
@@ -57,25 +60,32 @@ def _describe(config: RunConfig, task: Task) -> None:
 
 
 def train(
-    config: Mapping[str, Any], workdir: str | os.PathLike[str], *, progress: bool = True
+    config: Mapping[str, Any],
+    workdir: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+    base: LanguageModel | None = None,
 ) -> RunResult:
-    """Trains what `config` describes in `workdir`, or goes on with it, and draws its plots. Raises
-    what `hrm_jax.training.loop.run` raises, and `DataError`."""
+    """Trains what `config` describes in `workdir`, or goes on with it, and draws its plots. `base`
+    is the model that it names, if it has been read already. Raises what
+    `hrm_jax.training.loop.run` raises, and `DataError`."""
     parsed: Any = tasks.parse(config)
     folder = path_of(workdir)
     with locked(folder):
         # Names of half-written checkpoints have a suffix.
         resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
-        variables = None
-        if parsed.init_from:
+        given: Any = None
+        if parsed.base:
+            given = base or read_base(parsed.base)
+        elif parsed.init_from:
             if resumes:
                 sizes = tasks.parse(read_config(folder)).model  # type: ignore[attr-defined]
             else:
-                sizes, variables = _weights_to_start_from(pathlib.Path(parsed.init_from), parsed)
+                sizes, given = _weights_to_start_from(pathlib.Path(parsed.init_from), parsed)
             parsed = tasks.kind(parsed).with_sizes(parsed, sizes)
         with first_before_others("data"):  # which it may have to make
-            task = tasks.build(parsed, folder / "data", variables)
-        _describe(parsed, task)
+            task = tasks.build(parsed, folder / "data", given)
+        _describe(task)
         result = run(task, folder, progress=progress)
         if is_first():
             plot_run(folder / "metrics.jsonl", folder / "plots")

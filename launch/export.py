@@ -21,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=expanded, required=True, help="file for the weights")
     parser.add_argument(
         "--format",
-        choices=(*LANGUAGE_FORMATS, "stable_baselines3"),
+        choices=(*LANGUAGE_FORMATS, "peft", "stable_baselines3"),
         default="safetensors",
         help="suffixes: .safetensors, .pt, .npz, .weights.h5 and .pkl (a dict of NumPy arrays, "
         "which any Python with NumPy can unpickle); hugging_face: a folder for transformers "
-        "(GPT-2, Llama, Mistral, Qwen); stable_baselines3: a state dict for its policies",
+        "(GPT-2, Llama, Mistral, Qwen); peft: a folder with the adapter of a run on instructions; "
+        "stable_baselines3: a state dict for its policies",
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, default="last", help="last, best or a step"

@@ -43,6 +43,10 @@ LANGUAGE = (
     "--config.optimizer.warmup_steps=1"
 )
 TEXT = "--config.data.train=abc.txt --config.data.test=abc.txt --config.data.eval_stride=200"
+INSTRUCT = (
+    "--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8 --config.model=tiny "
+    "--config.data.length=256"
+)
 ADDED = {
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
@@ -63,6 +67,9 @@ ADDED = {
     "relational": (
         "--config.model.hidden_dim=8 --config.model.relation_dim=8 --config.data.num_test=8",
     ),
+    "transformer": (TEXT, "--config.model.hidden_size=16 --config.optimizer.warmup_steps=1"),
+    "instruct": (INSTRUCT,),
+    "branch": (INSTRUCT,),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}
@@ -85,6 +92,9 @@ class Pages:
             for name in ("configs", "launch", "benchmarks"):
                 (self.folder / name).symlink_to(ROOT / name)
             (self.folder / "abc.txt").write_text("uno dos tres cuatro cinco " * 100)
+            records = [{"instruction": f"¿{i}?", "output": f"{i}."} for i in range(8)]
+            (self.folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+            _tiny_model(self.folder / "tiny")
             for name, lines in CSV.items():
                 rows = [f"mine,{line},0" for line in lines]
                 (self.folder / name).write_text("source,question,answer,rating\n" + "\n".join(rows))
@@ -135,6 +145,8 @@ class Pages:
         script = pathlib.Path(argv[0]).stem
         if script == "train":
             argv = small(argv)
+        elif script == "train_branch" and "--list-branches" not in argv:
+            argv += ["--epochs=1", "--max-seq-length=256", "--model=tiny"]
         else:
             self.trained(shlex.join(argv))
         self.start(script, argv, environment)
@@ -169,6 +181,21 @@ class Pages:
         assert not re.search(r"\b[Ww]arning|WARNING", told), told
 
 
+def _tiny_model(folder: pathlib.Path) -> None:
+    """A GPT-2 over bytes as Hugging Face keeps it, in the place of the one that is packaged."""
+    import jax  # once its shapes are checked: this module is imported before
+
+    from hrm_jax.interop.hugging_face import save_pretrained
+    from hrm_jax.models import language
+    from hrm_jax.models.transformer import TransformerConfig
+
+    config = TransformerConfig(
+        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=513, positions="learned",
+        feed_forward="gelu", tie_head=True,
+    )  # fmt: skip
+    save_pretrained(folder, config, language.init(config, jax.random.key(0)), "bytes")
+
+
 def _archive(path: pathlib.Path, number: int) -> None:
     """Tasks in the layout of ARC's repositories: to turn a grid upside down."""
     with tarfile.open(path, "w:gz") as tar:
@@ -190,6 +217,8 @@ def small(argv: list[str]) -> list[str]:
     drawn = config in ("sudoku", "maze", "domino", "latin", "arc")
     if drawn and not any(field in given for field in files):
         added += DRAWN.split()
+    if config == "instruct" and "data.train=" not in given:
+        added.append("--config.data.train=records.jsonl")
     if "puzzle_emb_ndim=0" in given:
         added = [flag for flag in added if "puzzle_emb_ndim" not in flag]
     return [*argv, *added]

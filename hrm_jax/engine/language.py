@@ -33,6 +33,9 @@ class LanguageModel:
 
     @functools.cached_property
     def decoder(self) -> Decoder:
+        return self._decoder()
+
+    def _decoder(self) -> Decoder:
         params, config, prepare = self.variables["params"], self.config, None
         if isinstance(config, PlannerExecutorConfig):
             if self.adapters:

@@ -7,8 +7,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.export import export
+from hrm_jax.interop.hugging_face_tokenizers import write_tokenizer
 from hrm_jax.interop.language import export_language_model, import_language_model
+from hrm_jax.interop.peft import save_adapter
 from hrm_jax.interop.policies import export_policy, import_policy
 from hrm_jax.interop.relational import export_relational, import_relational
 from hrm_jax.interop.torch import load_hrm, load_trm
@@ -66,5 +69,17 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
     if isinstance(model.config, RelationalConfig):
         params = model.variables["params"]
         return export_relational(model.config, params, model.data.shape, output, format)
+    if format == "peft":
+        return _write_adapter(model, pathlib.Path(output))
     params, tokenizer = model.variables["params"], model.tokenizer_name
     return export_language_model(model.config, params, output, format, tokenizer)
+
+
+def _write_adapter(model: Any, folder: pathlib.Path) -> list[pathlib.Path]:
+    """A folder for peft, with the tokenizer in it."""
+    if getattr(model, "adapters", None) is None:
+        raise ConfigError("--format=peft: the run has trained no adapters")
+    base = model.base.variables["params"]
+    save_adapter(folder, model.lora, base, model.adapters, model.base.name)
+    write_tokenizer(folder, model.tokenizer_name)
+    return sorted(folder.iterdir())

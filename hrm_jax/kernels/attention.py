@@ -41,6 +41,7 @@ def attention(
     causal: bool = False,
     lengths: Int[Array, " B"] | None = None,
     window: int = 0,
+    segments: Int[Array, "B S"] | None = None,
     impl: Engine = "auto",
 ) -> Float[Array, "B S H C"]:
     """Attention: softmax(q kᵀ / √C) v, with sums in float32.
@@ -53,6 +54,8 @@ def attention(
             softmax is empty. None takes all.
         window: With `causal`, how many keys a query sees at most, its own among them; 0 is all.
             Where that leaves keys out, "auto" is XLA, and no other engine does it.
+        segments: Number of the text that each position is of: it sees those of its own alone; then
+            S = T. With them "auto" is XLA, and no other engine does it.
         impl: "xla" runs everywhere. "pallas" is this package's kernels: compiled on NVIDIA GPUs,
             interpreted (slow, for tests) elsewhere. "cudnn" needs such a GPU and 16-bit floats.
             "auto" takes what was measured to be fastest on this device at these sizes, see
@@ -74,9 +77,12 @@ def attention(
         raise ValueError(f"causal attention: {queries} queries and {keys} keys, expected as many")
     if window and not causal:
         raise ValueError(f"window: {window}, but attention is not causal")
-    if 0 < window < keys:
+    if segments is not None and queries != keys:
+        raise ValueError(f"segments: {queries} queries and {keys} keys, expected as many")
+    special = "window of keys" if 0 < window < keys else "segments" if segments is not None else ""
+    if special:
         if impl not in ("auto", "xla"):
-            raise ValueError(f"impl={impl!r}: has no window of keys, expected 'xla' or 'auto'")
+            raise ValueError(f"impl={impl!r}: has no {special}, expected 'xla' or 'auto'")
         impl = "xla"
     impl = _measured(impl, max(queries, keys), size, q.dtype)
     if impl == "pallas":
@@ -99,6 +105,9 @@ def attention(
     if lengths is not None:
         valid = (places < jnp.maximum(lengths, 1)[:, None])[:, None]
         mask = valid if mask is None else mask & valid
+    if segments is not None:
+        same = segments[:, :, None] == segments[:, None, :]
+        mask = same if mask is None else mask & same
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     return jnp.swapaxes(masked_attention(q, k, v, mask), 1, 2)
 

@@ -75,10 +75,13 @@ class Attention(nn.Module):
         x: Float[Array, "B S D"],
         rotary: Rotary | None = None,
         lengths: Int[Array, " B"] | None = None,
+        segments: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S D"]:
-        """Attends to the positions given, of which the first `lengths` of a row are valid."""
+        """Attends to the positions given, of which the first `lengths` of a row are valid, and each
+        sees those of its own segment alone."""
         if self.fused:
             assert lengths is None
+            assert segments is None
             assert not self.causal
             assert not self.qk_norm
             qkv = self.qkv_proj(x).reshape(*x.shape[:2], 3, self.num_heads, -1)
@@ -87,7 +90,8 @@ class Attention(nn.Module):
             q, k, v = self._heads(x, rotary)
             mixed = attention(
                 q, k, v,
-                causal=self.causal, lengths=lengths, window=self.window, impl=self.engine,
+                causal=self.causal, lengths=lengths, window=self.window, segments=segments,
+                impl=self.engine,
             )  # fmt: skip
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from hrm_jax.layers.dense import LORA
 from hrm_jax.models.transformer import Transformer, TransformerConfig, init_cache
 
 
@@ -22,22 +23,24 @@ def greedy(
     *,
     added: Float[Array, "B S D"] | None = None,
     suppressed: Sequence[int] = (),
+    lora: Any = None,
 ) -> Int[Array, "B T"]:
     """The likeliest next token, `count` times, but none of those `suppressed`; pure.
 
     Texts are padded at their ends; `added` is added to their embeddings. After `end` there are only
-    more of it.
+    more of it. `lora` is the collection of adapters, if there are any.
     """
     model = Transformer(config)
+    variables = {"params": params} if lora is None else {"params": params, LORA: lora}
     banned = jnp.zeros(config.vocab_size, bool).at[jnp.array(suppressed, jnp.int32)].set(True)
 
     def choose(x: Array) -> Array:
-        logits: Any = model.apply({"params": params}, x, method="logits")
+        logits: Any = model.apply(variables, x, method="logits")
         return jnp.argmax(jnp.where(banned, -jnp.inf, logits), axis=-1).astype(jnp.int32)
 
     def read(tokens: Array, added: Array | None, cache: Any, start: Array) -> Any:
         return model.apply(
-            {"params": params}, tokens, added=added, cache=cache, start=start, method="hidden"
+            variables, tokens, added=added, cache=cache, start=start, method="hidden"
         )
 
     batch, length = tokens.shape

@@ -270,6 +270,7 @@ class Block(nn.Module):
         lengths: Int[Array, " B"] | None,
         start: Int[Array, " B"] | None,
         mask: Bool[Array, "B S T"] | None,
+        segments: Int[Array, "B S"] | None,
     ) -> tuple[Float[Array, "B S D"], LayerCache | None]:
         c = self.config
         init = nn.initializers.normal(c.init_std)
@@ -295,7 +296,7 @@ class Block(nn.Module):
         )
         normed = before("attention_norm")(x)
         if cache is None:
-            mixed = attention(normed, rotary, lengths)
+            mixed = attention(normed, rotary, lengths, segments)
         else:
             assert start is not None
             assert mask is not None
@@ -330,7 +331,7 @@ class Transformer(nn.Module):
                 block,
                 variable_axes={"params": 0, LORA: 0},
                 split_rngs={"params": True, "dropout": True, LORA: True},
-                in_axes=(0, *(nn.broadcast,) * 4),
+                in_axes=(0, *(nn.broadcast,) * 5),
                 length=c.num_layers,
             )(c, self.train)
         else:
@@ -346,9 +347,11 @@ class Transformer(nn.Module):
         *,
         lengths: Int[Array, " B"] | None = None,
         added: Float[Array, "B S D"] | None = None,
+        segments: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B S V"]:
         """Logits of the token after each position, float32; arguments as for `hidden`."""
-        return self.logits(self.hidden(tokens, lengths=lengths, added=added)[0])
+        x, _ = self.hidden(tokens, lengths=lengths, added=added, segments=segments)
+        return self.logits(x)
 
     def hidden(
         self,
@@ -356,13 +359,16 @@ class Transformer(nn.Module):
         *,
         lengths: Int[Array, " B"] | None = None,
         added: Float[Array, "B S D"] | None = None,
+        segments: Int[Array, "B S"] | None = None,
         cache: Cache | None = None,
         start: Int[Array, " B"] | None = None,
         window: int | None = None,
     ) -> tuple[Float[Array, "B S D"], Cache | None]:
         """What the head takes, and the cache with this call's keys and values.
 
-        Without a cache, only the first `lengths` positions of a row are seen. With a cache,
+        Without a cache, only the first `lengths` positions of a row are seen. Where a row has
+        several texts one behind the other, `segments` numbers them: each is read as if it were
+        alone, its positions counted from 0. With a cache,
         position s of row b is the row's position start[b] + s: it sees what the cache holds at the
         positions up to its own. Positions behind a row's end (in a chunk that is filled up) do no
         harm: later calls overwrite them before they see them. Of the cache only the first `window`
@@ -376,7 +382,8 @@ class Transformer(nn.Module):
         x = self.embed_tokens(tokens)
         if added is not None:
             x = x + added.astype(x.dtype)
-        offsets = jnp.arange(length)
+        assert segments is None or cache is None
+        offsets = jnp.arange(length) if segments is None else _places(segments)
         positions = offsets if start is None else start[:, None] + offsets  # [S] or [B, S]
         if c.positions == "learned":
             x = x + self.embed_positions(positions)
@@ -391,7 +398,7 @@ class Transformer(nn.Module):
         if cache is not None:
             held = window or jax.tree.leaves(cache)[0].shape[-2]
             mask = seen(positions, held)
-        x, cache = self._blocks(self.drop(x), cache, rotary, lengths, start, mask)
+        x, cache = self._blocks(self.drop(x), cache, rotary, lengths, start, mask, segments)
         return self.final_norm(x), cache
 
     def _blocks(
@@ -409,6 +416,14 @@ class Transformer(nn.Module):
         """The head: logits in float32."""
         out = self.embed_tokens.attend(x) if self.config.tie_head else self.lm_head(x)
         return out.astype(jnp.float32)
+
+
+def _places(segments: Int[Array, "B S"]) -> Int[Array, "B S"]:
+    """The place of each position in its segment."""
+    places = jnp.broadcast_to(jnp.arange(segments.shape[1]), segments.shape)
+    first = segments != jnp.roll(segments, 1, axis=1)
+    starts = jnp.where(first.at[:, 0].set(True), places, 0)
+    return places - jax.lax.cummax(starts, axis=1)
 
 
 def init_cache(config: TransformerConfig, batch: int, length: int, dtype: Any = None) -> Cache:

@@ -51,16 +51,17 @@ class OptimizerConfig:
         check("0..1", lambda x: 0 <= x <= 1, "lr_min_ratio")
 
 
-def learning_rate(config: OptimizerConfig, total_steps: int, peak: float) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, total_steps: Any, peak: float) -> optax.Schedule:
     """Linear warm-up, then a half cosine from `peak` to `peak * lr_min_ratio` at `total_steps`.
 
-    The first update (count 0) uses step 1, as the reference does: peak / warmup_steps.
+    `total_steps` may be traced. The first update (count 0) uses step 1, as the reference does:
+    peak / warmup_steps.
     """
     warmup, least = config.warmup_steps, config.lr_min_ratio
 
     def schedule(count: jax.typing.ArrayLike) -> jax.Array:
         step = jnp.asarray(count, jnp.float32) + 1
-        progress = (step - warmup) / max(1, total_steps - warmup)
+        progress = (step - warmup) / jnp.maximum(1, total_steps - warmup)
         cosine = 0.5 * (1 + jnp.cos(math.pi * progress))
         decayed = peak * (least + (1 - least) * cosine)
         return jnp.where(step < warmup, peak * step / max(1, warmup), decayed)
@@ -83,7 +84,7 @@ def _inner_matrices(params: optax.Params) -> Any:
 
 
 def build_optimizer(
-    config: OptimizerConfig, total_steps: int, updates_per_step: int = 1, left_out: int = 0
+    config: OptimizerConfig, total_steps: Any, updates_per_step: int = 1, left_out: int = 0
 ) -> optax.GradientTransformation:
     """The optimizer of a run of so many steps; all updates of a step have its learning rate. The
     first updates of the run, so many, may be left out."""

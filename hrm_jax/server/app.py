@@ -31,10 +31,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hrm_jax.data.text.chat_template import ChatTemplate
 from hrm_jax.engine.engine import Engine
 from hrm_jax.engine.requests import Event, Handle, PromptTooLong, QueueFull, RequestError
 from hrm_jax.engine.sampling import Sampling
-from hrm_jax.server.chat_template import ChatTemplate
 from hrm_jax.server.http import (
     chat_page,
     check_head,

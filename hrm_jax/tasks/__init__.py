@@ -12,7 +12,9 @@ import ml_collections
 from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.tasks.language.instruct import InstructConfig, InstructTask
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
+from hrm_jax.tasks.language.tenminatorc import with_json
 from hrm_jax.tasks.language.text import TextConfig, TextTask
 from hrm_jax.tasks.puzzles.task import PuzzleTask, config_of
 from hrm_jax.tasks.relational.task import FamilyConfig, QuestionTask, SortOfClevrConfig
@@ -25,6 +27,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "pairs": (PairConfig, PairTask),
     "sort_of_clevr": (SortOfClevrConfig, QuestionTask),
     "family": (FamilyConfig, QuestionTask),
+    "instruct": (InstructConfig, InstructTask),
     "ppo": (PPOConfig, PPOTask),
     "dqn": (DQNConfig, DQNTask),
 }
@@ -35,7 +38,15 @@ def parse(config: Mapping[str, Any]) -> RunConfig:
     task it names; fields that are absent take their defaults."""
     values = dict(config)
     preset = values.pop("preset_values", {})
+    if values.get("from_json") and config_class(values) is TextConfig:
+        values = with_json(values, _merged(defaults(values["task"]), preset))
     return from_mapping(config_class(config), values, preset=preset)
+
+
+def _merged(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with others in the place of some."""
+    inner = {k: _merged(values[k], v) if isinstance(v, Mapping) else v for k, v in more.items()}
+    return {**values, **inner}
 
 
 def config_class(config: Mapping[str, Any]) -> type[RunConfig]:
@@ -68,6 +79,8 @@ def defaults(task: str) -> dict[str, Any]:
     """Every field of a task's configuration with its default, nested, and those of all networks."""
     kind = _TASKS[task][0]
     values = to_mapping(kind(task=task))
+    if not isinstance(values["model"], dict):  # the name of one
+        return values
     models = typing.get_args(typing.get_type_hints(kind)["model"])
     fields = {k: v for model in models for k, v in to_mapping(model()).items()}
     return {**values, "model": {**fields, **values["model"]}}
@@ -81,8 +94,9 @@ def kind(config: RunConfig) -> Any:
 def build(
     config: RunConfig,
     data_cache: pathlib.Path | None = None,
-    variables: Mapping[str, Any] | None = None,
+    given: Any = None,
 ) -> Any:
     """Builds the task of a configuration, which keeps generated data in a folder and starts from
-    `variables` instead of fresh weights; see `hrm_jax.tasks.base.Task`."""
-    return kind(config)(config, data_cache, variables)
+    what is given instead of fresh weights: variables, or the model that `config.base` names; see
+    `hrm_jax.tasks.base.Task`."""
+    return kind(config)(config, data_cache, given)

@@ -193,6 +193,12 @@ class RunConfig:
     tensorboard: bool = True
     wandb: str = ""
 
+    @property
+    def base(self) -> str:
+        """The model that the task is given at each start, for it is in no checkpoint; "" for
+        none."""
+        return ""
+
     def __post_init__(self) -> None:
         numbers = ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every")
         check = functools.partial(require_fields, self, "config")
@@ -217,6 +223,9 @@ class Task(abc.ABC):
     batch_axis: ClassVar[int] = 0
     unit: ClassVar[str] = "rows"
     shown: ClassVar[Mapping[str, str]] = {"loss": "train/loss"}
+    program: Any = None
+    """Tasks of which this is equal, and not None, have the same step for the same shapes: within a
+    process it is compiled once."""
 
     @property
     @abc.abstractmethod
@@ -280,7 +289,8 @@ class Task(abc.ABC):
 
     @classmethod
     def load(cls, config: Any, weights: Mapping[str, Any], folder: pathlib.Path) -> Any:
-        """What `hrm_jax.load` returns of the run in a folder; the `model` of its name."""
+        """What `hrm_jax.load` returns of the run in a folder; the `model` of its name. Where the
+        configuration names a `base`, that model is given too."""
         return cls.model(config, weights, folder.resolve().name)
 
     @classmethod

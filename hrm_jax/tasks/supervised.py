@@ -110,19 +110,23 @@ class SupervisedTrainer:
         grads, of_rows = jax.tree.map(lambda g: g / number, (grads, of_rows))
         return Gradients(grads, of_rows, Carry(rows, rest), jax.lax.stop_gradient(metrics))
 
-    def step(self, state: State, batch: Any) -> tuple[State, Metrics]:
-        """One update on the mean loss of a batch (a mapping of arrays [B, …])."""
+    def step(
+        self, state: State, batch: Any, total_steps: Array | None = None
+    ) -> tuple[State, Metrics]:
+        """One update on the mean loss of a batch (a mapping of arrays [B, …]). `total_steps` may
+        take the place of the trainer's own, so that runs of any length have the same program."""
+        steps = self.total_steps if total_steps is None else total_steps
         key = jax.random.fold_in(state.key, state.step)
         found = self.gradients(state, batch, key)
         tables = dict(state.tables)
         for name, rule in self.tables.items():
-            rate = learning_rate(self.optimizer, self.total_steps, rule.learning_rate)(state.step)
+            rate = learning_rate(self.optimizer, steps, rule.learning_rate)(state.step)
             identifiers = rule.identifiers(batch, state.rows)
             tables[name] = sparse_sign_sgd(
                 tables[name], identifiers, found.tables[name], rate, rule.weight_decay
             )
         state = state.replace(rows=found.carry.rows, carry=found.carry.rest, tables=tables)
-        state, updates = apply_gradients(state, found.params, self.optimizer, self.total_steps)
+        state, updates = apply_gradients(state, found.params, self.optimizer, steps)
         return state, {**found.metrics, **updates}
 
 
@@ -130,7 +134,7 @@ def apply_gradients(
     state: State,
     grads: Any,
     rule: OptimizerConfig,
-    total_steps: int,
+    total_steps: Any,
     updates_per_step: int = 1,
     left_out: int = 0,
 ) -> tuple[State, Metrics]:

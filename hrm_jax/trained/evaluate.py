@@ -25,7 +25,7 @@ from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 from hrm_jax.tasks.relational.task import QuestionConfig
 from hrm_jax.tasks.rl.task import RLConfig
-from hrm_jax.trained.load import load, load_last
+from hrm_jax.trained.load import load, load_last, read_base
 from hrm_jax.training.workdir import WorkdirError, read_config, read_identity
 
 
@@ -108,7 +108,8 @@ def evaluate(
         for name, value in (("max_steps", max_steps), ("limit", limit)):
             if plays and value is not None and value < 1:
                 raise DataError(f"{name}: expected at least 1, got {value}")
-        task = tasks.build(config, pathlib.Path(workdir) / "data")
+        base = read_base(config.base) if config.base else None
+        task = tasks.build(config, pathlib.Path(workdir) / "data", base)
         if plays:
             return task.score(load(workdir, checkpoint).variables, limit, seed, max_steps)
         source = None if data is None else str(data)

@@ -19,6 +19,7 @@ from hrm_jax.interop.peft import load_adapter
 from hrm_jax.layers import lora
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.puzzles.model import PuzzleModel
+from hrm_jax.trained.pretrained import PRETRAINED, pretrained
 from hrm_jax.training.checkpoints import CheckpointError, load_weights
 from hrm_jax.training.workdir import WorkdirError, read_config
 
@@ -40,7 +41,8 @@ def load(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> Any
         return load_pretrained(workdir)
     config = tasks.parse(read_config(workdir))
     weights, _ = load_weights(workdir, checkpoint)
-    return tasks.kind(config).load(config, weights, pathlib.Path(workdir))
+    base = {"base": read_base(config.base)} if config.base else {}
+    return tasks.kind(config).load(config, weights, pathlib.Path(workdir), **base)
 
 
 def load_pretrained(
@@ -125,3 +127,22 @@ def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last
     if not isinstance(model, LanguageModel):
         raise WorkdirError(f"{workdir}: not the run of a language model, which this takes")
     return model
+
+
+def read_base(name: str) -> LanguageModel:
+    """The model of a configuration's `model`: one that comes with the package, by its name; the
+    workdir of a run; or a folder with a model and a tokenizer of Hugging Face's.
+
+    Raises `ConfigError` where there is no such model.
+    """
+    path = path_of(name)
+    if name in PRETRAINED:
+        return pretrained(name)
+    if (path / "checkpoints").is_dir():
+        return load_language(path)
+    if not (path / "config.json").is_file():
+        raise ConfigError(
+            f"config.model: {name}: no folder with a model in it (config.json, weights and "
+            f"tokenizer.json of Hugging Face's, or a workdir), and none of {', '.join(PRETRAINED)}"
+        )
+    return dataclasses.replace(load_pretrained(path), name=name)

@@ -36,6 +36,7 @@ from hrm_jax.training.workdir import locked, prepare
 log = logging.getLogger("hrm_jax")
 
 _PROFILED_STEPS = 5
+_COMPILED: dict[Any, Any] = {}  # the last step of a task that names its program
 
 Reason = Literal["finished", "interrupted"] | StopReason
 
@@ -161,11 +162,19 @@ class _Run:
         """Compiles the step for the first batch, and returns both."""
         batch = self.next_batch()
         shardings = jax.tree.map(lambda x: x.sharding, self.state)
-        start = time.perf_counter()
-        step = divided_step(self.task.step, self.mesh, shardings, jit)
-        with jax.set_mesh(self.mesh):
-            compiled = compile_step(step, self.state, batch, self.frozen)
-        log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
+        program = None
+        if self.task.program is not None:
+            program = (self.task.program, _described((self.state, batch, self.frozen)))
+        compiled = None if program is None else _COMPILED.get(program)
+        if compiled is None:
+            start = time.perf_counter()
+            step = divided_step(self.task.step, self.mesh, shardings, jit)
+            with jax.set_mesh(self.mesh):
+                compiled = compile_step(step, self.state, batch, self.frozen)
+            log.info("Compiled the training step in %.1f s.", time.perf_counter() - start)
+            if program is not None:
+                _COMPILED.clear()  # one at a time: programs hold memory
+                _COMPILED[program] = compiled
         self.meter.reset(self.step)
         return compiled, batch
 
@@ -247,6 +256,12 @@ class _Run:
         with contextlib.ExitStack() as closing:  # all of them, though one may fail
             for part in (self.profiling, self.checkpoints, self.writer, self.bar):
                 closing.callback(part.close)
+
+
+def _described(tree: Any) -> Any:
+    """What a program for these arrays depends on, hashable."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((x.shape, x.dtype, x.sharding) for x in leaves)
 
 
 def run(task: Task, workdir: str | os.PathLike[str], *, progress: bool = True) -> RunResult:

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from hrm_jax import tasks
+from hrm_jax.data.text.tokenizers import ByteTokenizer
+from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, to_mapping
-from hrm_jax.models import act
+from hrm_jax.models import act, language
 from hrm_jax.models.relational import network
+from hrm_jax.models.transformer import TransformerConfig
 from hrm_jax.tasks.rl.task import RLTask
 
 TESTS = pathlib.Path(__file__).parents[1]
@@ -51,6 +54,13 @@ CASES = {
     "text": {"model": PLAIN, "data": {"length": 32, "eval_stride": 16, "eval_windows": 8}},
     "sort_of_clevr": {"model": RELATIONS, "data": {"num_test": 4}},
     "family": {"model": {**RELATIONS, "name": "mlp"}, "data": {"num_test": 4}},
+    "instruct": {
+        **{"epochs": 0, "eval_new_tokens": 8},
+        "data": {
+            "train": str(pathlib.Path(__file__).with_name("instructions.jsonl")),
+            "length": 96,
+        },
+    },
     "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
     "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
 }
@@ -78,6 +88,13 @@ VALUES = {
     "model.hidden": [(4, 4)],
     "optimizer.clip_norm": [1.0],
     "optimizer.ema": [0.5],
+    "lora.target_modules": ["all-linear"],
+    "lora.rank_pattern": [{"c_attn": 4}],
+    "lora.alpha_pattern": [{"c_attn": 4.0}],
+    "lora.modules_to_save": [("final_norm",)],
+    "eval_answers": [1],
+    "eval_new_tokens": [100],
+    "data.held_out": [0.5],
 }
 # What else a field needs to have an effect.
 WITH = {
@@ -115,6 +132,13 @@ PROVED = {
     "data.strict": "test_strict_reading_refuses_invalid_bytes",
     "data.held_out": "test_neither_part_of_a_split_is_empty",
     "data.too_long": "test_pairs_that_are_too_long",
+    "data.branch": "test_a_branch_is_trained_kept_and_rotated",
+    "data.root": "test_a_branch_is_trained_kept_and_rotated",
+    "data.invalid": "test_invalid_rows_are_counted_named_and_left_out_if_asked",
+    "data.accept_json": "test_printed_json_is_read_where_that_is_asked_for",
+    "data.template": "test_a_model_s_own_template",
+    "from_json": "test_the_manual_s_file",
+    "model": "test_it_goes_on_exactly_and_only_with_the_same_base",
     "model.filters": "test_pictures_stay_bytes",
     "task": "test_bad_fields_are_named",
     "preset": "test_harmless_fields_may_change",
@@ -173,7 +197,7 @@ def _config(case, **fields):
 def _effects(values):
     """What a configuration makes, one kind after the other: data, programs, evaluation."""
     config = tasks.parse(values)
-    task = tasks.build(config)
+    task = tasks.build(config, given=_base() if config.base else None)
     batch = next(task.batches())
     if isinstance(task, RLTask):
         held_out = []
@@ -185,7 +209,10 @@ def _effects(values):
     key = jax.random.key(config.seed)
     yield _text(task.init, key), int(jax.random.key_data(key)[-1])
     shapes = jax.eval_shape(task.init, key)
+    shapes = shapes.replace(frozen=jax.eval_shape(lambda: task.frozen(jnp.asarray)))
     yield _text(task.step, shapes, batch)
+    if config.base:
+        return
     weights = task.weights(shapes)
     if isinstance(task, RLTask):
         yield _text(task.over_seeds(task._evaluation), weights)
@@ -204,6 +231,16 @@ def _effects(values):
     else:
         rows = {name: x[:8] for name, x in held_out.items()}
         yield _text(task._scores, weights["params"], rows, jnp.ones(8, bool))
+
+
+@functools.cache
+def _base():
+    config = TransformerConfig(
+        hidden_size=16, num_layers=1, num_heads=2, ffn_size=16, max_length=128, positions="learned",
+        feed_forward="gelu", tie_head=True,
+    )  # fmt: skip
+    params = language.init(config, jax.random.key(0))
+    return LanguageModel(config, {"params": params}, ByteTokenizer())
 
 
 def _bytes(tree):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +11,18 @@ import numpy.typing as npt
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.pipeline import Batch, Draws, Indices
 from hrm_jax.data.text.documents import Documents
+from hrm_jax.data.text.token_arrays import TokenDocuments
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, around, encode_in_range
 
 Tokens = npt.NDArray[np.int32]
 
 
+AnyDocuments = TypeVar("AnyDocuments", Documents, TokenDocuments)
+
+
 def split_documents(
-    documents: Documents, held_out: float, seed: int
-) -> tuple[Documents, Documents]:
+    documents: AnyDocuments, held_out: float, seed: int
+) -> tuple[AnyDocuments, AnyDocuments]:
     """Training and held-out documents, at least one each, in the order given.
 
     A share `held_out` of the (different) documents is kept aside, chosen by a hash of their
@@ -52,7 +57,12 @@ class TextWindows(Draws):
     """
 
     def __init__(
-        self, documents: Documents, tokenizer: Tokenizer, length: int, *draws: int, **named: int
+        self,
+        documents: Documents | TokenDocuments,
+        tokenizer: Tokenizer,
+        length: int,
+        *draws: int,
+        **named: int,
     ) -> None:
         """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`."""
         if length < 1:
@@ -83,16 +93,20 @@ class TextWindows(Draws):
         return int(random.integers(len(self._stream)))
 
 
-def encode_document(documents: Documents, index: int, tokenizer: Tokenizer) -> Tokens:
+def encode_document(
+    documents: Documents | TokenDocuments, index: int, tokenizer: Tokenizer
+) -> Tokens:
     """Returns the tokens of a document without special ones, int32 [N]; a `DataError` where one is
     beyond the vocabulary."""
+    if isinstance(documents, TokenDocuments):
+        return documents.rows[index]
     if isinstance(tokenizer, ByteTokenizer):
         return np.frombuffer(documents[index], np.uint8).astype(np.int32)
     return np.array(encode_in_range(tokenizer, documents.text(index), documents.names[index]))
 
 
 def eval_windows(
-    documents: Documents, tokenizer: Tokenizer, length: int, stride: int
+    documents: Documents | TokenDocuments, tokenizer: Tokenizer, length: int, stride: int
 ) -> tuple[Tokens, npt.NDArray[np.bool_]]:
     """Cuts documents into overlapping windows such that each of their tokens is scored once.
 

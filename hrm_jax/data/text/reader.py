@@ -74,9 +74,12 @@ def read_documents(
     return Documents.of(texts, names)
 
 
-def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """Returns the files that `read_documents` reads, without repetitions."""
-    expected = f"expected {', '.join(SUFFIXES)}"
+def find_files(
+    paths: Sequence[str | os.PathLike[str]], suffixes: tuple[str, ...] = SUFFIXES
+) -> list[pathlib.Path]:
+    """Returns the files that paths mean, as those of `read_documents`, without repetitions; their
+    names end in one of the `suffixes`."""
+    expected = f"expected {', '.join(suffixes)}"
     if not paths:
         raise DataError("no text files are named")
     found: dict[pathlib.Path, None] = {}
@@ -85,7 +88,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
             inside = [
                 p
                 for p in sorted(path.rglob("*"))
-                if p.name.endswith(SUFFIXES)
+                if p.name.endswith(suffixes)
                 and p.is_file()
                 and not any(part.startswith(".") for part in p.relative_to(path).parts)
             ]
@@ -99,7 +102,7 @@ def find_files(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
         if not inside:
             raise DataError(f"{path}: {what}")
         for file in inside:
-            if not file.name.endswith(SUFFIXES):
+            if not file.name.endswith(suffixes):
                 raise DataError(f"{file}: unknown kind of file; {expected}")
         found.update(dict.fromkeys(inside))
     return list(found)

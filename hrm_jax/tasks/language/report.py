@@ -52,3 +52,19 @@ def language_report(figures: Figures, samples: list[str], prompt: str, folder: p
         f"  python launch/export.py --workdir={run} --format=safetensors --output={weights}",
     ]
     return "\n".join(lines)
+
+
+def instruct_report(figures: Figures, samples: list[str], folder: pathlib.Path) -> str:
+    """What to tell the user at the end of a run on instructions, with `samples` of its answers."""
+    run = shlex.quote(str(folder))
+    loss, base = figures["eval/loss"], figures["eval/base_loss"]
+    lines = [
+        f"Held-out answers: {loss:.3f} nats per token, {base:.3f} before ({loss / base - 1:+.1%}).",
+        f"{figures['eval/stops']:.1%} of {figures['eval/answers']} answers end by themselves.",
+        *("", "Held-out instructions, its answers, and those of the data:", *samples, ""),
+        f"Files: {folder}/metrics.jsonl, plots/, checkpoints/, config.json",
+        "Next:",
+        f"  python launch/evaluate.py --workdir={run}",
+        f"  python launch/export.py --workdir={run} --format=peft --output={run}/adapter",
+    ]
+    return "\n".join(lines)

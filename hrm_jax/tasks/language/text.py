@@ -21,12 +21,17 @@ from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
 from hrm_jax.data.text.embedded import spanish_documents
 from hrm_jax.data.text.overlap import report_shared_documents
 from hrm_jax.data.text.reader import Documents, read_documents
+from hrm_jax.data.text.token_arrays import TokenDocuments, read_token_array
+from hrm_jax.data.text.tokenizers import Tokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
 from hrm_jax.tasks.language.report import SAMPLES
 from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
 _SAMPLE_TOKENS = 160
+_ARRAY = ".npy"
+
+AnyText = Documents | TokenDocuments
 _EVAL_SEED = 0  # of the held-out windows that are scored
 
 
@@ -35,7 +40,8 @@ class TextData:
     """Running text."""
 
     # Files, folders or patterns with commas between them (.txt, .jsonl, either may be .gz); ""
-    # takes the Spanish novels that come with the package.
+    # takes the Spanish novels that come with the package. Or one .npy with tokens of `tokenizer`,
+    # [N], or [rows, N], each row a document; without `test` the end of [N] is kept aside.
     train: str = ""
     test: str = ""  # the same, held out; "" keeps whole documents of the training text aside
     held_out: float = 0.05  # share of the documents that are kept aside
@@ -58,16 +64,36 @@ class TextData:
         for name in ("eval_windows", "max_unpacked"):
             require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
 
-    def documents(self) -> tuple[Documents, Documents]:
+    def documents(self, tokenizer: Tokenizer) -> tuple[AnyText, AnyText]:
         """Training and held-out documents; those of a file that are in both are told of."""
-        train, test = (self.read(self.train), None) if self.train else spanish_documents()
+        tokens = self.train.endswith(_ARRAY)
+        require(
+            not self.test or self.test.endswith(_ARRAY) == tokens,
+            f"data.test: {self.test}: expected {'tokens' if tokens else 'text'}, as data.train has",
+        )
+        if not tokens:
+            return self._texts()
+        train = read_token_array(self.train, tokenizer)
         if self.test:
-            test = self.read(self.test)
+            return train, read_token_array(self.test, tokenizer)
+        if len(train) == 1:
+            return train.divided(self.held_out)
+        return split_documents(train, self.held_out, seed=0)
+
+    def _texts(self) -> tuple[Documents, Documents]:
+        train, test = (self._read(self.train), None) if self.train else spanish_documents()
+        if self.test:
+            test = self._read(self.test)
             report_shared_documents(train, test)
         return (train, test) if test else split_documents(train, self.held_out, seed=0)
 
-    def read(self, paths: str) -> Documents:
-        """The documents of files with commas between them."""
+    def read(self, paths: str, tokenizer: Tokenizer) -> AnyText:
+        """The documents of files with commas between them, or of a .npy with tokens."""
+        if paths.endswith(_ARRAY):
+            return read_token_array(paths, tokenizer)
+        return self._read(paths)
+
+    def _read(self, paths: str) -> Documents:
         return read_documents(
             [p.strip() for p in paths.split(",")],
             json_field=self.json_field,
@@ -79,8 +105,14 @@ class TextData:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(LanguageConfig):
-    """Fields of the config of `TextTask`."""
+    """Fields of the config of `TextTask`.
 
+    Attributes:
+        from_json: File with TenMinaTorc's fields, which are taken in place of these; see
+            `hrm_jax.tasks.language.tenminatorc`. It is "" again in what a run keeps.
+    """
+
+    from_json: str = ""
     data: TextData = TextData()
     best_metric: str = ""
 
@@ -105,22 +137,27 @@ class TextTask(LanguageTask):
             )
 
     @functools.cached_property
-    def documents(self) -> tuple[Documents, Documents]:
+    def documents(self) -> tuple[AnyText, AnyText]:
         """Training and held-out documents."""
-        return self.config.data.documents()
+        return self.config.data.documents(self.tokenizer)
+
+    def _text(self, documents: AnyText) -> Documents:
+        tokens = isinstance(documents, TokenDocuments)
+        return documents.decoded(self.tokenizer) if tokens else documents  # type: ignore[union-attr,return-value]
 
     @functools.cached_property
     def identity(self) -> Identity:
         train, test = self.documents
+        unit = "tokens" if isinstance(train, TokenDocuments) else "bytes"
         return Identity.of(
             builder="text",
             version="1",
             seed=None,
             counts={
                 "training_documents": len(train),
-                "training_bytes": len(train.tokens),
+                f"training_{unit}": len(train.tokens),
                 "held_out_documents": len(test),
-                "held_out_bytes": len(test.tokens),
+                f"held_out_{unit}": len(test.tokens),
             },
             train=train,
             test=test,
@@ -156,22 +193,22 @@ class TextTask(LanguageTask):
         data = self.config.data
         if source is None and "documents" not in vars(self):
             source = self.kept
-        documents = self.documents[1] if source is None else data.read(source)
+        documents = self.documents[1] if source is None else data.read(source, self.tokenizer)
         tokens, counted = eval_windows(documents, self.tokenizer, data.length, data.eval_stride)
         limit = data.eval_windows if limit is None else limit
         order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
-        bytes_per_token = len(documents.tokens) / max(int(counted.sum()), 1)
+        bytes_per_token = len(self._text(documents).tokens) / max(int(counted.sum()), 1)
         return {"tokens": tokens[order], "counted": counted[order]}, bytes_per_token
 
     def held_out_records(self) -> Iterator[dict[str, str]]:
-        _, test = self.documents
+        test = self._text(self.documents[1])
         return ({self.config.data.json_field: test.text(i)} for i in range(len(test)))
 
     def samples(self, model: LanguageModel) -> list[str]:
         """How the beginnings of held-out texts go on."""
         length = min(64, self.config.data.length // 4)
         room = min(_SAMPLE_TOKENS, self.config.data.length - length - 2)
-        _, test = self.documents
+        test = self._text(self.documents[1])
         lines = []
         for i in range(SAMPLES):
             document = test[i % len(test)]

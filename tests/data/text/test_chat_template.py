@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from hrm_jax.data.text.chat_template import ChatTemplate
 from hrm_jax.data.text.tokenizers import BOS, ByteTokenizer, PretrainedTokenizer
-from hrm_jax.server.chat_template import ChatTemplate
 
 CHAT = [
     {"role": "user", "content": "12"},

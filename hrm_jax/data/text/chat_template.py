@@ -14,9 +14,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hrm_jax.data.text import template_process
+from hrm_jax.data.text.template_process import compiled, rendered
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer, around, prompt_tokens, utf8
-from hrm_jax.server import template_process
-from hrm_jax.server.template_process import compiled, rendered
 
 DEFAULT_TEMPLATE = """\
 {%- for message in messages if message.role in ("system", "developer") -%}
