@@ -77,9 +77,9 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
 
 def _write_adapter(model: Any, folder: pathlib.Path) -> list[pathlib.Path]:
     """A folder for peft, with the tokenizer in it."""
-    if getattr(model, "adapters", None) is None:
+    if getattr(model, "trained", None) is None:
         raise ConfigError("--format=peft: the run has trained no adapters")
     base = model.base.variables["params"]
-    save_adapter(folder, model.lora, base, model.adapters, model.base.name)
+    save_adapter(folder, model.lora, base, model.trained, model.base.name)
     write_tokenizer(folder, model.tokenizer_name)
     return sorted(folder.iterdir())

@@ -155,14 +155,11 @@ def test_a_checkpoint_holds_adapters_and_optimizer_alone(trained):
     adapters = sum(x.size * 4 for x in jax.tree.leaves(result.state.params))
     kept = sum(x.nbytes for x in jax.tree.leaves((result.state.params, result.state.opt_state)))
     assert kept <= 1.01 * 3 * adapters
-    base = sum(x.nbytes for x in jax.tree.leaves(result.state.frozen))
     for step in (workdir / "checkpoints").iterdir():
         handler = ocp.StandardCheckpointHandler()
         trees = [handler.metadata(epath.Path(step / name)).tree for name in ("weights", "rest")]
         stored = sum(np.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(trees))
         assert kept <= stored <= kept + 64  # and a key and the step
-        files = sum(x.stat().st_size for x in step.rglob("*") if x.is_file())
-        assert files < base + kept
 
 
 def test_adapters_and_the_merged_model_are_exported(trained, base, tmp_path):
@@ -213,7 +210,7 @@ def test_all_weights_may_be_trained(files, tmp_path):
     assert result.state.frozen == {}
     model = hrm_jax.load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.variables["params"], result.state.params)
-    assert model.adapters is None
+    assert model.trained is None
 
 
 def test_steps_come_from_epochs(files, base):

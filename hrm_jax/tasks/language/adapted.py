@@ -23,14 +23,14 @@ class AdaptedModel(LanguageModel):
         chat_template: The model's own, of which "chat" makes use.
         base: The model before; its name is that of the configuration's `model`.
         lora: What kind of adapters it has; None where all weights were trained.
-        adapters: See `hrm_jax.layers.lora`.
+        trained: These adapters, see `hrm_jax.layers.lora`.
     """
 
     template: Kind = "spanish"
     chat_template: str = ""
     base: LanguageModel | None = None
     lora: LoraConfig | None = None
-    adapters: Mapping[str, Any] | None = None
+    trained: Mapping[str, Any] | None = None
 
     @functools.cached_property
     def asking(self) -> Template:

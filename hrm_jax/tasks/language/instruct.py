@@ -534,7 +534,7 @@ def _adapted(
         chat_template=chat,
         base=base,
         lora=kind,
-        adapters=adapters,
+        trained=adapters,
     )
 
 

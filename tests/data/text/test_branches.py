@@ -18,15 +18,13 @@ FUNCTION_WORDS = """
     pero por porque qué que quién quiénes se según ser si sin sobre son su sus también tan
     tiene tienen todo todos tras tu u un una uno unos varios y ya
 """
-LEAST, MOST = 40, 220  # characters of an answer
+LEAST, MOST = 40, 240  # characters of an answer
 BRANCHES, RECORDS = 50, 24
 
 
 @pytest.fixture(scope="module")
 def branches():
     root = packaged_branches()
-    if not any(x.is_dir() for x in root.iterdir()):
-        pytest.skip("the branches are not there yet")
     return {name: inspect_branch(root, name) for name in branch_names(root)}
 
 
