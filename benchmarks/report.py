@@ -37,7 +37,7 @@ FIRST, OTHERS = "docs/results.md", "benchmarks/RESULTS.md"  # pages
 ORDER = {
     FIRST: (
         *("sudoku", "presets", "maze", "domino", "latin", "arc", "spanish", "language"),
-        *("better_answers_mix", "engine", "hrm_step"),
+        *("better_answers_mix", "engine", "hrm_step", "rl", "relational"),
     ),
     OTHERS: (
         *("attention", "gpu_program", "scaling", "data_pipeline", "puzzle_table", "maze_building"),
