@@ -16,7 +16,7 @@ from hrm_jax.training.checkpoints import CheckpointError
 
 def chat_tokens(model: LanguageModel, prompt: str, system: str | None) -> list[int]:
     """A user's message as the chat template has it; `ValueError` where that refuses it."""
-    from hrm_jax.server.chat_template import ChatTemplate  # Jinja is not always there
+    from hrm_jax.data.text.chat_template import ChatTemplate  # Jinja is not always there
 
     said = [] if system is None else [{"role": "system", "content": system}]
     template = ChatTemplate(model.chat_template, model.tokenizer)

@@ -207,8 +207,9 @@ def test_the_engine_gives_the_answers_of_transformers(capsys):
     sizes = {"hidden": 64, "layers": 1, "slots": 2, "rounds": 1, "requests": 3}
     sizes |= {"prompt": 20, "answer": 10, "threads": 1}
     _main("engine", *(f"--{name}={value}" for name, value in sizes.items()))
-    ours, theirs = _rows(capsys.readouterr().out)
-    for (number, engine, rate, ratio, *_), name in ((ours, "hrm_jax"), (theirs, "transformers")):
+    rows = _rows(capsys.readouterr().out)
+    names = ("hrm_jax", "hrm_jax, 4 adapters", "transformers")
+    for (number, engine, rate, ratio, *_), name in zip(rows, names, strict=True):
         assert (number, engine) == ("3", name)
         assert float(rate) > 0
         assert float(ratio) > 0

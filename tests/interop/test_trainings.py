@@ -222,7 +222,7 @@ def parameters():
         ({"rope_theta": 0, "rope_parameters": None}, "rope_theta: expected at least 1, got 0"),
         ({"rope_scaling": "linear"}, "rope_scaling: expected a group of fields or null, got 'lin"),
         ({"rope_parameters": {"rope_theta": float("nan")}}, "rope_theta: expected a number"),
-        ({"model_type": ["llama"]}, "model_type: expected 'gpt2' or 'llama'"),
+        ({"model_type": ["llama"]}, "model_type: expected 'gpt2', 'llama', 'mistral'"),
         ({"hidden_size": {"a": 1}}, r"hidden_size: expected int, got \{'a': 1\}"),
     ],
 )
