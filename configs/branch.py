@@ -8,7 +8,9 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
 
 `laptop`  for the small model that comes with the package, whose tokens are bytes: forty records
           are few, so that they are seen 9 times and not 3: after 11 the loss is higher,
-          after fewer, fewer answers end by themselves.
+          after fewer, fewer answers end by themselves, which is why the end of an answer counts
+          five times. Of 8 held-out answers of physics all end, their perplexity goes from 5.44
+          to 4.57; of law 6 end, 4.74 to 4.15.
 `laptop_full`, `paper_full`  the same without adapters: all weights are trained.
 `paper`   Sheily Train's: r 8, alpha 16, dropout 0.05, 3 epochs of 4 rows, learning rate 2e-4.
 """
@@ -22,6 +24,7 @@ PRESETS = {
         "expect": "under 3 minutes on two CPU cores.",
         "data": {"branch": "physics", "held_out": 0.2, "length": 320, "packing": False},
         "epochs": 9,
+        "end_weight": 5.0,
         "batch_size": 8,
         "log_every": 8,
         "tensorboard": False,  # saves the import
