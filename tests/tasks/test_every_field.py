@@ -59,6 +59,7 @@ CASES = {
         "data": {
             "train": str(pathlib.Path(__file__).with_name("instructions.jsonl")),
             "length": 96,
+            "held_out": 0.4,
         },
     },
     "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
