@@ -12,7 +12,7 @@ from hrm_jax.tasks import preset_config
 
 PRESETS = {
     "laptop": {
-        "expect": "an hour on two CPU cores, 1.8 bits per byte of held-out prose.",
+        "expect": "an hour and a half on two busy CPU cores, 1.8 bits per byte of held-out prose.",
         "data": {"length": 512, "eval_stride": 256, "eval_windows": 0},
         "steps": 3000,
         "batch_size": 8,

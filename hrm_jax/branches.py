@@ -129,6 +129,7 @@ def _settings(
             "batch_size": config.batch_size,
             "learning_rate": config.optimizer.learning_rate,
             "max_seq_length": config.data.length,
+            "end_weight": config.end_weight,
             "seed": config.seed,
         },
         "use_lora": config.adapt == "lora",

@@ -91,6 +91,8 @@ def refuse_unused(args: argparse.Namespace) -> None:
     for name in ("only", "skip"):
         if getattr(args, name) is not None and not args.all:
             raise ConfigError(f"--{name}: has no effect without --all")
+    if args.merged and not args.lora:
+        raise ConfigError("--merged: has no effect without --lora: the model itself is trained")
     if args.list_branches:
         usual = parser().parse_args(["--list-branches"])
         for name, value in vars(args).items():

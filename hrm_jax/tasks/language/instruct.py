@@ -249,7 +249,8 @@ class InstructTask(Task):
         """Tasks that have the same one have the same step, for the same shapes."""
         given = self.given
         frozen = json.dumps(dataclasses.asdict(given.lora), sort_keys=True)
-        return (type(self), self.sizes, given.adapt, frozen, given.optimizer, given.microbatch_size)
+        learnt = (given.optimizer, given.microbatch_size, given.end_weight, self.tokenizer.eos_id)
+        return (type(self), self.sizes, given.adapt, frozen, *learnt)
 
     # Data
 
