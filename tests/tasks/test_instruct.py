@@ -1,5 +1,6 @@
 """Instruction tuning: packed rows, what counts, what is saved, and that it learns to answer."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -220,6 +221,8 @@ def test_steps_come_from_epochs(files, base):
     assert next(task.batches())["steps"].tolist() == [task.config.steps] * 4
     longer = InstructTask(tasks.parse(_config(files, epochs=5, steps=1000)), None, base)
     assert longer.program == task.program
+    heavier = dataclasses.replace(task.given, end_weight=5.0)
+    assert type(task)(heavier, base=task.base).program != task.program
 
 
 def test_training_and_generation_share_one_text(files, base):
