@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import pathlib
 
 import pytest
@@ -22,6 +23,14 @@ def script():
         return module
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def _handlers():
+    """What a script logs to goes with its test: later ones would write to a stream that is closed."""
+    before = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = before
 
 
 DATA = {

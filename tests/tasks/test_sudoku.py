@@ -256,7 +256,7 @@ def test_it_learns_a_handful_of_puzzles(tiny, tmp_path, start):
             steps=400, eval_every=400, checkpoint_every=400, log_every=50, batch_size=16,
             data__num_train=8, data__augment=False, model__q_target="none",
             optimizer__name="muon", optimizer__learning_rate=rate, optimizer__weight_decay=0.0,
-            optimizer__puzzle_emb_lr=rate,
+            optimizer__puzzle_emb_lr=rate, optimizer__lr_min_ratio=0.01,
         )  # fmt: skip
         folder = tmp_path / str(rate)
         task = Memory(tasks.parse(config), folder / "data")
