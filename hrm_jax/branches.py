@@ -22,7 +22,7 @@ from hrm_jax.interop.weights import write_weights
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.language.adapted import AdaptedModel
-from hrm_jax.tasks.language.instruct import InstructConfig
+from hrm_jax.tasks.language.instruct_config import InstructConfig
 from hrm_jax.trained.pretrained import PRETRAINED, pretrained_folder
 from hrm_jax.training.loop import RunResult
 from hrm_jax.training.workdir import WorkdirError
@@ -129,6 +129,7 @@ def _settings(
             "batch_size": config.batch_size,
             "learning_rate": config.optimizer.learning_rate,
             "max_seq_length": config.data.length,
+            "held_out": config.data.held_out,
             "end_weight": config.end_weight,
             "seed": config.seed,
         },

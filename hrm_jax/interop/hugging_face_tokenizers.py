@@ -57,7 +57,7 @@ def _byte_tokenizer() -> dict[str, Any]:
         ],
         "normalizer": None,
         "pre_tokenizer": byte_level,
-        "post_processor": None,
+        "post_processor": _beginning(),
         "decoder": byte_level,
         "model": {
             "type": "BPE",
@@ -71,4 +71,17 @@ def _byte_tokenizer() -> dict[str, Any]:
             "vocab": vocab,
             "merges": [],
         },
+    }
+
+
+def _beginning() -> dict[str, Any]:
+    """BOS in front of each text."""
+    name = _SPECIAL[BOS]
+    bos = {"SpecialToken": {"id": name, "type_id": 0}}
+    text, second = ({"Sequence": {"id": x, "type_id": n}} for n, x in enumerate("AB"))
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, text],
+        "pair": [bos, text, second],
+        "special_tokens": {name: {"id": name, "ids": [BOS], "tokens": [name]}},
     }

@@ -12,7 +12,8 @@ import ml_collections
 from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
-from hrm_jax.tasks.language.instruct import InstructConfig, InstructTask
+from hrm_jax.tasks.language.instruct import InstructTask
+from hrm_jax.tasks.language.instruct_config import InstructConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
 from hrm_jax.tasks.language.tenminatorc import with_json
 from hrm_jax.tasks.language.text import TextConfig, TextTask

@@ -110,15 +110,24 @@ def with_adapters(
 
 
 def merge_adapter(model: LanguageModel, folder: str | os.PathLike[str]) -> LanguageModel:
-    """The model with a low-rank adapter, in a folder of peft's, merged into it."""
-    params = model.variables["params"]
-    config, adapters = load_adapter(path_of(folder), params)
+    """The model with a low-rank adapter, in a folder of peft's, merged into it. A tokenizer
+    beside it is taken where its vocabulary is another, and a chat template in any case."""
+    folder, params = path_of(folder), model.variables["params"]
+    config, adapters = load_adapter(folder, params)
     merged = lora.merge(config, params, adapters).params
-    sizes = model.config
-    if "embed_tokens" in merged:
-        size = len(merged["embed_tokens"]["embedding"])
-        sizes = dataclasses.replace(sizes, vocab_size=size)
-    return dataclasses.replace(model, config=sizes, variables={"params": merged})
+    size = len(merged["embed_tokens"]["embedding"]) if "embed_tokens" in merged else 0
+    changes: dict[str, Any] = {"chat_template": chat_template(folder) or model.chat_template}
+    if size and size != model.config.vocab_size:
+        beside = (folder / "tokenizer.json").is_file()
+        name = os.fspath(folder) if beside else model.tokenizer_name
+        tokenizer = load_tokenizer(name) if beside else model.tokenizer
+        require(
+            tokenizer.vocab_size <= size,
+            f"{folder}: embeddings of {size} tokens, but its tokenizer has {tokenizer.vocab_size}",
+        )
+        changes |= {"tokenizer": tokenizer, "tokenizer_name": name}
+        changes["config"] = dataclasses.replace(model.config, vocab_size=size)
+    return dataclasses.replace(model, variables={"params": merged}, **changes)
 
 
 def load_language(workdir: str | os.PathLike[str], checkpoint: str | int = "last") -> LanguageModel:

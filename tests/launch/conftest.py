@@ -27,7 +27,7 @@ def script():
 
 @pytest.fixture(autouse=True)
 def _handlers():
-    """What a script logs to goes with its test: later ones would write to a stream that is closed."""
+    """What a script logs to goes with its test, and so does the stream that it writes to."""
     before = logging.root.handlers[:]
     yield
     logging.root.handlers[:] = before

@@ -118,6 +118,35 @@ def test_generate_with_an_adapter(script, pretrained, adapter, capsys):
     assert "none: expected adapter_model.safetensors" in capsys.readouterr().err
 
 
+def test_an_adapter_with_a_word_of_its_own(script, tmp_path, capsys):
+    """Its embeddings have more rows than the model's, and its tokenizer has what they are for."""
+    model, larger = (TransformerConfig(**LLAMA_SIZES, vocab_size=x) for x in (260, 262))
+    save_pretrained(tmp_path / "base", model, language.init(model, jax.random.key(0)), "bytes")
+    config = LoraConfig(r=2, modules_to_save=("embed_tokens", "lm_head"))
+    params = language.init(larger, jax.random.key(1))
+    adapters = lora.init(config, params, jax.random.key(2))
+    folder = tmp_path / "adapter"
+    save_adapter(folder, config, params, adapters)
+    write_tokenizer(folder, "bytes")
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    word = {**settings["added_tokens"][0], "id": 260, "content": "¡hola!", "special": False}
+    settings["added_tokens"].append(word)
+    path.write_text(json.dumps(settings))
+    found = merge_adapter(load_pretrained(tmp_path / "base"), folder)
+    assert found.config.vocab_size == 262
+    assert found.tokenizer.encode("¡hola!") == [260]
+    flags = ["--prompt=¡hola!", "--temperature=0", "--max_new_tokens=2"]
+    both = [f"--model={tmp_path / 'base'}", f"--adapter={folder}"]
+    assert script("generate").main([*both, *flags]) == 0
+    said = capsys.readouterr().out
+    assert said == found.generate("¡hola!", temperature=0, max_new_tokens=2).text + "\n"
+    settings["added_tokens"] += [{**word, "id": 261 + i, "content": f"¡{i}!"} for i in range(2)]
+    path.write_text(json.dumps(settings))
+    assert script("generate").main([*both, *flags]) == 2
+    assert "embeddings of 262 tokens, but its tokenizer has 263" in capsys.readouterr().err
+
+
 def test_serve_names_its_adapters(script, pretrained, adapter, capsys):
     serve, run = script("serve"), f"--workdir={pretrained}"
     with pytest.raises(SystemExit):
@@ -280,6 +309,8 @@ def tokenizer(tmp_path_factory):
     package = pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("tokenizer") / "of_bytes"
     write_tokenizer(folder, "bytes")
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps({**settings, "post_processor": None}))
     (folder / "generation_config.json").write_text('{"eos_token_id": [258, 120]}')
     assert package.Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").ids == [97]
     return folder

@@ -127,7 +127,8 @@ def serving(decoder):
     @contextlib.contextmanager
     def run(changes=None, **options):
         served = dataclasses.replace(decoder, **(changes or {}))
-        vars(served)["programs"] = decoder.programs  # the changes are none of the model
+        if not served.adapters:
+            vars(served)["programs"] = decoder.programs  # the changes are none of the model
         options = Options(**options)
         with bind(port=0, api_key=options.api_key) as listener:
             server = Running(Server(served, listener, options, "warning"))

@@ -1,11 +1,16 @@
 """Answers as OpenAI's own client asks for them."""
 
 import asyncio
+import dataclasses
 
+import jax
 import pytest
 
 from hrm_jax.data.text.tokenizers import BOS, ByteTokenizer
+from hrm_jax.engine.engine import Engine
 from hrm_jax.engine.requests import Event
+from hrm_jax.layers import lora
+from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.server.replies import Reply
 from hrm_jax.server.schemas import ChatRequest, CompletionRequest
 
@@ -197,6 +202,34 @@ def test_a_chat_template_of_the_model(serving):
         assert answer.choices[0].message.content == text
     with pytest.raises(ValueError, match="line 1"), serving({"chat_template": "{%"}):
         pass
+
+
+def test_an_adapter_is_a_model_of_its_own(serving, decoder):
+    kind = LoraConfig(r=2, target_modules="all-linear")
+    key = jax.random.key(1)
+    noise = lora.init(kind, decoder.params, key)
+    trained = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(key, x.shape), noise)
+    merged = dataclasses.replace(decoder, params=lora.merge(kind, decoder.params, trained).params)
+    asked = {"prompt": "hello", "max_tokens": 12, "temperature": 0}
+    plain, adapted = (
+        Engine(x, slots=1).generate("hello", max_new_tokens=12, temperature=0).text
+        for x in (decoder, merged)
+    )
+    assert plain != adapted
+    with serving({"adapters": {"one": (kind, trained)}}, slots=2) as server:
+        client = server.client()
+        assert [model.id for model in client.models.list()] == ["tiny", "one"]
+        assert client.models.retrieve("one").id == "one"
+        for name, expected in (("tiny", plain), ("one", adapted)):
+            answer = client.completions.create(model=name, **asked)
+            assert (answer.model, answer.choices[0].text) == (name, expected)
+            chunks = list(client.completions.create(model=name, stream=True, **asked))
+            assert {chunk.model for chunk in chunks} == {name}
+            assert "".join(x.choices[0].text for x in chunks if x.choices) == expected
+        with pytest.raises(openai.NotFoundError, match="no 'two'; expected 'tiny' or 'one'"):
+            client.completions.create(model="two", **asked)
+        chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 3}
+        assert client.chat.completions.create(model="one", **chat).model == "one"
 
 
 def test_many_at_once(server):
