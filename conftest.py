@@ -60,7 +60,7 @@ CHECKED = (
     "server",
     "viz",
     "puzzles.drawing",
-    "rl.environments",
+    "rl",
 )
 install_import_hook([f"hrm_jax.{room}" for room in CHECKED], "beartype.beartype")
 

@@ -87,7 +87,7 @@ def test_loss_and_gradients_are_those_of_stable_baselines3():
     def objective(params):
         wanted = dqn.targets(batch, network.apply({"params": target}, batch.following, 1))
         values = network.apply({"params": params}, batch.observation, 1)
-        return dqn.loss(values, batch.action, wanted, jnp.ones(ROWS), 1.0)[0]
+        return dqn.loss(values, jnp.asarray(batch.action), wanted, jnp.ones(ROWS), 1.0)[0]
 
     found, grads = jax.value_and_grad(objective)(params)
     assert 0.5 < expected == pytest.approx(float(found), abs=1e-5)
@@ -128,7 +128,7 @@ def test_n_steps_against_a_loop(n):
         terminated,
         ended,
     )
-    found = jax.jit(dqn.n_step, static_argnums=1)(steps, n, gamma)
+    found = jax.jit(lambda x: dqn.n_step(x, n, gamma))(steps)
     found = jax.tree.map(np.asarray, found)
     assert found.reward.shape == (length - n + 1, rows)
     lengths = set()
@@ -235,5 +235,5 @@ def test_sums_of_priorities_do_not_drift():
 
 
 def test_epsilon_and_other_schedules_stay_at_their_ends():
-    ends = [float(dqn.linear(1.0, 0.1, x)) for x in (-1, 0, 0.5, 1, 7)]
+    ends = [float(dqn.linear(1.0, 0.1, x)) for x in (-1.0, 0.0, 0.5, 1.0, 7.0)]
     assert ends == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])

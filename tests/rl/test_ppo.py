@@ -20,7 +20,8 @@ def test_advantages_are_those_of_a_loop():
     rewards, values, later = random.normal(size=(3, steps, envs)).astype(np.float32)
     terminated = random.random((steps, envs)) < 0.15
     truncated = random.random((steps, envs)) < 0.15
-    ours = ppo.advantages(rewards, values, later, terminated, truncated, gamma, lam)
+    given = map(jnp.asarray, (rewards, values, later, terminated, truncated))
+    ours = ppo.advantages(*given, gamma, lam)
     expected = np.zeros((steps, envs))
     for env in range(envs):
         for first in range(steps):
