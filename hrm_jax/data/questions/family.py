@@ -1,7 +1,8 @@
 """Families of eight, and questions whose answers are one step or two steps up the tree.
 
-Everybody is known by a name and by those of mother and father, which founders have not. Who the
-father of somebody's mother is stands in no single row: it takes two of them.
+A family is told in facts: whose mother or father is who. Founders have no parents. Who the father
+of somebody's mother is stands in no single fact: it takes two of them, of which one's parent is the
+other's child.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ NAMES = (  # of women and men alike
 FOUNDERS = 4
 _PEOPLE = len(NAMES)
 _PARENTS = ("mother", "father")
+FACTS = 2 * (_PEOPLE - FOUNDERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +57,14 @@ class Families(Worlds):
         ]
 
     def states(self) -> npt.NDArray[np.float32]:
-        """A vector for each person, [W, 8, 24]: whose name, whose mother and whose father."""
-        known = np.eye(_PEOPLE + 1, _PEOPLE, dtype=np.float32)  # the last row is nobody's
-        names = np.broadcast_to(known[:-1], (len(self), _PEOPLE, _PEOPLE))
-        people = np.concatenate([names, *known[np.moveaxis(self.parents, 2, 0)]], axis=2)
-        return reordered(people, self.order)
+        """A vector for each fact, [W, 8, 18]: whose it is, by name, who that parent is, and whether
+        as a mother or as a father."""
+        known = self.parents.reshape(len(self), -1)
+        person = np.nonzero(known >= 0)[1].reshape(len(self), FACTS)
+        parent = np.take_along_axis(known, person, axis=1)
+        parts = ((person // 2, _PEOPLE), (parent, _PEOPLE), (person % 2, 2))
+        facts = [np.eye(size, dtype=np.float32)[x] for x, size in parts]
+        return reordered(np.concatenate(facts, axis=2), self.order)
 
 
 @functools.cache
@@ -83,7 +88,7 @@ def questions() -> Questions:
 def draw_families(
     count: int, random: np.random.Generator, *, held_out: bool, shuffled: bool
 ) -> Families:
-    """Draws families of one part; `shuffled` is whether people come in any order, or by name.
+    """Draws families of one part; `shuffled` is whether facts come in any order, or by name.
 
     After two women and two men, the founders, each person is born to a woman and a man among those
     before. No family of one part is one of the other with other names.
@@ -103,7 +108,8 @@ def draw_families(
         named = np.full(parents.shape, -1, np.int8)
         for i in range(2):
             np.put_along_axis(named[:, :, i], names, _of(names, parents[:, :, i]), axis=1)
-        order = random.permuted(everybody, axis=1) if shuffled else everybody
+        facts = np.tile(np.arange(FACTS, dtype=np.int8), (len(parents), 1))
+        order = random.permuted(facts, axis=1) if shuffled else facts
         return Families(order=order, parents=named)
 
     return draw_until(count, draw)
