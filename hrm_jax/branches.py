@@ -55,6 +55,7 @@ def train_branch(
     base: LanguageModel | None = None,
     resume: bool = False,
     merged: bool = False,
+    samples: bool = False,
     progress: bool = True,
 ) -> Trained:
     """Trains the branch of a configuration, and writes into `output`
@@ -68,6 +69,7 @@ def train_branch(
     and into `logs` what was said meanwhile, `training_<branch>_<time>.log`. `base` is the model of
     the configuration, if it has been read already. With `resume` a training that was interrupted
     goes on, and one that is finished, with the same configuration, is left as it is.
+    With `samples`, held-out instructions are answered by the model that has been trained now.
 
     Raises:
         DataError: The branch is missing, or its records are not as expected.
@@ -101,8 +103,8 @@ def train_branch(
             write_json(folder / METRICS, {**metrics, "trained_at": created})
         for name, value in metrics.items():
             log.info("%s: %s", name, value)
-    samples = tuple(result.task.samples(model))  # type: ignore[attr-defined]
-    return Trained(branch, current, metrics, samples)
+    lines = tuple(result.task.samples(model)) if samples else ()  # type: ignore[attr-defined]
+    return Trained(branch, current, metrics, lines)
 
 
 def base_name(model: str) -> str:

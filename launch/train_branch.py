@@ -168,10 +168,12 @@ def train(args: argparse.Namespace, branch: str, output: pathlib.Path, base: Any
         base=base,
         resume=args.resume,
         merged=args.merged,
+        samples=args.quick_test,
         progress=sys.stderr.isatty(),
     )
     if args.quick_test:
-        print(*trained.samples, sep="\n")
+        known = f"{branch}: was trained already; answers are shown after a training"
+        print("\n".join(trained.samples) if trained.new else known)
     return trained
 
 

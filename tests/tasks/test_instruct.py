@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.interop.peft import load_adapter
 from hrm_jax.interop.weights import write_weights
 from hrm_jax.kernels.attention import attention
+from hrm_jax.layers.packed import Packed, quantize
 from hrm_jax.models import language
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 from hrm_jax.tasks.language.instruct import InstructTask, nats
@@ -200,6 +202,43 @@ def test_it_goes_on_exactly_and_only_with_the_same_base(trained, files, tmp_path
     config = _config(files, model=str(tmp_path / "other"), steps=60)
     with pytest.raises(ValueError, match="data frozen"):
         experiment.train(config, tmp_path, progress=False)
+
+
+def test_peft_reads_what_a_run_exports(trained, files, tmp_path):
+    peft, torch = pytest.importorskip("peft"), pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    model = hrm_jax.load(trained[0])
+    write_weights(model, tmp_path / "adapter", "peft")
+    base = transformers.AutoModelForCausalLM.from_pretrained(files / "base")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")
+        theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    tokens = np.array([model.asking.prompt(instruction("Di 77"))])
+    ours = Transformer(model.config).apply(model.variables, tokens)
+    with torch.no_grad():
+        found = theirs(input_ids=torch.from_numpy(tokens)).logits.numpy()
+    np.testing.assert_allclose(found, ours, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bytes_a_weight"), [("bfloat16", 2), ("int8", 1), ("nf4", 0.5)], ids=str
+)
+def test_a_base_may_be_kept_in_fewer_bits(files, base, kind, bytes_a_weight, tmp_path):
+    config = _config(files, base_dtype=kind, steps=8, eval_every=8, checkpoint_every=8)
+    result = experiment.train(config, tmp_path, progress=False)
+    params = base.variables["params"]
+    kernel = result.state.frozen["layers_0"]["ffn"]["down_proj"]["kernel"]
+    stored = sum(x.nbytes for x in jax.tree.leaves(kernel))
+    size = params["layers_0"]["ffn"]["down_proj"]["kernel"].size
+    assert bytes_a_weight * size <= stored <= 1.3 * bytes_a_weight * size
+    assert result.figures["eval/loss"] < result.figures["eval/base_loss"]
+    small = jax.tree.map(lambda x: x.astype("bfloat16"), params)
+    if kind != "bfloat16":
+        small = quantize(params, kind, "float32")
+        is_packed = lambda x: isinstance(x, Packed)  # noqa: E731
+        small = jax.tree.map(lambda x: x.unpack() if is_packed(x) else x, small, is_leaf=is_packed)
+    loss = result.task.mean_loss(small, None, result.task.held_out()[0])
+    assert result.figures["eval/base_loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_all_weights_may_be_trained(files, tmp_path):

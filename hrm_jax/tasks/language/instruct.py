@@ -33,6 +33,7 @@ from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
 from hrm_jax.files import atomic_path, opened
 from hrm_jax.layers import lora
+from hrm_jax.layers.packed import quantize
 from hrm_jax.models.decoding import greedy
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 from hrm_jax.tasks.base import Figures, Metrics, State, Task, pair
@@ -173,10 +174,10 @@ class InstructTask(Task):
     def frozen(self, place: Callable[[Any], Array]) -> Any:
         if self.given.adapt == "full":
             return {}
-        dtype = jnp.dtype(self.given.base_dtype)
-        return jax.tree.map(
-            lambda x: place(np.asarray(x).astype(dtype)), self.base.variables["params"]
-        )
+        params, kind = self.base.variables["params"], self.given.base_dtype
+        if kind in ("int8", "nf4"):
+            return jax.tree.map(place, quantize(params, kind, self.given.dtype))
+        return jax.tree.map(lambda x: place(np.asarray(x).astype(jnp.dtype(kind))), params)
 
     def init(self, key: PRNGKeyArray) -> State:
         weights_key, run_key = jax.random.split(key)

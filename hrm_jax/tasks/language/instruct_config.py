@@ -110,7 +110,9 @@ class InstructConfig(RunConfig):
             name of a model that comes with the package.
         adapt: Whether adapters are trained (LoRA), or all weights.
         lora: The adapters.
-        base_dtype: In what the frozen weights are kept.
+        base_dtype: In what the frozen weights are kept: "int8" and "nf4" (QLoRA) are of the kernels
+            of linear layers, see `hrm_jax.layers.packed`; the others then have `dtype`. Figures
+            are those of that base, and what is exported belongs to the whole one.
         dtype: Computation dtype.
         remat: Whether activations inside a layer are computed again in the backward pass.
         end_weight: How many times the token that ends an answer counts in what is minimised: there
@@ -129,7 +131,7 @@ class InstructConfig(RunConfig):
     model: str = "spanish-gpt2"
     adapt: Literal["lora", "full"] = "lora"
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
-    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    base_dtype: Literal["float32", "bfloat16", "int8", "nf4"] = "float32"
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     end_weight: float = 1.0
