@@ -39,7 +39,10 @@ LLAMA = TransformerConfig(
     hidden_size=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_size=64, max_length=128,
     positions="rotary", norm="rms", feed_forward="swiglu", bias=False, dropout=0.0,
 )  # fmt: skip
-FAST = {"name": "adamw", "learning_rate": 0.02, "warmup_steps": 2, "weight_decay": 0.0}
+FAST = {
+    **{"name": "adamw", "learning_rate": 0.02, "warmup_steps": 2, "lr_min_ratio": 0.05},
+    "weight_decay": 0.0,
+}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
 
 
@@ -213,10 +216,10 @@ def test_peft_reads_what_a_run_exports(trained, files, tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing")
         theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
-    tokens = np.array([model.asking.prompt(instruction("Di 77"))])
-    ours = Transformer(model.config).apply(model.variables, tokens)
+    tokens = np.array([model.asking.prompt(instruction("Di 77"))], np.int32)
+    ours = Transformer(model.config).apply(model.variables, jnp.asarray(tokens))
     with torch.no_grad():
-        found = theirs(input_ids=torch.from_numpy(tokens)).logits.numpy()
+        found = theirs(input_ids=torch.from_numpy(tokens).long()).logits.numpy()
     np.testing.assert_allclose(found, ours, atol=1e-4)
 
 
