@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from hrm_jax.rl.environments.base import Environment, Timestep, step_autoreset
 
@@ -38,12 +38,12 @@ class Finished(struct.PyTreeNode):
     length: Float[Array, ""]
 
 
-def environment_keys(key: PRNGKeyArray, number: int) -> PRNGKeyArray:
+def environment_keys(key: PRNGKeyArray, number: int) -> Key[Array, " B"]:
     """A key for each of so many environments, that depends on no other."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number))
 
 
-def start(environment: Environment, keys: PRNGKeyArray) -> Running:
+def start(environment: Environment, keys: Key[Array, " B"]) -> Running:
     """Environments at the start of their first episodes."""
     state, observation = jax.vmap(environment.reset)(jax.vmap(_first)(keys))
     zeros = jnp.zeros(keys.shape)
@@ -51,7 +51,7 @@ def start(environment: Environment, keys: PRNGKeyArray) -> Running:
 
 
 def advance(
-    environment: Environment, running: Running, actions: Array, keys: PRNGKeyArray
+    environment: Environment, running: Running, actions: Array, keys: Key[Array, " B"]
 ) -> tuple[Running, Timestep, Finished]:
     """One step of each; one whose episode ends starts the next, and `Timestep.observation` is the
     last of the one that ended."""
