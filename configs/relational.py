@@ -50,7 +50,7 @@ PRESETS = {
         "optimizer": _OPTIMIZER,
     },
     "family": {
-        "expect": "2 minutes on two CPU cores, all one-step questions and 73% of those of two.",
+        "expect": "2 to 3 minutes on two CPU cores, all questions of one step and of two.",
         "steps": 1200,
         "batch_size": 16,
         "microbatch_size": 4,
