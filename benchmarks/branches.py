@@ -50,7 +50,8 @@ def held_out(settings: dict[str, Any], base: LanguageModel) -> tuple[InstructTas
         held_out=given["held_out"],
         length=given["max_seq_length"],
     )
-    config = InstructConfig(model=settings["model"], data=data, batch_size=given["batch_size"])
+    sizes = {"batch_size": given["batch_size"]}
+    config = InstructConfig(task="instruct", model=settings["model"], data=data, **sizes)
     task = InstructTask(config, base=base)
     return task, task.held_out()[0]
 
@@ -70,7 +71,10 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--models: {args.models}: expected the branches of train_branch.py --all")
     settings = {x.parent.name: read_json(x / CONFIG) for x in folders}
     metrics = {x.parent.name: read_json(x / METRICS) for x in folders}
-    base = read_base(next(iter(settings.values()))["model"])
+    models = sorted({x["model"] for x in settings.values()})
+    if len(models) > 1:
+        parser.error(f"--models: {args.models}: trained from {' and '.join(models)}, expected one")
+    base = read_base(models[0])
     params = base.variables["params"]
 
     def adapters(folder: pathlib.Path) -> Any:
@@ -103,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{own[unseen].mean():.3f} ({(own[unseen] / alone[unseen] - 1).mean():+.1%}), "
         f"{ends[unseen].mean():.1%} of answers end by themselves.",
     ]
-    table = Table("branches", "Fifty branches", COLUMNS, notes)
+    table = Table("branches", f"{len(names)} branches", COLUMNS, notes)
     for row, name in enumerate(names):
         table.add(
             name,
