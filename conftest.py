@@ -15,7 +15,7 @@ _FAST_COMPILING = (
 os.environ["XLA_FLAGS"] = " ".join([
     os.environ.get("XLA_FLAGS", ""),
     f"--xla_force_host_platform_device_count={DEVICES}",
-    _FAST_COMPILING if os.environ["JAX_PLATFORMS"] == "cpu" else "",
+    _FAST_COMPILING if os.environ["JAX_PLATFORMS"] == "cpu" else "--xla_gpu_autotune_level=0",
 ])  # fmt: skip
 
 # Many tests compile the same small programs, some of them in processes of their own.

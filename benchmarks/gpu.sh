@@ -17,7 +17,8 @@ step() { # name, seconds, command
   echo "== $name: exit code $code"
 }
 
-HRM_JAX_TEST_PLATFORM=cuda step tests 540 python -m pytest -q -p no:cacheprovider tests/gpu
+HRM_JAX_TEST_PLATFORM=cuda XLA_PYTHON_CLIENT_PREALLOCATE=false \
+  step tests 540 python -m pytest -q -p no:cacheprovider -p no:benchmark -n auto tests/gpu
 step attention 300 python benchmarks/attention.py --causal --save
 step attention_tune 420 python benchmarks/attention.py --tune --engines pallas cudnn --rounds=3
 step hrm_step 240 python benchmarks/hrm_step.py --preset=paper --profile="$logs/profile" \

@@ -56,6 +56,15 @@ _REFERENCES: dict[type[RecurrentConfig], tuple[str, dict[str, Any]]] = {
 }
 
 
+# The fields of networks that no reference has, and what they are named by then.
+_OF_UNITS = ("mixer", "unit_width", "units", "values", "restart_noise")
+
+
+def _name(kind: type[RecurrentConfig], mixer: Any) -> str:
+    """What the reference calls the network, or we do where it has none of this kind."""
+    return f"hrm_jax@{kind.variant}_units" if mixer == "units" else _REFERENCES[kind][0]
+
+
 def _known(kind: Any) -> list[str]:
     """What a network's fields are, ours and those that only its reference has."""
     return [*(field.name for field in dataclasses.fields(kind)), *_REFERENCES[kind][1]]
@@ -65,19 +74,23 @@ def to_reference_config(config: RecurrentConfig) -> dict[str, Any]:
     """Writes a configuration as the reference does, in plain values: the network under `arch`.
 
     `q_target`, `halt_threshold` and `width_multiple`, which the references do not know, are only
-    written where they are not what the reference does.
+    written where they are not what the reference does. A network with `mixer` "units" has no
+    reference, and says so by its name.
     """
-    arch_name, constant = _REFERENCES[type(config)]
+    constant = _REFERENCES[type(config)][1]
     values = dataclasses.asdict(config)
     del values["attention"]  # how it is computed, not what
     if config.bootstraps:
         del values["q_target"], values["halt_threshold"]
     if isinstance(config, TRMConfig) and config.halt_threshold == 0:
         del values["halt_threshold"]
+    if config.mixer != "units":
+        values = {name: value for name, value in values.items() if name not in _OF_UNITS}
     if config.width_multiple == 256:
         del values["width_multiple"]
     top = {name: values.pop(name) for name in _FROM_DATA}
-    return {"arch": {"name": arch_name, "loss": dict(_LOSS), **values, **constant}, **top}
+    name = _name(type(config), config.mixer)
+    return {"arch": {"name": name, "loss": dict(_LOSS), **values, **constant}, **top}
 
 
 def from_reference_config(
@@ -110,7 +123,8 @@ def from_reference_config(
     arch = values.pop("arch", {})
     require(isinstance(arch, Mapping), f"arch: expected a group of fields, got {shown(arch)}")
     values |= arch
-    wanted, fields = _REFERENCES[kind][0], [field.name for field in dataclasses.fields(kind)]
+    fields = [field.name for field in dataclasses.fields(kind)]
+    wanted = _name(kind, values.get("mixer"))
     name = values.get("name", wanted)
     if arch or "@" in str(name):
         same = _class(name) == _class(wanted)

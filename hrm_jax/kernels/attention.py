@@ -20,7 +20,10 @@ from hrm_jax.kernels.rotary import Rotary, apply_rotary
 
 Engine = Literal["auto", "xla", "pallas", "cudnn"]
 
-MEASURED: dict[str, str] = {}
+MEASURED: dict[str, str] = {
+    "NVIDIA H100 80GB HBM3, S ≤ 128, C 64, bfloat16": "pallas",
+    "NVIDIA H100 80GB HBM3, S ≤ 1024, C 64, bfloat16": "pallas",
+}
 """Engines that `benchmarks/attention.py` found fastest, by kind of device and sizes.
 
 Keys are `kind_of`'s; what is not in here runs with XLA.

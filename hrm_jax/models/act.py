@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from hrm_jax.models.recurrent import RecurrentConfig, Thought, Variables, think
 
@@ -34,7 +34,7 @@ def initial_carry(config: RecurrentConfig, batch: PuzzleBatch) -> ACTCarry:
     Only shapes and dtypes of the batch's arrays matter; `inputs` [B, S] is among them.
     """
     rows, length = batch["inputs"].shape
-    shape = (rows, config.prefix_len + length, config.hidden_size)
+    shape = (rows, config.positions(length), config.hidden_size)
     return ACTCarry(
         z_H=jnp.zeros(shape, config.dtype),
         z_L=jnp.zeros(shape, config.dtype),
@@ -53,13 +53,29 @@ def where_rows(rows: Bool[Array, " B"], new: Any, old: Any) -> Any:
     return jax.tree.map(select, new, old)
 
 
-def refill(carry: ACTCarry, batch: PuzzleBatch, constants: Mapping[str, Array]) -> ACTCarry:
-    """Gives halted rows the puzzle of the same row of `batch` and the initial states.
+def start_noise(
+    config: RecurrentConfig, keys: Key[Array, " B"], like: Float[Array, "B T D"]
+) -> Float[Array, "2 B T D"]:
+    """What `refill` adds to the initial states of each row, drawn from its key [B]."""
+    draw = jax.vmap(lambda key: jax.random.normal(key, (2, *like.shape[1:])), out_axes=1)
+    return (config.restart_noise * draw(keys)).astype(like.dtype)
+
+
+def refill(
+    carry: ACTCarry,
+    batch: PuzzleBatch,
+    constants: Mapping[str, Array],
+    noise: Float[Array, "2 B T D"] | None = None,
+) -> ACTCarry:
+    """Gives halted rows the puzzle of the same row of `batch` and the initial states, of z_H and of
+    z_L, with what is added to them.
 
     Rows of `batch` whose slot is still thinking are dropped.
     """
     z_H = jnp.broadcast_to(constants["H_init"].astype(carry.z_H.dtype), carry.z_H.shape)
     z_L = jnp.broadcast_to(constants["L_init"].astype(carry.z_L.dtype), carry.z_L.shape)
+    if noise is not None:
+        z_H, z_L = z_H + noise[0], z_L + noise[1]
     halted = carry.halted
     return ACTCarry(
         z_H=where_rows(halted, z_H, carry.z_H),
@@ -96,14 +112,15 @@ def act_step(
     *,
     halting: Halting = "fixed",
     max_steps: int | None = None,
+    noise: Float[Array, "2 B T D"] | None = None,
 ) -> tuple[ACTCarry, Thought]:
     """One step of evaluation: refill, think, count, halt.
 
     The batch has `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted. "fixed"
     halts after `max_steps` (by default those of training, which it may exceed), as the
-    reference's evaluation does; "q" also where the model wants to.
+    reference's evaluation does; "q" also where the model wants to. The noise is `refill`'s.
     """
-    carry = refill(carry, batch, variables["constants"])
+    carry = refill(carry, batch, variables["constants"], noise)
     data = carry.current_data
     rows = puzzle_rows(variables, data["puzzle_identifiers"])
     out = think(config, variables, carry.z_H, carry.z_L, data["inputs"], rows)
@@ -140,6 +157,7 @@ def solve(
     inputs: Int[Array, "N S"],
     identifiers: Int[Array, " N"],
     count: Int[Array, ""],
+    key: PRNGKeyArray | None = None,
     *,
     slots: int,
     halting: Halting = "q",
@@ -151,10 +169,11 @@ def solve(
 ) -> Solved:
     """Solves puzzles in one `lax.while_loop`; slots whose row halted take the next puzzle at once.
 
-    Pure; meant to be jitted with everything after `count` static. The loop ends when all rows
+    Pure; meant to be jitted with everything after `key` static. The loop ends when all rows
     have halted. The first `count` puzzles are real; the others are padding, so that one compiled
-    shape serves all numbers. `slots` are the rows B that think at a time, and `sharding` is how
-    they are spread over devices.
+    shape serves all numbers. With a key, puzzles start from states of their own, drawn from it and
+    their place (`config.restart_noise`). `slots` are the rows B that think at a time, and
+    `sharding` is how they are spread over devices.
     """
     limit = max_steps or config.halt_max_steps
     total, length = inputs.shape
@@ -186,7 +205,12 @@ def solve(
         batch = {"inputs": inputs[row], "puzzle_identifiers": identifiers[row]}
         if sharding is not None:
             carry = jax.lax.with_sharding_constraint(carry, sharding)
-        carry, out = step(config, variables, carry, batch, halting=halting, max_steps=max_steps)
+        noise = {}
+        if key is not None:
+            keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(row)
+            noise = {"noise": start_noise(config, keys, carry.z_H)}
+        options: dict[str, Any] = {"halting": halting, "max_steps": max_steps, **noise}
+        carry, out = step(config, variables, carry, batch, **options)
         answer = jnp.argmax(out.logits, axis=-1).astype(width)
         done = jnp.where(carry.halted, owner, nowhere)
         result = result.replace(

@@ -27,6 +27,7 @@ from hrm_jax.layers.block import PostNormBlock, ReasoningModule
 from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.feed_forward import FeedForward, swiglu_width
 from hrm_jax.layers.initializers import lecun_truncated_normal, truncated_normal
+from hrm_jax.layers.units import Units, UnitsBlock, groups_of_cells
 
 Variables = Mapping[str, Any]
 
@@ -56,6 +57,16 @@ class RecurrentConfig:
             even chance to be right; 2 is 88%.
         forward_dtype: Computation dtype, "bfloat16" or "float32"; parameters are float32.
         attention: What computes attention: `impl` of `hrm_jax.kernels.attention.attention`.
+        mixer: "attention" over the positions of a sequence; or "units", where the states have a
+            node for each value of each cell (`UnitsBlock`), so that the network commutes with the
+            puzzle's symmetries. A puzzle embedding is then added to every node.
+        unit_width: Channels that nodes send to each kind of their units.
+        units: Kinds of units of the S cells (`hrm_jax.layers.units.Units`).
+        values: N, how many of the last tokens are values that mean nothing but to be different, as
+            the digits of Sudoku; 0 for none, and then a cell is one node. In a run's config both
+            are left out, and come from the puzzle.
+        restart_noise: Standard deviation of what is added to each node's first states, at random,
+            in training, and where a puzzle is tried once more in evaluation.
     """
 
     variant: ClassVar[str]
@@ -79,6 +90,11 @@ class RecurrentConfig:
     halt_threshold: float = 0.0
     forward_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     attention: Engine = "auto"
+    mixer: Literal["attention", "units"] = "attention"
+    unit_width: int = 16
+    units: Units = ()
+    values: int = 0
+    restart_noise: float = 0.0
 
     def unused(self) -> dict[str, str]:
         conditions = {
@@ -86,7 +102,12 @@ class RecurrentConfig:
             "halt_exploration_prob": (self.halt_max_steps == 1, "halt_max_steps is 1"),
             "halt_threshold": (self.bootstraps, "q_target: rows halt where q_halt > q_continue"),
         }
-        return {name: why for name, (holds, why) in conditions.items() if holds}
+        found = {name: why for name, (holds, why) in conditions.items() if holds}
+        if self.mixer == "units":
+            without = ("num_heads", "pos_encodings", "rope_theta", "attention")
+            return found | dict.fromkeys(without, "mixer is 'units'")
+        without = ("unit_width", "units", "values", "restart_noise")
+        return found | dict.fromkeys(without, "mixer is not 'units'")
 
     def __post_init__(self) -> None:
         check = functools.partial(require_range, self, "model")
@@ -100,13 +121,24 @@ class RecurrentConfig:
         check(1e-30, 1, "rms_norm_eps")
         check(1, 1e15, "rope_theta")
         check(-1e30, 1e30, "halt_threshold")
+        check(0, 1e3, "restart_noise")
+        check(1, 2**20, "unit_width")
+        check(0, 2**24, "values")
+        for kind in self.units if self.seq_len else ():
+            groups_of_cells(kind, self.seq_len)
         require_fields(self, "model", "more than 0", lambda x: x > 0, "expansion")
         check(0, 2**10, "expansion")
         require(
             swiglu_width(self.hidden_size, self.expansion, 1) >= 1,
             f"model.expansion: {self.expansion} leaves feed-forward layers no width",
         )
-        if self.mixer == "attention":
+        if self.mixing == "units":
+            require(
+                self.puzzle_emb_ndim <= self.hidden_size,
+                f"model.puzzle_emb_ndim: expected at most hidden_size {self.hidden_size} with the "
+                f"mixer 'units', got {self.puzzle_emb_ndim}",
+            )
+        if self.mixing == "attention":
             require(
                 self.hidden_size % self.num_heads == 0,
                 f"model.num_heads: {self.num_heads} does not divide hidden_size {self.hidden_size}",
@@ -128,9 +160,9 @@ class RecurrentConfig:
         raise NotImplementedError
 
     @property
-    def mixer(self) -> Literal["attention", "positions"]:
-        """How the positions of a block see one another: by attention, or by an MLP over them."""
-        return "attention"
+    def mixing(self) -> Literal["attention", "positions", "units"]:
+        """How the positions of a block see one another: as `mixer` says, or by an MLP over them."""
+        return self.mixer
 
     @property
     def bootstraps(self) -> bool:
@@ -140,7 +172,21 @@ class RecurrentConfig:
     @property
     def prefix_len(self) -> int:
         """P: prefix tokens that the puzzle embedding takes."""
-        return -(-self.puzzle_emb_ndim // self.hidden_size)
+        return 0 if self.mixer == "units" else -(-self.puzzle_emb_ndim // self.hidden_size)
+
+    def positions(self, seq_len: int) -> int:
+        """T: positions of the states for so many tokens, P + S, or S · N nodes."""
+        return self.prefix_len + seq_len * max(1, self.values)
+
+    @property
+    def known(self) -> int:
+        """What a position can know of its token: which it is; or whether the value is its own."""
+        return self.vocab_size - self.values + 2 * (self.values > 0)
+
+    @property
+    def read(self) -> int:
+        """Logits that are read from a position: of all tokens; or of the others and its own."""
+        return self.vocab_size - self.values + (self.values > 0)
 
     @property
     def dtype(self) -> Any:
@@ -154,11 +200,19 @@ class RecurrentConfig:
         def gated(width: int) -> int:
             return 3 * width * swiglu_width(width, self.expansion, self.width_multiple)
 
-        mixing = 4 * size * size if self.mixer == "attention" else gated(length)
+        kinds = len(self.units) + (self.values > 1)
+        width = swiglu_width(size, self.expansion, self.width_multiple)
+        mixing = {
+            "attention": 4 * size * size,
+            "positions": gated(length),
+            "units": kinds * self.unit_width * (size + 2 * width),
+        }[self.mixing]
         blocks = (self.L_layers + self.H_depth) * (mixing + gated(size))
         positions = {"learned": length * size, "rope": 2 * length * size // self.num_heads}
+        if self.mixing == "units":
+            positions = {}
         table = self.num_puzzle_identifiers * self.puzzle_emb_ndim
-        states_and_heads = 2 * size + 2 * self.vocab_size * size + 2 * size + 2
+        states_and_heads = 2 * size + (self.known + self.read) * size + 2 * size + 2
         return 4 * (blocks + positions.get(self.pos_encodings, 0) + table + states_and_heads)
 
 
@@ -173,9 +227,19 @@ class Thought(struct.PyTreeNode):
     q_continue: Float[Array, " B"]
 
 
+def _block(c: RecurrentConfig) -> Callable[[], nn.Module]:
+    """Makes a block of the modules."""
+    width = swiglu_width(c.hidden_size, c.expansion, c.width_multiple)
+    if c.mixing == "units":
+        sizes = (c.units, max(1, c.values), width, c.unit_width)
+        return functools.partial(UnitsBlock, *sizes, c.rms_norm_eps, c.dtype)
+    mixer, axis = _mixer(c)
+    return functools.partial(PostNormBlock, mixer, width, axis, c.rms_norm_eps, c.dtype)
+
+
 def _mixer(c: RecurrentConfig) -> tuple[Callable[[Array], Array], int]:
     """What lets the positions of a block see one another, and the axis that it works along."""
-    if c.mixer == "positions":  # the same MLP for each channel
+    if c.mixing == "positions":  # the same MLP for each channel
         width = swiglu_width(c.prefix_len + c.seq_len, c.expansion, c.width_multiple)
         return lambda x: FeedForward("fused_swiglu", width, dtype=c.dtype, name="mlp_t")(x), -2
 
@@ -204,17 +268,15 @@ class RecurrentNetwork(nn.Module):
         c = self.config
         hidden = c.hidden_size
         embed = truncated_normal(1.0 / math.sqrt(hidden))
-        self.embed_tokens = nn.Embed(c.vocab_size, hidden, embedding_init=embed)
-        if c.pos_encodings == "learned":
+        self.embed_tokens = nn.Embed(c.known, hidden, embedding_init=embed)
+        if c.pos_encodings == "learned" and c.mixing != "units":
             self.embed_pos = nn.Embed(c.prefix_len + c.seq_len, hidden, embedding_init=embed)
         self.lm_head = Dense(
-            c.vocab_size, use_bias=False, dtype=c.dtype, kernel_init=lecun_truncated_normal
+            c.read, use_bias=False, dtype=c.dtype, kernel_init=lecun_truncated_normal
         )
         zeros, low = nn.initializers.zeros, nn.initializers.constant(-5.0)
         self.q_head = Dense(2, kernel_init=zeros, bias_init=low)
-        mixer, axis = _mixer(c)
-        width = swiglu_width(hidden, c.expansion, c.width_multiple)
-        block = functools.partial(PostNormBlock, mixer, width, axis, c.rms_norm_eps, c.dtype)
+        block = _block(c)
         self.L_level = ReasoningModule(c.L_layers, block)
         if c.H_depth:
             self.H_level = ReasoningModule(c.H_depth, block)
@@ -237,8 +299,21 @@ class RecurrentNetwork(nn.Module):
     def embed(
         self, inputs: Int[Array, "B S"], puzzle_rows: Float[Array, "B E"] | None
     ) -> Float[Array, "B T D"]:
-        """x̃: puzzle prefix and tokens, with learned positions if any, times √D."""
+        """x̃: puzzle prefix and tokens, with learned positions if any, times √D; or of each node
+        what it knows of its cell's token, and the puzzle."""
         c = self.config
+        if c.mixing == "units":
+            others = c.vocab_size - c.values
+            known = inputs[..., None]
+            if c.values:
+                own = known == others + jnp.arange(c.values)
+                known = jnp.where(known < others, known, jnp.where(own, others, others + 1))
+            nodes = known.reshape(len(inputs), -1)
+            x = jax.nn.one_hot(nodes, c.known) @ self.embed_tokens.embedding
+            if puzzle_rows is not None:
+                missing = c.hidden_size - c.puzzle_emb_ndim
+                x = x + jnp.pad(puzzle_rows, ((0, 0), (0, missing)))[:, None]
+            return (x * math.sqrt(c.hidden_size)).astype(c.dtype)
         # A product and not a gather, for these small vocabularies: its gradient is no slow scatter.
         x = jax.nn.one_hot(inputs, c.vocab_size) @ self.embed_tokens.embedding
         if puzzle_rows is not None:
@@ -250,13 +325,18 @@ class RecurrentNetwork(nn.Module):
         return (x * math.sqrt(c.hidden_size)).astype(c.dtype)
 
     def halting_values(self, z_H: Float[Array, "B T D"]) -> tuple[Array, Array]:
-        """q_halt and q_continue [B], float32, from the first position."""
-        q = self.q_head(z_H[:, 0].astype(jnp.float32))
+        """q_halt and q_continue [B], float32, from the first position, or from the mean node."""
+        seen = z_H.astype(jnp.float32)
+        q = self.q_head(seen.mean(1) if self.config.mixing == "units" else seen[:, 0])
         return q[:, 0], q[:, 1]
 
     def read(self, z_H: Float[Array, "B T D"]) -> tuple[Array, Array, Array]:
         """Token logits [B, S, V], q_halt [B] and q_continue [B], float32."""
-        logits = self.lm_head(z_H[:, self.config.prefix_len :]).astype(jnp.float32)
+        c = self.config
+        logits = self.lm_head(z_H[:, c.prefix_len :]).astype(jnp.float32)
+        if c.values:  # other tokens take the mean of a cell's nodes, values their own node
+            logits = logits.reshape(len(z_H), c.seq_len, c.values, -1)
+            logits = jnp.concatenate([logits[..., :-1].mean(2), logits[..., -1]], axis=-1)
         return logits, *self.halting_values(z_H)
 
     def touch(self, inputs: Int[Array, "B S"], puzzle_rows: Array | None) -> None:

@@ -43,11 +43,17 @@ class TRMConfig(RecurrentConfig):
             ("num_heads", "rope_theta", "attention") if self.mlp_t else (),
             "mlp_t: an MLP over the positions takes the place of attention",
         )
+        if self.mixer == "units":
+            alone = {"puzzle_emb_len": "mixer is 'units'"}
         return {**super().unused(), **alone, **of_attention}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range(self, "model", 0, 2**20, "puzzle_emb_len")
+        require(
+            not (self.mlp_t and self.mixer == "units"),
+            "model.mlp_t: an MLP over the positions, but model.mixer is 'units'; expected one",
+        )
         needed = -(-self.puzzle_emb_ndim // self.hidden_size)
         require(
             self.puzzle_emb_len == 0 or self.puzzle_emb_len >= needed,
@@ -61,10 +67,11 @@ class TRMConfig(RecurrentConfig):
         return self.L_cycles
 
     @property
-    def mixer(self) -> Literal["attention", "positions"]:
-        """As `mlp_t` says (§4.5 of the paper)."""
-        return "positions" if self.mlp_t else "attention"
+    def mixing(self) -> Literal["attention", "positions", "units"]:
+        """As `mlp_t` says (§4.5 of the paper), or as `mixer` does."""
+        return "positions" if self.mlp_t else self.mixer
 
     @property
     def prefix_len(self) -> int:
-        return (self.puzzle_emb_len if self.puzzle_emb_ndim else 0) or super().prefix_len
+        asked = self.puzzle_emb_len if self.puzzle_emb_ndim and self.mixer != "units" else 0
+        return asked or super().prefix_len

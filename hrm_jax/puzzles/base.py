@@ -145,9 +145,14 @@ class Puzzle:
         shape = self.shape(inputs.shape[1])
         return shape[1] if shape else inputs.shape[1]
 
-    def units(self, seq_len: int) -> tuple[Array, ...]:
-        """The groups of cells that constrain one another, int64 [cells of the group] each."""
+    def units(self, seq_len: int) -> tuple[tuple[Array, ...], ...]:
+        """Kinds of groups of cells that constrain one another, int64 [cells of the group] each: as
+        `hrm_jax.layers.units.Units`. Without any, no network can be made of them."""
         return ()
+
+    def values(self, seq_len: int) -> int:
+        """How many of the last tokens mean nothing but to be different; 0 for none."""
+        return 0
 
     # --- text -------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def _think(config: Any, net: Any, puzzles: Any) -> Any:
     def run(level: Any, z: Any, injection: Any) -> Any:
         x = z + injection
         for block in level.layers:
-            if config.mixer == "positions":
+            if config.mixing == "positions":
                 columns = ops.swapaxes(x, 1, 2)
                 x = ops.swapaxes(rms(columns + swiglu(block.mlp_t, columns)), 1, 2)
             else:

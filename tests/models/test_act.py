@@ -162,7 +162,7 @@ KINDS = {
 def test_solving_is_stepping_each_puzzle_by_hand(kind):
     config = KINDS[kind]
     variables = random_variables(config)
-    if config.mixer == "positions":  # else chaotic: rounding grows tenfold at each step
+    if config.mixing == "positions":  # else chaotic: rounding grows tenfold at each step
         for layer in variables["params"]["L_level"].values():
             for name in ("mlp", "mlp_t"):
                 layer[name]["down_proj"]["kernel"] *= 0.25

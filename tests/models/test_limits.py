@@ -63,6 +63,8 @@ def test_a_yaml_bomb_is_not_spelt_out():
 
 
 _RECURRENT = {"seq_len": 9, "vocab_size": 7, "hidden_size": 8, "num_heads": 2, "width_multiple": 8}
+_ROWS = tuple(tuple(range(i, i + 3)) for i in (0, 3, 6))
+_OF_UNITS = {**_RECURRENT, "mixer": "units", "units": (_ROWS, _ROWS), "unit_width": 5}
 _LANGUAGE = {"hidden_size": 8, "num_heads": 2, "ffn_size": 24, "max_length": 16}
 
 
@@ -72,6 +74,8 @@ _LANGUAGE = {"hidden_size": 8, "num_heads": 2, "ffn_size": 24, "max_length": 16}
         (HRMConfig(**_RECURRENT, num_puzzle_identifiers=3, puzzle_emb_ndim=12), 2 * 11 * 4),
         (HRMConfig(**_RECURRENT, pos_encodings="learned", H_layers=2), 0),
         (TRMConfig(**_RECURRENT, mlp_t=True, pos_encodings="none", puzzle_emb_ndim=8), 0),
+        (TRMConfig(**_OF_UNITS, puzzle_emb_ndim=8), 0),
+        (HRMConfig(**_OF_UNITS, values=4), 0),
         (TransformerConfig(**_LANGUAGE), 16 * 8),
         (TransformerConfig(**_LANGUAGE, positions="learned", tie_head=True, bias=False), 0),
         (

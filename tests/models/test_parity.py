@@ -145,7 +145,7 @@ def test_pieces(reference, model, batch, numbers):
         "L_level_out": z_L,
         "H_level_out": net.update_H(z_H, z_L),
     }
-    if config.mixer == "attention":
+    if config.mixing == "attention":
         rotary = cos, sin = rotary_tables(x.shape[1], config.hidden_size // config.num_heads, 1e4)
         attend = Attention(config.hidden_size, config.num_heads, fused=True)
         mixed = attend.apply({"params": weights["self_attn"]}, block_in, rotary)

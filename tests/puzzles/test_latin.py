@@ -194,7 +194,8 @@ def test_answers_are_judged_without_the_label():
     answers = np.stack([LATIN.parse(SQUARE, 25)] * 2)
     answers[1] = LATIN.parse(SQUARE[5:] + SQUARE[:5], 25)  # Latin, but of other givens
     assert LATIN.obeys(question, answers).tolist() == [True, False]
-    assert [len(unit) for unit in LATIN.units(25)] == [5] * 10
+    assert [[len(unit) for unit in kind] for kind in LATIN.units(25)] == [[5] * 10]
+    assert LATIN.values(25) == 5
 
 
 def test_text_and_back():

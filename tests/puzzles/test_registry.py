@@ -1,5 +1,7 @@
 """What every puzzle keeps of the contract of `hrm_jax.puzzles.base`, and which one is guessed."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_its_data_have_its_sizes(puzzle, small, made):
 
 def test_its_units_are_groups_of_cells(puzzle, made):
     length = made.train.metadata.seq_len
-    for unit in puzzle.units(length):
+    for unit in itertools.chain.from_iterable(puzzle.units(length)):
         assert unit.dtype == np.int64
         assert unit.ndim == 1
         assert len(set(unit.tolist())) == len(unit) > 1

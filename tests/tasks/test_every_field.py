@@ -82,6 +82,7 @@ VALUES = {
     "model.attention": ["pallas"],
     "model.plan_id": [262],
     "model.channels": [(4,)],
+    "model.units": [((tuple(range(16)),),)],
     "model.relation_dim": [64],
     "data.eval_pairs": [4],
     "data.target_length": [32],
@@ -97,11 +98,15 @@ VALUES = {
     "eval_new_tokens": [100],
     "data.held_out": [0.5],
 }
+_UNITS = {"model.num_heads": 8, "model.puzzle_emb_len": 16}
+_OF_UNITS = ("unit_width", "units", "values", "restart_noise")
 # What else a field needs to have an effect.
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
     "model.halt_threshold": {"model.q_target": "none"},
     "model.mlp_t": {"model.num_heads": 8},
+    "model.mixer": _UNITS,
+    **{f"model.{name}": {"model.mixer": "units"} | _UNITS for name in _OF_UNITS},
     "model.log_std": {"environment": "Pendulum-v1"},
     "squash": {"environment": "Pendulum-v1"},
     "priority_beta_first": {"priority_alpha": 0.5},

@@ -55,8 +55,15 @@ class DigitPuzzle(BoardPuzzle):
 
     random_symmetry: Callable[[PRNGKeyArray, Any], Symmetry]
 
-    def units(self, seq_len: int) -> tuple[Array, ...]:
-        return tuple(self.board_shape(seq_len).units())
+    def units(self, seq_len: int) -> tuple[tuple[Array, ...], ...]:
+        """Rows with columns, then boxes if there are any."""
+        shape: DigitShape = self.board_shape(seq_len)
+        lines, boxes = np.split(shape.units(), [2 * shape.size])
+        return tuple(tuple(kind) for kind in (lines, boxes) if len(kind))
+
+    def values(self, seq_len: int) -> int:
+        """The digits."""
+        return self.board_shape(seq_len).size
 
     # --- text -------------------------------------------------------------------------------------
 

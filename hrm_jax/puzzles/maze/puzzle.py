@@ -99,15 +99,15 @@ class Maze(BoardPuzzle):
                 break
         return best
 
-    def units(self, seq_len: int) -> tuple[Array, ...]:
-        """Each cell with its neighbours, then rows and columns."""
+    def units(self, seq_len: int) -> tuple[tuple[Array, ...], ...]:
+        """Each cell with its neighbours; rows with columns."""
         grid = np.arange(seq_len).reshape(MazeShape.for_cells(seq_len).sides())
         around = np.pad(grid, 1, constant_values=-1)
         middle = slice(1, -1)
         near = np.stack([
             grid, around[:-2, middle], around[2:, middle], around[middle, :-2], around[middle, 2:]
         ], axis=-1).reshape(seq_len, 5)  # fmt: skip
-        return (*(np.sort(cells[cells >= 0]) for cells in near), *grid, *grid.T)
+        return tuple(np.sort(cells[cells >= 0]) for cells in near), (*grid, *grid.T)
 
     # --- text -------------------------------------------------------------------------------------
 

@@ -159,13 +159,18 @@ class ACTTrainer:
         )
 
     def step(self, state: State, batch: PuzzleBatch, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        """One optimizer step: refill halted rows, one segment, update. The key is of exploration.
+        """One optimizer step: refill halted rows, one segment, update. The key is of exploration,
+        and of first states where they are drawn.
 
         Of a batch (inputs, labels [B, S] and puzzle_identifiers [B]) rows whose slot is still
         thinking are dropped.
         """
         fresh = pair(jnp.sum(state.rows.halted), 1)
-        rows = act.refill(state.rows, batch, state.carry)
+        noise = None
+        if self.model.restart_noise:
+            keys = jax.random.split(jax.random.fold_in(key, 1), len(state.rows.steps))
+            noise = act.start_noise(self.model, keys, state.rows.z_H)
+        rows = act.refill(state.rows, batch, state.carry, noise)
         minimum = act.exploration_minimum(self.model, key, len(rows.steps))
         state, metrics = self.supervised.step(state.replace(rows=rows), {"minimum": minimum})
         return state, {**metrics, "fresh_rows": fresh}

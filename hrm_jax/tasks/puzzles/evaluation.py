@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import PRNGKeyArray
 
 from hrm_jax.compilation import jit
 from hrm_jax.data.puzzle_set import PuzzleSet
@@ -74,6 +75,7 @@ def solve_puzzles(
     max_steps: int | None = None,
     trace: bool = False,
     logits: bool = False,
+    key: PRNGKeyArray | None = None,
 ) -> Solved:
     """Solves any number of puzzles, tokens [N, S]; compiles once for each size up to 4096, rounded
     up to 2ⁿ. The options are as in `act.solve`; fewer slots are used for fewer puzzles.
@@ -98,7 +100,8 @@ def solve_puzzles(
     def solve(rows: npt.NDArray[Any], number: int) -> Solved:
         filled = np.resize(rows, size)
         tokens, names = (x[filled].astype(np.int32) for x in (inputs, identifiers))
-        return jax.device_get(solver(variables, tokens, names, number))
+        of_part = None if key is None else jax.random.fold_in(key, rows[0])
+        return jax.device_get(solver(variables, tokens, names, number, of_part))
 
     solve(np.arange(count), 0)  # compiles; with no puzzles to solve it ends at once
     begin = time.perf_counter()

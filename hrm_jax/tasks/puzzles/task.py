@@ -121,11 +121,19 @@ class PuzzleTask(Task):
         self.puzzle = PUZZLES[config.task]
         self.train, self.test, self._identity = self.puzzle.load(config.data, data_cache)
         facts = self.train.metadata
+        further: dict[str, Any] = {}
         sizes: dict[str, Any] = {
             "seq_len": facts.seq_len,
             "vocab_size": facts.vocab_size,
             "num_puzzle_identifiers": facts.num_puzzle_identifiers,
         }
+        if config.model.mixer == "units":
+            kinds = self.puzzle.units(facts.seq_len)
+            require(
+                bool(kinds), f"model.mixer: 'units', but {self.puzzle.name} puzzles say of none"
+            )
+            groups = tuple(tuple(tuple(group.tolist()) for group in kind) for kind in kinds)
+            further = {"units": groups, "values": self.puzzle.values(facts.seq_len)}
         for name, value in sizes.items():
             asked = getattr(self.test.metadata, name)
             if asked > value or (name == "seq_len" and asked != value):
@@ -139,6 +147,7 @@ class PuzzleTask(Task):
                 f"the data have {facts.seq_len} tokens of a vocabulary of {facts.vocab_size}, "
                 f"which are none of {self.puzzle.name} puzzles"
             )
+        sizes |= further
         for name, value in sizes.items():
             given = getattr(config.model, name)
             default = getattr(HRMConfig(), name)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from jaxtyping import PRNGKeyArray
 
 from hrm_jax.compilation import jit
+from hrm_jax.fields import require
 from hrm_jax.models.act import Solved
 from hrm_jax.puzzles.base import Puzzle
 
@@ -33,21 +34,28 @@ class Elected:
 
 def cast(
     puzzle: Any,
-    solve: Callable[[npt.NDArray[Any]], Solved],
+    solve: Callable[..., Solved],
     inputs: npt.NDArray[Any],
     votes: int,
     key: PRNGKeyArray,
     plain: Solved | None = None,
+    *,
+    restarts: bool = False,
 ) -> list[Solved]:
-    """Solves each puzzle as it is, and then under random symmetries, which are undone.
+    """Solves each puzzle as it is, and then under random symmetries, which are undone; or, with
+    `restarts`, as it is from random first states.
 
-    A puzzle's symmetries depend on its place and the key, not on how many others there are. Answers
-    to the puzzles as they are come first; `plain` are these, where they are known already. Only for
-    more than one vote the `Puzzle` is needed, which knows the symmetries.
+    A puzzle's symmetries and states depend on its place and the key, not on how many others there
+    are. Answers to the puzzles as they are come first; `plain` are these, where they are known
+    already. Only for more than one vote the `Puzzle` is needed, which knows the symmetries.
     """
     ballots = [solve(inputs) if plain is None else plain]
     for number in range(1, votes):
-        of_vote = functools.partial(jax.random.fold_in, jax.random.fold_in(key, number))
+        of_this = jax.random.fold_in(key, number)
+        if restarts:
+            ballots.append(solve(inputs, key=of_this))
+            continue
+        of_vote = functools.partial(jax.random.fold_in, of_this)
         keys = jax.vmap(of_vote)(jnp.arange(len(inputs)))
         solved = solve(np.asarray(_each(puzzle.transform)(keys, inputs)))
         ballots.append(_restored(puzzle, keys, solved))
@@ -64,19 +72,28 @@ def cast_all(
     plain: Solved | None = None,
     **options: Any,
 ) -> list[Solved]:
-    """Lets several `PuzzleModel`s answer each puzzle, each as often: see `cast`.
+    """Lets several `PuzzleModel`s answer each puzzle, each as often: see `cast`. Networks that
+    commute with the puzzle's symmetries (`mixer` "units") vote by restarts.
 
-    Of the first one `plain` may be known. The options are those of `solve_puzzles`.
+    Of the first one `plain` may be known. The options are those of `solve_puzzles`. ConfigError
+    where all votes would be the same.
     """
     ballots = []
     for number, model in enumerate(models):
 
-        def solve(tokens: npt.NDArray[Any], model: Any = model) -> Solved:
-            return model.answers(tokens, identifiers, **options)
+        def solve(tokens: npt.NDArray[Any], model: Any = model, **more: Any) -> Solved:
+            return model.answers(tokens, identifiers, **options, **more)
 
+        restarts = model.config.mixing == "units"
+        require(
+            votes == 1 or not restarts or model.config.restart_noise > 0,
+            "votes: the mixer 'units' answers alike under all symmetries, and without "
+            "model.restart_noise in training it has no other states to start from; expected 1",
+        )
         key = jax.random.fold_in(jax.random.key(seed), number)
         puzzle = model.known() if votes > 1 else model.puzzle
-        ballots += cast(puzzle, solve, inputs, votes, key, None if number else plain)
+        first = None if number else plain
+        ballots += cast(puzzle, solve, inputs, votes, key, first, restarts=restarts)
     return ballots
 
 
