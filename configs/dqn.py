@@ -6,8 +6,7 @@ Presets:
 
 `cartpole`  115,200 steps of CartPole-v1 and 28,600 updates: the mean return of 100 evaluation
             episodes is 500.0 with each of the seeds 0 to 4, and of 5 to 14 side by side. The whole
-            command took 46 to 68 s on two CPU cores that were busy with other work (24 s of CPU
-            time).
+            command took 25 to 33 s on two CPU cores.
 `minatar`   960,000 steps of MinAtar's Breakout (without sticky actions) and 59,700 updates: 13.5
             bricks in an evaluation episode (seed 0), reached after 384,000 steps; 340 s of CPU
             time. Other games: --config.environment=Freeway-MinAtar.

@@ -5,8 +5,8 @@ r"""Proximal policy optimisation.
 Presets (without one: `cartpole`); returns of 100 episodes, whole commands on two CPU cores:
 
 `cartpole`  64 environments, 393,216 steps: 500 for each of the seeds 0 to 4, in 14 to 18 s.
-`pendulum`  32 environments, 1,310,720 steps, observations and rewards normalised: -174 and -182
-            (seeds 0 and 2), in 26 s.
+`pendulum`  32 environments, 1,310,720 steps, observations and rewards normalised: -174, -184,
+            -182, -185 and -172 (seeds 0 to 4), in 26 to 39 s.
 `minatar`   64 environments, 3,014,656 steps of Breakout: 29, 63, 18, 96 and 36 bricks in an
             evaluation episode (seeds 0 to 4; trained side by side), with the settings of
             PureJaxRL's example for MinAtar. rejax 0.1.3 with the same settings, but for its

@@ -35,7 +35,10 @@ def main(argv: list[str] | None = None) -> int:
         "--submission", type=expanded, help="JSON file for Kaggle, of an ARC run's answers"
     )
     parser.add_argument(
-        "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"
+        "--votes",
+        type=int,
+        default=1,
+        help="answers a puzzle, all but one under symmetries or from other first states",
     )
     parser.add_argument(
         "--verify", action="store_true", help="count only votes that obey the rules, too"

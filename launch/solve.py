@@ -82,7 +82,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--max_steps", type=int, help="most ACT steps; may exceed that of training")
     parser.add_argument("--halting", choices=("q", "fixed"), default="q")
     parser.add_argument(
-        "--votes", type=int, default=1, help="answers a puzzle, all but one under symmetries"
+        "--votes",
+        type=int,
+        default=1,
+        help="answers a puzzle, all but one under symmetries or from other first states",
     )
     parser.add_argument("--verify", action="store_true", help="count only votes obeying the rules")
     parser.add_argument(

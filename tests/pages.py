@@ -47,7 +47,13 @@ INSTRUCT = (
     "--config.epochs=0 --config.eval_answers=1 --config.eval_new_tokens=8 --config.model=tiny "
     "--config.data.length=256"
 )
+UNITS = (
+    "--config.model.hidden_size=16 --config.model.halt_max_steps=2 --config.eval_slots=4 "
+    "--config.eval_max_steps=2",
+)
 ADDED = {
+    "sudoku:nine": UNITS,
+    "sudoku:real": UNITS,
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "domino": (SMALL, "--config.model.puzzle_emb_ndim=32"),
@@ -210,9 +216,10 @@ def _archive(path: pathlib.Path, number: int) -> None:
 
 def small(argv: list[str]) -> list[str]:
     """A training command with fields that make it small."""
-    config = re.search(r"--config=configs/(\w+)\.py", shlex.join(argv))[1]
+    config, preset = re.search(r"--config=configs/(\w+)\.py:?(\w*)", shlex.join(argv)).groups()
     given = shlex.join(argv)
-    added = [*SHORT.split(), *shlex.split(" ".join(ADDED[config]))]
+    fields = ADDED.get(f"{config}:{preset}", ADDED[config])
+    added = [*SHORT.split(), *shlex.split(" ".join(fields))]
     files = ("data.path", "data.train_csv", "data.training")
     drawn = config in ("sudoku", "maze", "domino", "latin", "arc")
     if drawn and not any(field in given for field in files):

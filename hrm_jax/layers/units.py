@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -29,7 +30,8 @@ from hrm_jax.layers.feed_forward import gated_silu
 from hrm_jax.layers.initializers import lecun_truncated_normal
 from hrm_jax.layers.norm import rms_norm
 
-Units = tuple[tuple[tuple[int, ...], ...], ...]
+Kind = tuple[tuple[int, ...], ...]
+Units = tuple[Kind, ...]
 """Kinds of units, such as lines and boxes: the groups of each kind, and the cells of each group.
 
 Every cell is in as many groups of a kind as any other (rows and columns are one kind where a
@@ -38,7 +40,7 @@ it sees, itself among them.
 """
 
 
-def groups_of_cells(kind: tuple[tuple[int, ...], ...], cells: int) -> npt.NDArray[np.int64]:
+def groups_of_cells(kind: Kind, cells: int) -> npt.NDArray[np.int64]:
     """Which groups of a kind each cell belongs to, int64 [S, c]; ConfigError for no kind."""
     inside = all(group and set(group) <= set(range(cells)) for group in kind)
     if inside and len(kind) == cells and all(i in group for i, group in enumerate(kind)):
@@ -52,7 +54,7 @@ def groups_of_cells(kind: tuple[tuple[int, ...], ...], cells: int) -> npt.NDArra
     return np.array(found)
 
 
-def _sums(kind: tuple[tuple[int, ...], ...], cells: int) -> npt.NDArray[np.float32]:
+def _sums(kind: Kind, cells: int) -> npt.NDArray[np.float32]:
     """[G, S]: sums over each group, divided by the root of its size."""
     found = np.zeros((len(kind), cells), np.float32)
     for group, members in zip(found, kind, strict=True):
@@ -60,11 +62,30 @@ def _sums(kind: tuple[tuple[int, ...], ...], cells: int) -> npt.NDArray[np.float
     return found
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _to_cells(kind: Kind, cells: int, summed: Float[Array, "B G *X"]) -> Float[Array, "B S *X"]:
+    """What the groups of each cell have, added up. Its gradient is a product instead of autodiff's
+    scatter, which a CPU takes long for."""
+    return sum(summed[:, groups] for groups in groups_of_cells(kind, cells).T)  # type: ignore
+
+
+def _to_groups(
+    kind: Kind, cells: int, _: None, gradient: Float[Array, "B S *X"]
+) -> tuple[Float[Array, "B G *X"]]:
+    places = np.zeros((len(kind), cells), np.float32)
+    for groups in groups_of_cells(kind, cells).T:
+        places[groups, np.arange(cells)] = 1
+    return (jnp.einsum("gs,bs...->bg...", places, gradient).astype(gradient.dtype),)
+
+
+_to_cells.defvjp(lambda kind, cells, x: (_to_cells(kind, cells, x), None), _to_groups)
+
+
 class UnitsBlock(nn.Module):
-    """x ← RMS(x + W_down(silu(g) · u)) of [g, u] = W x + Σ_k W_k m_k.
+    """x ← RMS(x + W_down(silu(g) · u)) of [g, u] = W [x, m_1, …, m_K].
 
     m_k is, for each kind of units, what the nodes of the same value in a node's units send,
-    silu(W_send x), summed and for each unit divided by the root of its size. The last k are the
+    silu(W_send x), summed and for each unit divided by the root of its size. The last are from the
     nodes of the same cell, where there are several values.
 
     Attributes:
@@ -86,26 +107,21 @@ class UnitsBlock(nn.Module):
         rows, nodes, size = x.shape
         kinds = len(self.units) + (self.values > 1)
         sent = jax.nn.silu(self._dense(kinds * self.unit_width, "send_proj")(x))
-        sent = sent.reshape(rows, nodes // self.values, self.values, kinds, self.unit_width)
-        inner = self._dense(2 * self.width, "gate_up_proj")(x)
-        inner = inner.reshape(*sent.shape[:3], -1)
-        for seen in self._received(sent):
-            inner = inner + seen
-        out = self._dense(size, "down_proj")(gated_silu(inner)).reshape(x.shape)
-        return rms_norm(x + out, self.eps)
+        sent = sent.reshape(rows, nodes // self.values, self.values, kinds * self.unit_width)
+        seen = [x, *(m.reshape(rows, nodes, -1) for m in self._received(sent))]
+        inner = self._dense(2 * self.width, "gate_up_proj")(jnp.concatenate(seen, axis=-1))
+        return rms_norm(x + self._dense(size, "down_proj")(gated_silu(inner)), self.eps)
 
-    def _received(self, sent: Float[Array, "B S N K M"]) -> Iterator[Float[Array, "B _ _ F"]]:
-        """W_k m_k for each kind: of S cells, or for all values of a cell the same."""
-        cells = sent.shape[1]
+    def _received(self, sent: Float[Array, "B S N C"]) -> Iterator[Float[Array, "B S N M"]]:
+        cells, size = sent.shape[1], self.unit_width
         for number, kind in enumerate(self.units):
-            # Small: there are fewer groups than cells.
-            summed = jnp.einsum("gs,bsnm->bgnm", _sums(kind, cells), sent[..., number, :])
-            message = self._dense(2 * self.width, f"unit_{number}_proj")(summed.astype(self.dtype))
-            for of_cells in groups_of_cells(kind, cells).T:
-                yield message[:, of_cells]
+            part = sent[..., number * size : (number + 1) * size]
+            summed = jnp.einsum("gs,bsnm->bgnm", _sums(kind, cells), part)
+            yield _to_cells(kind, cells, summed.astype(self.dtype))
         if self.values > 1:
-            of_cell = sent[..., -1, :].sum(2, keepdims=True) / np.sqrt(self.values)
-            yield self._dense(2 * self.width, "cell_proj")(of_cell.astype(self.dtype))
+            part = sent[..., -size:]
+            of_cell = part.sum(2, keepdims=True) / np.sqrt(self.values)
+            yield jnp.broadcast_to(of_cell.astype(self.dtype), part.shape)
 
     def _dense(self, size: int, name: str) -> Dense:
         return Dense(

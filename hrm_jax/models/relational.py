@@ -182,9 +182,10 @@ class Cells(nn.Module):
 
     @nn.compact
     def __call__(self, images: Num[Array, "B H W 3"]) -> Float[Array, "B N D"]:
-        """Images go from 0 to 255; the coordinates, x then y, from −1 to 1."""
+        """Images go from 0 to 255, of which 255 is nothing, so that white paper makes cells of
+        zeros; the coordinates, x then y, from −1 to 1."""
         dtype = jnp.dtype(self.config.dtype)
-        x = images.astype(dtype) / 255
+        x = 1 - images.astype(dtype) / 255
         for i, channels in enumerate(self.config.channels):
             name = f"layers_{i}"
             x = nn.Conv(channels, (3, 3), 2, dtype=dtype, kernel_init=_INIT, name=name)(x)

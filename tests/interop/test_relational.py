@@ -77,7 +77,7 @@ def test_pytorch_modules_of_these_names_give_the_same_answers(config, shape, tmp
     x, q = torch.tensor(inputs), torch.tensor(asked)
     if config.channels:
         inputs = random.integers(0, 256, (2, *shape), np.uint8)
-        x = torch.tensor(inputs).float().permute(0, 3, 1, 2) / 255
+        x = 1 - torch.tensor(inputs).float().permute(0, 3, 1, 2) / 255
         cells = layers("cells", torch.nn.Conv2d, 3, 2)
         for i, layer in enumerate(cells.layers):
             # As TensorFlow and JAX pad: what is left over goes to the end.

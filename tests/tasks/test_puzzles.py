@@ -1,6 +1,7 @@
 """Mazes and dominoes as tasks, and TRM as the network of any of them."""
 
 import importlib.util
+import itertools
 import json
 import pathlib
 
@@ -43,8 +44,13 @@ def _tiny(name, model):
     return tasks.parse(config.to_dict())
 
 
-@pytest.mark.parametrize("preset", ["laptop", "small", "paper"])
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        *itertools.product(DATA, ("laptop", "small", "paper")),
+        *(("sudoku", preset) for preset in ("nine", "real")),
+    ],
+)
 def test_presets_are_complete(name, preset):
     config = tasks.parse(_config(name, preset).to_dict())
     assert isinstance(config.model, HRMConfig)
