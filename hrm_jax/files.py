@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -89,8 +90,14 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    """Writes `value` as indented JSON, lists of numbers on one line, atomically."""
+    indented = json.dumps(value, indent=2)  # a string holds no end of line
+    text = re.sub(r"\[\n\s+([^][{}\"]*?)\s+\]", _on_one_line, indented)
+    write_text(path, text + "\n")
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

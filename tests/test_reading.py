@@ -3,7 +3,7 @@
 import pytest
 
 from hrm_jax.data.errors import DataError, reading
-from hrm_jax.files import opened, read_json
+from hrm_jax.files import opened, read_json, write_json
 from hrm_jax.reading import Allowance
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 2260000000\n"
@@ -57,3 +57,11 @@ def test_no_json_object(content, message, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_json(path)
+
+
+def test_written_json_is_short_and_reads_back(tmp_path):
+    value = {"a": [[1, 2], [3.5e-7, None, True]], "b": ["x[\n 1 ]", 2], "c": [], "d": [{"e": [1]}]}
+    write_json(tmp_path / "x.json", value)
+    assert read_json(tmp_path / "x.json") == value
+    lines = (tmp_path / "x.json").read_text().splitlines()
+    assert {"    [1, 2],", "    [3.5e-07, null, true]"} <= set(lines)
