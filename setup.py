@@ -10,7 +10,6 @@ HF = ["tokenizers>=0.22", "transformers>=4.57"]
 RL = ["gymnasium>=1.1", "gymnax>=1"]
 SERVE = [
     "h11>=0.16",
-    "jinja2>=3.1",
     "prometheus-client>=0.21",
     "pydantic>=2.10",
     "starlette>=0.46",
@@ -62,6 +61,7 @@ setup(
         "importlib_resources>=6",  # tensorflow-datasets needs it and does not say so
         "jax>=0.10,<0.12",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",  # chat templates, which instruct tasks read
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numba>=0.61",

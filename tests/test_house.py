@@ -75,6 +75,39 @@ def test_the_papers_model_has_the_papers_number_of_parameters():
     assert count == {"params": 27_275_266, "tables": 512, "constants": 2 * 512}
 
 
+_WITHOUT = """
+import re, runpy, sys, types
+
+setup = open("setup.py").read()
+before, after = setup.split("extras_require", 1)
+base, extras = before.split("install_requires", 1)[1], before.split("setup(")[0] + after
+names = {x.replace("-", "_") for x in re.findall(r'"([A-Za-z][\\w-]*)[>=\\[]', extras)}
+names -= {x.replace("-", "_") for x in re.findall(r'"([A-Za-z][\\w-]*)[>=\\[]', base)}
+names -= {"jax"}
+
+
+class Missing:
+    @staticmethod
+    def find_spec(name, *_):
+        if name.split(".")[0] in names:
+            raise ModuleNotFoundError(name)
+
+
+assert {"torch", "gymnasium", "tokenizers", "starlette"} <= names, names
+sys.meta_path.insert(0, Missing)
+for script in sys.argv[1:]:
+    runpy.run_path(script, run_name="imported")
+"""
+
+
+def test_scripts_start_without_extras(child):
+    scripts = ["train", "evaluate", "solve", "export", "play", "view", "build_dataset"]
+    paths = [f"launch/{name}.py" for name in scripts]
+    command = [sys.executable, "-c", _WITHOUT, *paths]
+    done = subprocess.run(command, cwd=ROOT, env=child(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 # What parses the content of files and can raise anything.
 _PARSERS = {
     *("json.load", "json.loads", "yaml.safe_load", "csv.reader", "np.load", "open_memmap"),
