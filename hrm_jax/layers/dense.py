@@ -57,7 +57,7 @@ class Dense(nn.Module):
             y = _product(x, kernel)
         else:
             x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-            y = (_flat(x) @ kernel).reshape(*x.shape[:-1], self.features)
+            y = x @ kernel
         if self.has_variable(LORA, "a"):
             y = self._adapted(x, y)
         return y if bias is None else y + bias
@@ -84,8 +84,8 @@ class Dense(nn.Module):
         if each:
             product = "b...i,bio->b...o"
             more = jnp.einsum(product, jnp.einsum(product, x, a), b)
-        else:
-            more = (_flat(x) @ a @ b).reshape(y.shape)
+        else:  # one axis of rows: a contraction over two makes gradients slow on a CPU
+            more = (x.reshape(-1, x.shape[-1]) @ a @ b).reshape(y.shape)
         inner = (1,) * (y.ndim - 2)
         y = y + (scale.reshape(-1, *inner, 1) if each else scale) * more
         if gain is None:
@@ -105,11 +105,6 @@ class Dense(nn.Module):
 def _product(x: Float[Array, "*B D"], kernel: Any) -> Float[Array, "*B O"]:
     wide = kernel.unpack(x.dtype) if isinstance(kernel, Packed) else kernel.astype(x.dtype)
     return x @ wide
-
-
-def _flat(x: Float[Array, "*B D"]) -> Float[Array, "R D"]:
-    """All rows on one axis: gradients of kernels, which contract them, are slow over two (CPU)."""
-    return x.reshape(-1, x.shape[-1])
 
 
 def _kept(key: Array, rate: Array, shape: tuple[int, ...]) -> Array:

@@ -106,11 +106,14 @@ class UnitsBlock(nn.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         rows, nodes, size = x.shape
         kinds = len(self.units) + (self.values > 1)
-        sent = jax.nn.silu(self._dense(kinds * self.unit_width, "send_proj")(x))
+        # One axis of nodes: gradients of kernels, which contract them, are slow over two (CPU).
+        flat = x.reshape(-1, size)
+        sent = jax.nn.silu(self._dense(kinds * self.unit_width, "send_proj")(flat))
         sent = sent.reshape(rows, nodes // self.values, self.values, kinds * self.unit_width)
-        seen = [x, *(m.reshape(rows, nodes, -1) for m in self._received(sent))]
+        seen = [flat, *(m.reshape(len(flat), -1) for m in self._received(sent))]
         inner = self._dense(2 * self.width, "gate_up_proj")(jnp.concatenate(seen, axis=-1))
-        return rms_norm(x + self._dense(size, "down_proj")(gated_silu(inner)), self.eps)
+        out = self._dense(size, "down_proj")(gated_silu(inner))
+        return rms_norm(x + out.reshape(x.shape), self.eps)
 
     def _received(self, sent: Float[Array, "B S N C"]) -> Iterator[Float[Array, "B S N M"]]:
         cells, size = sent.shape[1], self.unit_width
