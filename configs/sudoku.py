@@ -98,8 +98,8 @@ PRESETS = {
         "optimizer": {**_UNITS_OPTIMIZER, "learning_rate": 2e-2, "ema": 0.98},
     },
     "real": {
-        "expect": "2 minutes on an H100, not run since rows and columns are one kind of unit (two: 54% "
-        "of real puzzles); for a CPU, set "
+        "expect": "2 minutes on an H100; not run since rows and columns are one kind of unit (as "
+        "two: 54% of real puzzles). For a CPU, set "
         "--config.batch_size=64 and longer --config.steps.",
         "data": {"size": 9, "augment": False},
         "steps": 3000,
