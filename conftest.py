@@ -19,14 +19,13 @@ os.environ["XLA_FLAGS"] = " ".join([
 ])  # fmt: skip
 
 # Many tests compile the same small programs, some of them in processes of their own.
-# A limit of its size makes JAX lock it, so that the workers of xdist can share it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
-os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
+import compiled  # noqa: E402, F401
 from flax import struct  # noqa: E402
 from jaxtyping import _import_hook, install_import_hook  # noqa: E402
 from pages import PAGES  # noqa: E402

@@ -91,13 +91,20 @@ def start() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def child() -> Callable[..., dict[str, str]]:
-    """Makes the environment of a process of its own: so many devices, compiling as here."""
+def child(tmp_path_factory) -> Callable[..., dict[str, str]]:
+    """Makes the environment of a process of its own: so many devices, compiling as here.
+
+    Such processes share a folder of compiled programs, with a limit of its size: JAX locks it.
+    """
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**31),
+    }
 
     def make(devices: int = 1) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-        return {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": flags}
+        return {**os.environ, **cache, "PYTHONPATH": path, "XLA_FLAGS": flags}
 
     return make
 

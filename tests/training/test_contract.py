@@ -1,7 +1,6 @@
 """Tasks of every kind through the one loop: killed and resumed bit for bit, on 1, 2, 4 devices."""
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -74,11 +73,10 @@ def test_a_crash_changes_nothing(name, devices, tmp_path, on_devices, assert_sam
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "devices"), zip(TOYS, (4, 2, 1), strict=True))
-def test_kill_9(name, devices, tmp_path, on_devices, assert_same_state):
-    path = os.pathsep.join(filter(None, [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]))
+def test_kill_9(name, devices, tmp_path, on_devices, assert_same_state, child):
     done = subprocess.run(
         [sys.executable, HERE / "toys.py", name, tmp_path / "killed", str(devices)],
-        env={**os.environ, "PYTHONPATH": path},
+        env=child(4),
         capture_output=True,
         text=True,
         timeout=300,
