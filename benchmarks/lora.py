@@ -5,9 +5,9 @@
 
 The same random weights (a Llama over bytes, 27 million parameters) get the same adapters on all
 linear layers and learn the same batches of the packaged Spanish instructions: answers count, AdamW,
-gradients clipped. Ours is the step of `configs/instruct.py`; theirs is the usual one, eager, its
-batches cut at their longest row, as data collators do; ours have one length. Tokens are those that
-are no padding. First come --steps steps of each, whose losses are compared, then rounds in turn,
+gradients clipped. Each gets the same examples in a step, in its usual way: ours is the step of
+`configs/instruct.py`, which puts several into a row (--unpacked: one); theirs is eager, a row each,
+padded up to the longest of the batch, as data collators do. Tokens are those that are no padding. First come --steps steps of each, whose losses are compared, then rounds in turn,
 medians quoted. The control is the same training at a learning rate of next to 0, so that B stays
 0. "state" is all that is trained and the optimizer's, over three times the bytes of the adapters.
 Without peft (extra `dev`) ours is measured alone.
@@ -84,13 +84,18 @@ def theirs(folder: pathlib.Path, adapter: pathlib.Path, rate: float, threads: in
     rule = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.999), weight_decay=0.0)
 
     def advance(batch: Any) -> float:
-        longest = int((batch["segments"] > 0).sum(axis=1).max())
-        tokens, counted, real = (
-            torch.from_numpy(np.array(batch[name][:, :longest]))
-            for name in ("tokens", "counted", "segments")
+        rows = [
+            [torch.from_numpy(batch[name][row, segments == one]) for name in ("tokens", "counted")]
+            for row, segments in enumerate(batch["segments"])
+            for one in np.unique(segments[segments > 0])
+        ]
+        tokens, counted = (
+            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in zip(*rows)
         )
+        lengths = torch.tensor([len(row) for row, _ in rows])
+        real = torch.arange(tokens.shape[1]) < lengths[:, None]
         targets = torch.where(counted, tokens, -100).long()[:, 1:]
-        logits = model(input_ids=tokens.long(), attention_mask=(real > 0).long()).logits
+        logits = model(input_ids=tokens.long(), attention_mask=real.long()).logits
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), targets.flatten())
         rule.zero_grad()
         loss.backward()
@@ -114,6 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--unpacked", action="store_true", help="an example to a row")
     parser.add_argument("--alone", action="store_true", help="without peft")
     threads = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=threads, help="PyTorch's; default: cores")
@@ -144,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         "data": {
             "train": ",".join(str(branch_folder(root, x)) for x in branch_names(root)),
             "length": args.length,
-            "packing": False,
+            "packing": not args.unpacked,
         },
         "lora": {
             "r": args.rank,

@@ -330,7 +330,7 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
 @pytest.mark.parametrize(
     ("config", "flags", "message"),
     [
-        ("sudoku.py:huge", [], r"sudoku.py:huge: unknown preset 'huge'; expected one of laptop, s"),
+        ("sudoku.py:huge", [], r"sudoku.py:huge: unknown preset 'huge'; expected one of laptop, n"),
         ("sudoko.py", [], "No such file or directory: .*sudoko.py"),
         ("sudoku.py:laptop", ["--config.batchsize=4"], "'batchsize' Did you mean \"batch_size\""),
         ("sudoku.py:laptop", ["--config.steps=x"], "flag --config.steps=x: invalid literal"),

@@ -46,7 +46,7 @@ def examples(puzzle, **fields):
 @pytest.mark.parametrize(("puzzle", "size"), [("sudoku", 9), ("sudoku", 6), ("latin", 5)])
 def test_it_commutes_with_the_symmetries_of_digits(puzzle, size, kind):
     """Relabelled digits, permuted bands and rows, transposition. One step: random networks are
-    chaotic, and rounding grows."""
+    chaotic, and rounding grows. Values that are alike to a cell so far are equally likely."""
     config = config_of(puzzle, size * size, kind, H_cycles=1, halt_max_steps=1)
     variables = random_variables(config, seed=3)
     head = variables["params"]["lm_head"]
@@ -60,7 +60,11 @@ def test_it_commutes_with_the_symmetries_of_digits(puzzle, size, kind):
     other = model.answers(np.asarray(changed), halting="fixed")
     np.testing.assert_allclose(other.q_halt, plain.q_halt, atol=1e-4)
     restored = jax.vmap(rules.restore)(keys, other.predictions)
-    np.testing.assert_array_equal(restored, plain.predictions)
+    batch = {"inputs": questions, "puzzle_identifiers": np.zeros(len(questions), np.int32)}
+    logits = np.sort(model.act_step(model.initial_carry(batch), batch)[1].logits)
+    clear = logits[..., -1] - logits[..., -2] > 1e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(restored[clear], plain.predictions[clear])
     assert len(np.unique(plain.predictions)) > 1
 
 
