@@ -46,7 +46,7 @@ def examples(puzzle, **fields):
 @pytest.mark.parametrize(("puzzle", "size"), [("sudoku", 9), ("sudoku", 6), ("latin", 5)])
 def test_it_commutes_with_the_symmetries_of_digits(puzzle, size, kind):
     """Relabelled digits, permuted bands and rows, transposition. One step: random networks are
-    chaotic, and rounding grows. Values that are alike to a cell so far are equally likely."""
+    chaotic, and rounding grows."""
     config = config_of(puzzle, size * size, kind, H_cycles=1, halt_max_steps=1)
     variables = random_variables(config, seed=3)
     head = variables["params"]["lm_head"]
@@ -62,9 +62,10 @@ def test_it_commutes_with_the_symmetries_of_digits(puzzle, size, kind):
     restored = jax.vmap(rules.restore)(keys, other.predictions)
     batch = {"inputs": questions, "puzzle_identifiers": np.zeros(len(questions), np.int32)}
     logits = np.sort(model.act_step(model.initial_carry(batch), batch)[1].logits)
-    clear = logits[..., -1] - logits[..., -2] > 1e-3
-    assert clear.mean() > 0.9
-    np.testing.assert_array_equal(restored[clear], plain.predictions[clear])
+    apart = logits[..., -1] - logits[..., -2]  # 0 where no digit is likelier than blank and pad
+    close = (apart > 0) & (apart < 1e-3)
+    assert close.mean() < 0.1
+    np.testing.assert_array_equal(restored[~close], plain.predictions[~close])
     assert len(np.unique(plain.predictions)) > 1
 
 
