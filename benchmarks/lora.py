@@ -7,10 +7,12 @@ The same random weights (a Llama over bytes, 27 million parameters) get the same
 linear layers and learn the same batches of the packaged Spanish instructions: answers count, AdamW,
 gradients clipped. Each gets the same examples in a step, in its usual way: ours is the step of
 `configs/instruct.py`, which puts several into a row (--unpacked: one); theirs is eager, a row each,
-padded up to the longest of the batch, as data collators do. Tokens are those that are no padding. First come --steps steps of each, whose losses are compared, then rounds in turn,
-medians quoted. The control is the same training at a learning rate of next to 0, so that B stays
-0. "state" is all that is trained and the optimizer's, over three times the bytes of the adapters.
-Without peft (extra `dev`) ours is measured alone.
+padded up to the longest of the batch, as data collators do. Tokens are those that are no padding.
+
+First come --steps steps of each, whose losses are compared, then rounds in turn, medians quoted.
+The control is the same training at a learning rate of next to 0, so that B stays 0. "state" is all
+that is trained and the optimizer's, over three times the bytes of the adapters. Without peft
+(extra `dev`) ours is measured alone.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def theirs(folder: pathlib.Path, adapter: pathlib.Path, rate: float, threads: in
             for one in np.unique(segments[segments > 0])
         ]
         tokens, counted = (
-            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for parts in zip(*rows)
+            torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+            for parts in zip(*rows, strict=True)
         )
         lengths = torch.tensor([len(row) for row, _ in rows])
         real = torch.arange(tokens.shape[1]) < lengths[:, None]
