@@ -2,7 +2,7 @@
 
     python benchmarks/data_pipeline.py [--batch=64] [--steps=200]
 
-Trains the laptop model (`configs/sudoku.py:laptop` sizes) and prints the share of the wall time
+Trains the laptop model (`configs/sudoku.py:hrm6` sizes) and prints the share of the wall time
 that the loop spends waiting for the next batch, with the prefetching iterator and, as a baseline
 in the same process, making every batch on the spot.
 """

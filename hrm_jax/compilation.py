@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend import backend
+
+log = logging.getLogger("hrm_jax")
 
 # Lets XLA's CPU compiler reorder sums, so that reductions (the norms and their gradients above
 # all) use vector instructions. A loss that is infinite or NaN is still seen as such (tested).
@@ -61,6 +66,23 @@ def run_in_main_thread() -> None:
     is what lets `compile_step` save page faults. JAX no longer returns before a program has ended.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def divide_cpu(devices: int) -> None:
+    """Starts JAX anew with so many CPU devices, 0 for as they are. Where there is another backend
+    it does nothing; it says so and does nothing where arrays or several processes are there, or
+    XLA_FLAGS ask for other devices."""
+    there = jax.local_device_count()
+    if jax.default_backend() != "cpu" or devices in (0, there):
+        return
+    flag = "xla_force_host_platform_device_count"
+    if jax.process_count() > 1 or jax.live_arrays() or flag in os.environ.get("XLA_FLAGS", ""):
+        log.info(
+            "JAX has %d CPU devices already, not %d (config.mesh.cpu_devices).", there, devices
+        )
+        return
+    backend.clear_backends()
+    jax.config.update("jax_num_cpu_devices", devices)
 
 
 def _keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from hrm_jax import tasks
+from hrm_jax.compilation import divide_cpu
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.interop.weights import read_weights
 from hrm_jax.paths import path_of
@@ -70,6 +71,7 @@ def train(
     is the model that it names, if it has been read already. Raises what
     `hrm_jax.training.loop.run` raises, and `DataError`."""
     parsed: Any = tasks.parse(config)
+    divide_cpu(parsed.mesh.cpu_devices)
     folder = path_of(workdir)
     with locked(folder):
         # Names of half-written checkpoints have a suffix.

@@ -52,7 +52,7 @@ UNITS = (
     "--config.eval_max_steps=2",
 )
 ADDED = {
-    "sudoku:nine": UNITS,
+    "sudoku:laptop": (*UNITS, "--config.checkpoint_every=1"),
     "sudoku:real": UNITS,
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),

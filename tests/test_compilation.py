@@ -33,6 +33,37 @@ print(min([faults() for _ in range(6)][2:]))
 """
 
 
+_DIVIDED = """
+import logging, sys, tempfile
+import jax
+from hrm_jax import experiment
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+assert jax.local_device_count() == 1
+kept = jax.numpy.ones(2) if sys.argv[1] == "arrays" else None
+config = {"task": "ppo", "environment": "Catch", "steps": 1, "batch_size": 4, "rollout_steps": 8,
+          "iterations": 1, "minibatches": 1, "epochs": 1, "eval_episodes": 4,
+          "mesh": {"cpu_devices": 2}, "tensorboard": False}
+result = experiment.train(config, tempfile.mkdtemp(), progress=False)
+print("devices:", len(jax.tree.leaves(result.state.params)[0].sharding.device_set))
+"""
+
+
+@pytest.mark.slow
+def test_a_cpu_is_divided_before_there_are_arrays(child):
+    flags = {**child(), "XLA_FLAGS": ""}
+
+    def said(how, environment=flags):
+        command = [sys.executable, "-c", _DIVIDED, how]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("nothing").endswith("devices: 2\n")
+    for kept in (said("arrays"), said("nothing", child())):
+        assert "JAX has 1 CPU devices already, not 2 (config.mesh.cpu_devices)." in kept
+        assert kept.endswith("devices: 1\n")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
 def test_kept_memory_is_not_fetched_anew():
     def faults(how):

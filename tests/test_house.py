@@ -62,7 +62,7 @@ def test_every_preset_is_a_valid_configuration(path, preset):
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(ValueError, match=r"unknown preset 'huge'; expected one of laptop, nine"):
+    with pytest.raises(ValueError, match=r"unknown preset 'huge'; expected one of laptop, hrm6"):
         _config(ROOT / "configs" / "sudoku.py").get_config("huge")
 
 

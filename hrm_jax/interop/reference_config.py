@@ -57,7 +57,7 @@ _REFERENCES: dict[type[RecurrentConfig], tuple[str, dict[str, Any]]] = {
 
 
 # The fields of networks that no reference has, and what they are named by then.
-_OF_UNITS = ("mixer", "unit_width", "units", "values", "restart_noise")
+_OF_UNITS = ("mixer", "unit_width", "units", "values", "restart_noise", "restart_after")
 
 
 def _name(kind: type[RecurrentConfig], mixer: Any) -> str:

@@ -66,20 +66,23 @@ def refill(
     batch: PuzzleBatch,
     constants: Mapping[str, Array],
     noise: Float[Array, "2 B T D"] | None = None,
+    again: Bool[Array, " B"] | None = None,
 ) -> ACTCarry:
     """Gives halted rows the puzzle of the same row of `batch` and the initial states, of z_H and of
     z_L, with what is added to them.
 
-    Rows of `batch` whose slot is still thinking are dropped.
+    Rows of `batch` whose slot is still thinking are dropped. Those of `again` have the initial
+    states too, and go on with their puzzle.
     """
     z_H = jnp.broadcast_to(constants["H_init"].astype(carry.z_H.dtype), carry.z_H.shape)
     z_L = jnp.broadcast_to(constants["L_init"].astype(carry.z_L.dtype), carry.z_L.shape)
     if noise is not None:
         z_H, z_L = z_H + noise[0], z_L + noise[1]
     halted = carry.halted
+    first = halted if again is None else halted | again
     return ACTCarry(
-        z_H=where_rows(halted, z_H, carry.z_H),
-        z_L=where_rows(halted, z_L, carry.z_L),
+        z_H=where_rows(first, z_H, carry.z_H),
+        z_L=where_rows(first, z_L, carry.z_L),
         steps=jnp.where(halted, 0, carry.steps),
         halted=halted,
         current_data=where_rows(halted, dict(batch), carry.current_data),
@@ -104,6 +107,12 @@ def exploration_minimum(config: RecurrentConfig, key: PRNGKeyArray, rows: int) -
     return explores * jax.random.randint(length, (rows,), 2, config.halt_max_steps + 1)
 
 
+def restarts(config: RecurrentConfig, carry: ACTCarry) -> Bool[Array, " B"]:
+    """Which thinking rows have had as many steps as they have before they start anew."""
+    tried = carry.steps % (config.restart_after or 2**30) == 0
+    return tried & (carry.steps > 0) & ~carry.halted
+
+
 def act_step(
     config: RecurrentConfig,
     variables: Variables,
@@ -118,9 +127,11 @@ def act_step(
 
     The batch has `inputs` [B, S] and `puzzle_identifiers` [B] for rows that have halted. "fixed"
     halts after `max_steps` (by default those of training, which it may exceed), as the
-    reference's evaluation does; "q" also where the model wants to. The noise is `refill`'s.
+    reference's evaluation does; "q" also where the model wants to. The noise is `refill`'s; with it
+    and "q" rows start anew that `restarts` says.
     """
-    carry = refill(carry, batch, variables["constants"], noise)
+    again = restarts(config, carry) if noise is not None and halting == "q" else None
+    carry = refill(carry, batch, variables["constants"], noise, again)
     data = carry.current_data
     rows = puzzle_rows(variables, data["puzzle_identifiers"])
     out = think(config, variables, carry.z_H, carry.z_L, data["inputs"], rows)
@@ -172,8 +183,8 @@ def solve(
     Pure; meant to be jitted with everything after `key` static. The loop ends when all rows
     have halted. The first `count` puzzles are real; the others are padding, so that one compiled
     shape serves all numbers. With a key, puzzles start from states of their own, drawn from it and
-    their place (`config.restart_noise`). `slots` are the rows B that think at a time, and
-    `sharding` is how they are spread over devices.
+    their place (`config.restart_noise`); without one they do only after a restart. `slots` are the
+    rows B that think at a time, and `sharding` is how they are spread over devices.
     """
     limit = max_steps or config.halt_max_steps
     total, length = inputs.shape
@@ -196,6 +207,23 @@ def solve(
         thinking = (owner < nowhere) & ~carry.halted
         return (first_waiting < count) | jnp.any(thinking)
 
+    def drawn(carry: ACTCarry, row: Array) -> Array:
+        begins = jnp.zeros_like(carry.halted) if key is None else carry.halted
+        base = jax.random.key(0) if key is None else key
+
+        def draw(_: None) -> Array:
+            def of(place: Array, tried: Array) -> PRNGKeyArray:
+                mine = jax.random.fold_in(base, place)
+                return jnp.where(tried > 0, jax.random.fold_in(mine, tried), mine)
+
+            tried = jnp.where(carry.halted, 0, carry.steps)
+            noise = start_noise(config, jax.vmap(of)(row, tried), carry.z_H)
+            return noise * (begins | again)[:, None, None]
+
+        again = restarts(config, carry)
+        nothing = jnp.zeros((2, *carry.z_H.shape), carry.z_H.dtype)
+        return jax.lax.cond(jnp.any(begins | again), draw, lambda _: nothing, None)
+
     def body(loop: tuple) -> tuple:
         carry, owner, first_waiting, result = loop
         place = first_waiting + jnp.cumsum(carry.halted) - 1
@@ -205,11 +233,9 @@ def solve(
         batch = {"inputs": inputs[row], "puzzle_identifiers": identifiers[row]}
         if sharding is not None:
             carry = jax.lax.with_sharding_constraint(carry, sharding)
-        noise = {}
-        if key is not None:
-            keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(row)
-            noise = {"noise": start_noise(config, keys, carry.z_H)}
-        options: dict[str, Any] = {"halting": halting, "max_steps": max_steps, **noise}
+        options: dict[str, Any] = {"halting": halting, "max_steps": max_steps}
+        if key is not None or (config.restart_after and halting == "q"):
+            options["noise"] = drawn(carry, row)
         carry, out = step(config, variables, carry, batch, **options)
         answer = jnp.argmax(out.logits, axis=-1).astype(width)
         done = jnp.where(carry.halted, owner, nowhere)

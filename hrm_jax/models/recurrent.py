@@ -67,6 +67,8 @@ class RecurrentConfig:
             are left out, and come from the puzzle.
         restart_noise: Standard deviation of what is added to each node's first states, at random,
             in training, and where a puzzle is tried once more in evaluation.
+        restart_after: ACT steps after which a row that does not want to halt starts anew, from
+            other first states, in evaluation where the model may halt; 0 is never.
     """
 
     variant: ClassVar[str]
@@ -95,6 +97,7 @@ class RecurrentConfig:
     units: Units = ()
     values: int = 0
     restart_noise: float = 0.0
+    restart_after: int = 0
 
     def unused(self) -> dict[str, str]:
         conditions = {
@@ -103,11 +106,13 @@ class RecurrentConfig:
             "halt_threshold": (self.bootstraps, "q_target: rows halt where q_halt > q_continue"),
         }
         found = {name: why for name, (holds, why) in conditions.items() if holds}
+        if not self.restart_noise:
+            found["restart_after"] = "restart_noise is 0"
         if self.mixer == "units":
-            without = ("num_heads", "pos_encodings", "rope_theta", "attention")
-            return found | dict.fromkeys(without, "mixer is 'units'")
-        without = ("unit_width", "units", "values", "restart_noise")
-        return found | dict.fromkeys(without, "mixer is not 'units'")
+            of_others = ("num_heads", "pos_encodings", "rope_theta", "attention")
+            return found | dict.fromkeys(of_others, "mixer is 'units'")
+        of_units = ("unit_width", "units", "values", "restart_noise", "restart_after")
+        return found | dict.fromkeys(of_units, "mixer is not 'units'")
 
     def __post_init__(self) -> None:
         check = functools.partial(require_range, self, "model")
@@ -122,6 +127,7 @@ class RecurrentConfig:
         check(1, 1e15, "rope_theta")
         check(-1e30, 1e30, "halt_threshold")
         check(0, 1e3, "restart_noise")
+        check(0, 2**16, "restart_after")
         check(1, 2**20, "unit_width")
         check(0, 2**24, "values")
         for kind in self.units if self.seq_len else ():

@@ -308,11 +308,11 @@ TINY = [
 
 @pytest.mark.slow
 def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
-    flags = [f"--config={ROOT / 'configs' / 'sudoku.py'}:laptop", f"--workdir={tmp_path}", *TINY]
+    flags = [f"--config={ROOT / 'configs' / 'sudoku.py'}:hrm6", f"--workdir={tmp_path}", *TINY]
     done = train(*flags)
     assert done.returncode == 0, done.stderr
     out = done.stdout
-    assert re.search(r"Preset: laptop", out)
+    assert re.search(r"Preset: hrm6", out)
     assert re.search(r"[\d,]+ parameters; 4 steps of 8 puzzles on 1 ×", out)
     assert re.search(r"Held-out puzzles solved: [\d.]+% of 8", out)
     assert "Traceback" not in done.stderr
@@ -330,11 +330,11 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
 @pytest.mark.parametrize(
     ("config", "flags", "message"),
     [
-        ("sudoku.py:huge", [], r"sudoku.py:huge: unknown preset 'huge'; expected one of laptop, n"),
+        ("sudoku.py:huge", [], r"sudoku.py:huge: unknown preset 'huge'; expected one of laptop, h"),
         ("sudoko.py", [], "No such file or directory: .*sudoko.py"),
         ("sudoku.py:laptop", ["--config.batchsize=4"], "'batchsize' Did you mean \"batch_size\""),
         ("sudoku.py:laptop", ["--config.steps=x"], "flag --config.steps=x: invalid literal"),
-        ("sudoku.py:laptop", ["--config.model.num_heads=3"], "error: model.num_heads: 3 does"),
+        ("sudoku.py:hrm6", ["--config.model.num_heads=3"], "error: model.num_heads: 3 does"),
         ("sudoku.py:laptop", ["--config.data.path=none"], "error: .*none"),
     ],
 )

@@ -130,6 +130,30 @@ def test_restarts_differ_by_key_and_place_alone():
         other.solve_tokens(questions, votes=2)
 
 
+def test_a_row_that_does_not_halt_starts_anew():
+    fields = {"restart_noise": 1.0, "halt_max_steps": 6, "halt_threshold": 1e9}
+    config = config_of("sudoku", 16, **fields)
+    variables, questions = random_variables(config), examples("sudoku", size=4)
+
+    def solved(halting="q", slots=8, **fields):
+        model = PuzzleModel(dataclasses.replace(config, **fields), variables, PUZZLES["sudoku"])
+        return model.answers(questions, halting=halting, slots=slots, trace=True)
+
+    plain, again = solved(), solved(restart_after=2)
+    np.testing.assert_array_equal([plain.steps, again.steps], 6)
+    np.testing.assert_array_equal(again.trace[:, :2], plain.trace[:, :2])
+    assert (again.q_halt != plain.q_halt).all()
+    np.testing.assert_array_equal(again.q_halt, solved(restart_after=4).q_halt)  # from step 4 on
+    np.testing.assert_allclose(again.q_halt, solved(restart_after=2, slots=3).q_halt, atol=1e-5)
+    fixed = [solved("fixed", restart_after=n).q_halt for n in (0, 2)]
+    np.testing.assert_array_equal(*fixed)
+    once = float(np.median(solved(halt_max_steps=1).q_halt))  # some halt at their first step
+    halts = [solved(restart_after=n, halt_threshold=once) for n in (0, 1)]
+    early = halts[0].steps == 1
+    assert 0 < early.sum() < 8
+    np.testing.assert_array_equal(halts[1].q_halt[early], halts[0].q_halt[early])
+
+
 def test_the_first_states_are_drawn_in_training():
     config = config_of("sudoku", 16, restart_noise=0.5)
     constants = {"H_init": jnp.full(16, 2.0), "L_init": jnp.full(16, 3.0)}

@@ -99,7 +99,7 @@ VALUES = {
     "data.held_out": [0.5],
 }
 _UNITS = {"model.num_heads": 8, "model.puzzle_emb_len": 16}
-_OF_UNITS = ("unit_width", "units", "values", "restart_noise")
+_OF_UNITS = ("unit_width", "units", "values", "restart_noise", "restart_after")
 # What else a field needs to have an effect.
 WITH = {
     "model.plan_id": {"model.vocab_size": 264},
@@ -107,6 +107,7 @@ WITH = {
     "model.mlp_t": {"model.num_heads": 8},
     "model.mixer": _UNITS,
     **{f"model.{name}": {"model.mixer": "units"} | _UNITS for name in _OF_UNITS},
+    "model.restart_after": {"model.mixer": "units", "model.restart_noise": 0.5} | _UNITS,
     "model.log_std": {"environment": "Pendulum-v1"},
     "squash": {"environment": "Pendulum-v1"},
     "priority_beta_first": {"priority_alpha": 0.5},
@@ -161,6 +162,7 @@ PROVED = {
     "mesh.data": "test_sizes_of_the_mesh",
     "mesh.fsdp": "test_sizes_of_the_mesh",
     "mesh.smallest": "test_the_rule_for_parameters",
+    "mesh.cpu_devices": "test_a_cpu_is_divided_before_there_are_arrays",
     "shard_tables": "test_a_divided_table_learns_the_same",
     "early_stopping.metric": "test_early_stopping",
     "early_stopping.mode": "test_early_stopping",

@@ -27,7 +27,8 @@ DATA = {
 }
 
 
-def _config(name, preset="laptop", model="hrm"):
+def _config(name, preset="", model="hrm"):
+    preset = preset or ("hrm6" if name == "sudoku" else "laptop")
     spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -48,7 +49,7 @@ def _tiny(name, model):
     ("name", "preset"),
     [
         *itertools.product(DATA, ("laptop", "small", "paper")),
-        *(("sudoku", preset) for preset in ("nine", "real")),
+        *(("sudoku", preset) for preset in ("hrm6", "real")),
     ],
 )
 def test_presets_are_complete(name, preset):
