@@ -3,8 +3,8 @@
     python benchmarks/data_pipeline.py [--batch=64] [--steps=200]
 
 Trains the model of 6×6 Sudokus (`configs/sudoku.py:hrm6` sizes) and prints the share of the wall
-time that the loop spends waiting for the next batch, with the prefetching iterator and, as a baseline
-in the same process, making every batch on the spot.
+time that the loop spends waiting for the next batch, with the prefetching iterator and, as a
+baseline in the same process, making every batch on the spot.
 """
 
 from __future__ import annotations
