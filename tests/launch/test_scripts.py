@@ -303,6 +303,7 @@ TINY = [
     "--config.model.hidden_size=32", "--config.model.puzzle_emb_ndim=32",
     "--config.model.H_layers=1", "--config.model.L_layers=1", "--config.batch_size=8",
     "--config.microbatch_size=0", "--config.data.givens=(6,10)", "--config.steps=4",
+    "--config.eval_max_steps=12", "--config.model.halt_threshold=99.0",
 ]  # fmt: skip
 
 
@@ -315,12 +316,14 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
     assert re.search(r"Preset: hrm6", out)
     assert re.search(r"[\d,]+ parameters; 4 steps of 8 puzzles on 1 ×", out)
     assert re.search(r"Held-out puzzles solved: [\d.]+% of 8", out)
+    assert "Solved after 1, 2, 4, 8, 12 ACT steps: " in out
+    assert re.search(r"board after each of the first 8 ACT steps:\n +ACT step 1/8 ", out)
     assert "Traceback" not in done.stderr
     for name in ("plots/loss.png", "plots/accuracy.png", "plots/reasoning.gif", "best"):
         assert (tmp_path / name).exists(), name
     for command in re.findall(r"python (launch/\S+) --workdir=", out):
         assert (ROOT / command).exists()
-    flags[-1] = "--config.steps=6"
+    flags.append("--config.steps=6")
     done = train(*flags, devices=2)
     assert done.returncode == 0, done.stderr
     assert "Going on from step 4" in done.stdout

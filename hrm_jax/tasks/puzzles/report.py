@@ -14,6 +14,7 @@ from hrm_jax.tasks.base import Figures, State
 from hrm_jax.tasks.puzzles.evaluation import solve_puzzles
 
 _SHOWN = 4096  # test puzzles, at most, of which some are drawn
+_STEPS = 8  # ACT steps, at most, that are shown one by one, where there is a choice
 _LONGEST = 200  # characters of a puzzle on a command line
 
 
@@ -33,8 +34,13 @@ def report(task: Any, state: State, figures: Figures, folder: pathlib.Path) -> s
         if f"eval/{name}" in figures:
             lines.append(f"{words}: {figures[f'eval/{name}']:.1%}.")
     if by_step := figures.get("eval/exact_accuracy_by_step"):
-        shares = ", ".join(f"{share:.1%}" for share in by_step)
-        lines += [f"Solved after 1, 2, … ACT steps: {shares}.", ""]
+        after = [
+            n
+            for n in range(1, len(by_step) + 1)
+            if len(by_step) <= _STEPS or n & (n - 1) == 0 or n == len(by_step)
+        ]
+        shares = ", ".join(f"{by_step[n - 1]:.1%}" for n in after)
+        lines += [f"Solved after {', '.join(map(str, after))} ACT steps: {shares}.", ""]
     run, weights = (shlex.quote(str(x)) for x in (folder, folder / "model.safetensors"))
     commands = [
         f"  python launch/evaluate.py --workdir={run} --halting=fixed",
@@ -87,14 +93,16 @@ def _show(task: Any, state: State, folder: pathlib.Path) -> tuple[str, str]:
     )
     if not task.puzzle.as_text:
         return "", ""
-    # The puzzle that took longest among those solved shows most.
-    best = int(np.lexsort((solved.steps, good))[-1])
+    # The puzzle that took longest among those solved shows most, up to some steps.
+    telling = np.where(solved.steps <= _STEPS, solved.steps, -solved.steps)
+    best = int(np.lexsort((telling, good))[-1])
     question, boards = inputs[best], solved.trace[best, : solved.steps[best]]
     painter = task.puzzle.painter
     if not painter.panels:
         shown = f"One of them, and the model's answer:\n{painter.text(question, boards[-1])}\n"
     else:
         trace_gif(folder / "plots" / "reasoning.gif", painter, question, boards)
-        trace = trace_text(painter, question, boards)
-        shown = f"One of them, the board after each ACT step:\n{trace}"
+        trace = trace_text(painter, question, boards[:_STEPS])
+        steps = "" if len(boards) <= _STEPS else f" of the first {_STEPS}"
+        shown = f"One of them, the board after each{steps} ACT step{'s' * bool(steps)}:\n{trace}"
     return task.puzzle.to_text(question), shown
