@@ -1,4 +1,4 @@
-r"""HRM on Sudoku.
+r"""HRM and TRM on Sudoku.
 
     python launch/train.py --config=configs/sudoku.py[:laptop|:hrm6|:real|:small|:paper]
 
@@ -12,9 +12,10 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
           1,000 held-out puzzles (seeds 0, 1 and 1234) with up to 8 ACT steps (trained with 4); the
           whole command took 159 to 164 s on two CPU cores. In 2,000 steps of 64 puzzles seed 1234
           came to 94.5%.
-`real`    the same network, 64 wide, for real 9×9 puzzles in CSV files. With rows and columns as two
-          kinds of units it solved 54.4% of 2,000 (73% of the hardest lists) after two minutes of an
-          H100, trained on 122,457; as one kind, and on a CPU, it was not trained to its end.
+`real`    the network of `laptop`, 64 wide, for real 9×9 puzzles in CSV files. With rows and columns
+          as two kinds of units it solved 54.4% of 2,000 (73% of the hardest lists) after two
+          minutes of an H100, trained on 122,457; as one kind, and on a CPU, it was not trained to
+          its end.
           --config.data.train_csv=train.csv --config.data.test_csv=test.csv
 `small`   9×9 boards, 1,000 generated puzzles, 2.7M parameters: one consumer GPU, or a CPU over a
           night.
@@ -41,7 +42,6 @@ _UNITS = {
     "halt_threshold": 3.0,
     "halt_exploration_prob": 0.0,
     "restart_noise": 0.5,
-    "restart_after": 16,
     "forward_dtype": "float32",
 }
 _UNITS_OPTIMIZER = {
@@ -66,7 +66,13 @@ PRESETS = {
         "eval_max_steps": 64,
         "tensorboard": False,
         "loss": "softmax",
-        "model": {**_UNITS, "hidden_size": 32, "unit_width": 16, "halt_max_steps": 6},
+        "model": {
+            **_UNITS,
+            "hidden_size": 32,
+            "unit_width": 16,
+            "halt_max_steps": 6,
+            "restart_after": 16,
+        },
         "optimizer": {
             **_UNITS_OPTIMIZER,
             "learning_rate": 1e-2,

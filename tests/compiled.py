@@ -7,6 +7,7 @@ is added: with the thousands of programs of these tests, that is half of their t
 import contextlib
 import os
 import pathlib
+import threading
 
 from jax._src import lru_cache
 
@@ -14,9 +15,9 @@ from jax._src import lru_cache
 def _put(self: lru_cache.LRUCache, key: str, value: bytes) -> None:
     """Adds a program whole or not at all: others read while this is written."""
     path = pathlib.Path(str(self.path), f"{key}{lru_cache._CACHE_SUFFIX}")
-    part = path.with_name(f".{os.getpid()}.part")
-    part.write_bytes(value)
+    part = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     with contextlib.suppress(FileNotFoundError):  # its folder has gone with the last test
+        part.write_bytes(value)
         os.replace(part, path)
 
 

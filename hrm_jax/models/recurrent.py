@@ -68,7 +68,8 @@ class RecurrentConfig:
         restart_noise: Standard deviation of what is added to each node's first states, at random,
             in training, and where a puzzle is tried once more in evaluation.
         restart_after: ACT steps after which a row that does not want to halt starts anew, from
-            other first states, in evaluation where the model may halt; 0 is never.
+            other first states, in evaluation where the model may halt; 0 is never. What goes on
+            past that (`hrm_jax.trained.browse`), or takes single steps, does not.
     """
 
     variant: ClassVar[str]
