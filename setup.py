@@ -110,6 +110,7 @@ setup(
             "playwright>=1.50",  # drives a Chromium that is installed already
             "pytest>=8.3",
             "pytest-xdist>=3.6",
+            "hoi>=0.0.7",  # another implementation of the O-information
             "qwix>=0.1.8",  # another implementation of adapters and of quantised weights
             "ruff>=0.11",
             "setuptools>=70.1",  # builds the wheel that is tested

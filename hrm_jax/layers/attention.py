@@ -21,7 +21,8 @@ LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
 
 
 class Attention(nn.Module):
-    """Self-attention, alone or together with keys and values of earlier calls.
+    """Self-attention, alone or together with keys and values of earlier calls. Where the collection
+    "heads" is mutable, `queries_and_keys` are sown there, [B, S, H, C] and [B, S, K, C].
 
     Attributes:
         num_kv_heads: Key and value heads K; divides the query heads H. 0 takes H.
@@ -126,6 +127,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = apply_rotary(q, *rotary), apply_rotary(k, *rotary)
+        self.sow("heads", "queries_and_keys", (q, k))
         return q, k, v
 
 

@@ -12,6 +12,8 @@ import ml_collections
 from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
+from hrm_jax.tasks.infinito.config import InfinitoConfig
+from hrm_jax.tasks.infinito.task import InfinitoTask
 from hrm_jax.tasks.language.instruct import InstructTask
 from hrm_jax.tasks.language.instruct_config import InstructConfig
 from hrm_jax.tasks.language.pairs import PairConfig, PairTask
@@ -29,6 +31,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "sort_of_clevr": (SortOfClevrConfig, QuestionTask),
     "family": (FamilyConfig, QuestionTask),
     "instruct": (InstructConfig, InstructTask),
+    "infinito": (InfinitoConfig, InfinitoTask),
     "ppo": (PPOConfig, PPOTask),
     "dqn": (DQNConfig, DQNTask),
 }

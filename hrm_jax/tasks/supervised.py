@@ -111,10 +111,11 @@ class SupervisedTrainer:
         return Gradients(grads, of_rows, Carry(rows, rest), jax.lax.stop_gradient(metrics))
 
     def step(
-        self, state: State, batch: Any, total_steps: Array | None = None
+        self, state: State, batch: Any, total_steps: Array | None = None, scale: Any = 1.0
     ) -> tuple[State, Metrics]:
         """One update on the mean loss of a batch (a mapping of arrays [B, …]). `total_steps` may
-        take the place of the trainer's own, so that runs of any length have the same program."""
+        take the place of the trainer's own, so that runs of any length have the same program.
+        Updates are multiplied by `scale`."""
         steps = self.total_steps if total_steps is None else total_steps
         key = jax.random.fold_in(state.key, state.step)
         found = self.gradients(state, batch, key)
@@ -126,7 +127,7 @@ class SupervisedTrainer:
                 tables[name], identifiers, found.tables[name], rate, rule.weight_decay
             )
         state = state.replace(rows=found.carry.rows, carry=found.carry.rest, tables=tables)
-        state, updates = apply_gradients(state, found.params, self.optimizer, steps)
+        state, updates = apply_gradients(state, found.params, self.optimizer, steps, scale=scale)
         return state, {**found.metrics, **updates}
 
 
@@ -137,19 +138,22 @@ def apply_gradients(
     total_steps: Any,
     updates_per_step: int = 1,
     left_out: int = 0,
+    scale: Any = 1.0,
 ) -> tuple[State, Metrics]:
     """Updates the parameters and their average; returns the new state and what to report.
 
     The schedule is as long as the run, `total_steps` steps of the loop with so many updates each,
-    of which the first may be left out.
+    of which the first may be left out. `scale` multiplies the learning rate.
     """
     optimizer = build_optimizer(rule, total_steps, updates_per_step, left_out)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    if not isinstance(scale, float) or scale != 1:
+        updates = jax.tree.map(lambda x: scale * x, updates)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1 - rule.ema)
-    rate = learning_rate(rule, total_steps, rule.learning_rate)(state.step)
+    rate = scale * learning_rate(rule, total_steps, rule.learning_rate)(state.step)
     metrics = {"grad_norm": pair(optax.global_norm(grads), 1), "learning_rate": pair(rate, 1)}
     return state.replace(params=params, opt_state=opt_state, ema=ema), metrics
 

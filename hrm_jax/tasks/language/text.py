@@ -36,11 +36,11 @@ _EVAL_SEED = 0  # of the held-out windows that are scored
 
 
 @dataclasses.dataclass(frozen=True)
-class TextData:
-    """Running text."""
+class TextFiles:
+    """Running text, read from files."""
 
     # Files, folders or patterns with commas between them (.txt, .jsonl, either may be .gz); ""
-    # takes the Spanish novels that come with the package. Or one .npy with tokens of `tokenizer`,
+    # takes the Spanish novels that come with the package. Or one .npy with tokens of the tokenizer,
     # [N], or [rows, N], each row a document; without `test` the end of [N] is kept aside.
     train: str = ""
     test: str = ""  # the same, held out; "" keeps whole documents of the training text aside
@@ -50,19 +50,13 @@ class TextData:
     strict: bool = False  # whether bytes that are not UTF-8 are an error
     # Most bytes that a .gz may unpack to; 0 for 200 times its own, and 64 MiB at least.
     max_unpacked: int = 0
-    tokenizer: str = "bytes"  # or a tokenizer.json of Hugging Face's or its folder
-    length: int = 512  # tokens of a window
-    eval_stride: int = 256  # new tokens of a held-out window; those before are context
-    eval_windows: int = 512  # how many held-out windows are scored at most; 0 for all
 
     def __post_init__(self) -> None:
         require(0 < self.held_out < 1, f"data.held_out: expected 0 < x < 1, got {self.held_out}")
         require(
-            1 <= self.eval_stride < self.length,
-            f"data.eval_stride: expected 1 to data.length - 1, got {self.eval_stride}",
+            self.max_unpacked >= 0,
+            f"data.max_unpacked: expected 0 or more, got {self.max_unpacked}",
         )
-        for name in ("eval_windows", "max_unpacked"):
-            require(getattr(self, name) >= 0, f"data.{name}: expected 0 or more")
 
     def documents(self, tokenizer: Tokenizer) -> tuple[AnyText, AnyText]:
         """Training and held-out documents; those of a file that are in both are told of."""
@@ -100,6 +94,27 @@ class TextData:
             document=self.document,
             strict=self.strict,
             max_unpacked=self.max_unpacked,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData(TextFiles):
+    """Running text in windows."""
+
+    tokenizer: str = "bytes"  # or a tokenizer.json of Hugging Face's or its folder
+    length: int = 512  # tokens of a window
+    eval_stride: int = 256  # new tokens of a held-out window; those before are context
+    eval_windows: int = 512  # how many held-out windows are scored at most; 0 for all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            1 <= self.eval_stride < self.length,
+            f"data.eval_stride: expected 1 to data.length - 1, got {self.eval_stride}",
+        )
+        require(
+            self.eval_windows >= 0,
+            f"data.eval_windows: expected 0 or more, got {self.eval_windows}",
         )
 
 

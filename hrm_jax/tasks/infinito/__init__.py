@@ -1,0 +1,1 @@
+"""INFINITO: a language model with a memory and Φ, and an agent that schedules its training."""
