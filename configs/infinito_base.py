@@ -41,7 +41,10 @@ PRESETS = {
         **_LAPTOP,
         "lambda_phi": 0.0,
         "data": {"kind": "introductions", "length": 64, "segments": 4, "eval_rows": 128},
-        "memory": {"slots": 32, "layer": 3, "parts": 8, "threshold": 0.05, "decay": 1.0},
+        "memory": {
+            **{"slots": 32, "top_k": 32, "layer": 3, "parts": 8},
+            **{"threshold": 0.05, "decay": 1.0},
+        },
     },
     "gpt2": {
         "expect": "as long as the model takes (not measured).",

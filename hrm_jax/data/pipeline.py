@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import sys
 import threading
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -97,7 +97,15 @@ def _pick(boundaries: npt.NDArray[Any], part: npt.NDArray[Any], chance: npt.NDAr
     return first + (chance * (boundaries[part + 1] - first)).astype(np.int64)
 
 
-def batch_iterator(source: Draws, prefetch: int = 16) -> grain.DatasetIterator:
+class Batches(Protocol):
+    """Training batches of this process by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Batch: ...
+
+
+def batch_iterator(source: Batches, prefetch: int = 16) -> grain.DatasetIterator:
     """An endless iterator over `source` that keeps batches ready and can be checkpointed."""
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -138,13 +138,16 @@ def test_the_phi_term_moves_phi(folder, base, kind):
 @pytest.mark.parametrize("shared", [False, True])
 def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared):
     memory = {"slots": 8, "parts": 2, "threshold": 0.05, "layer": 1, "shared": shared}
-    config = _config(folder, memory=memory)
+    config = _config(folder, memory=memory, eval_every=6, eval_samples=0)
     whole = experiment.train(config, tmp_path / "whole", progress=False)
     experiment.train({**config, "steps": 3}, tmp_path / "parts", progress=False)
-    shutil.copytree(tmp_path / "parts", tmp_path / "sharded")
+    if shared:
+        shutil.copytree(tmp_path / "parts", tmp_path / "sharded")
     parts = experiment.train(config, tmp_path / "parts", progress=False)
     jax.tree.map(np.testing.assert_array_equal, *[_kept(x.state) for x in (whole, parts)])
     assert _memory(whole.state, shared).writes.sum() > 0
+    if not shared:
+        return
     # Rows and the rest go on, on other devices too.
     mesh = {"data": 2, "fsdp": 2}
     divided = experiment.train({**config, "mesh": mesh}, tmp_path / "sharded", progress=False)
@@ -264,18 +267,21 @@ def test_introductions_ask_for_the_name_that_was_said():
     documents = Documents.of(["ñandú y lobo ".encode() * 50], ["a"])
     stream = Stream(documents, ByteTokenizer())
     source = Introductions(stream, ByteTokenizer(), 32, 3, 4, seed=0)
-    parts = [source[i] for i in range(3)]
-    assert parts[0]["fresh"].all()
-    assert not parts[1]["fresh"].any()
-    assert not parts[0]["counted"].any()
+    batches = [source[i] for i in range(6)]
     for row in range(4):
-        tokens = np.concatenate([x["tokens"][row, :-1] for x in parts])
+        parts = [{k: v[row] for k, v in batches[3 + i - row % 3].items()} for i in range(3)]
+        assert [bool(x["fresh"]) for x in parts] == [True, False, False]
+        assert not parts[0]["counted"].any()
+        assert not parts[1]["counted"].any()
+        tokens = np.concatenate([x["tokens"][:-1] for x in parts])
         text = bytes(x for x in tokens if x < 256).decode(errors="ignore")
         said = text.split("Me llamo ")[1].split(".")[0]
         assert said in NAMES
-        counted = parts[2]["counted"][row]
-        asked = parts[2]["tokens"][row, 1:][counted]
+        asked = parts[2]["tokens"][1:][parts[2]["counted"]]
         assert bytes(asked.astype(np.uint8)).decode() == f"{said}."
+    # Where the question stands does not tell the name.
+    whole = source.texts(40)
+    assert len({int(x.argmax()) for x in whole["counted"][:, 2]}) == 1
     assert len({x[:1] for x in NAMES}) == len(NAMES)
     with pytest.raises(ValueError, match="an introduction takes"):
         Introductions(stream, ByteTokenizer(), 16, 3, 4, seed=0)
@@ -297,3 +303,7 @@ def test_the_meter_and_its_controls_on_a_known_process():
     assert told["eval/phi_meter_permuted"] < 0.1 * told["eval/phi_meter"]
     assert told["eval/phi_meter_gaussian"] == pytest.approx(told["eval/phi_meter"], rel=0.1)
     assert told["eval/phi_meter_rescaled"] == pytest.approx(told["eval/phi_meter"], rel=1e-3)
+    for field, value in (("dimensions", 2), ("projections", 3), ("shrinkage", 0.1), ("seed", 1)):
+        other = dataclasses.replace(config, **{field: value})
+        found = meter.figures(other, meter.sums(other, series, jax.random.key(0)))
+        assert abs(found["eval/phi_meter"] - told["eval/phi_meter"]) > 1e-4, field

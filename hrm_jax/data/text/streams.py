@@ -47,7 +47,7 @@ class Stream:
         index = (np.asarray(at)[:, None] + np.arange(length + 1)) % len(self.tokens)
         return {
             "tokens": self.tokens[index],
-            "fresh": self.begins[index[:, :-1]].any(axis=1),
+            "fresh": np.any(self.begins[index[:, :-1]], axis=1),
             "counted": np.ones((len(index), length), bool),
         }
 
@@ -131,18 +131,20 @@ class Introductions:
         said = [tokenizer.encode(_SAID.format(name)) for name in NAMES]
         asked = [tokenizer.encode(f"{_ASKED} {name}.") for name in NAMES]
         self.known = min(_differ(asked[0], x) for x in asked[1:])  # where names begin
-        longest = max(map(len, said + asked))
-        if longest > length:
-            raise ValueError(f"length: {length} tokens, but an introduction takes {longest}")
+        self.longest = max(map(len, said + asked))
+        if self.longest > length:
+            raise ValueError(f"length: {length} tokens, but an introduction takes {self.longest}")
         self.said, self.asked = ([np.array(x, np.int32) for x in texts] for texts in (said, asked))
 
     def __len__(self) -> int:
         return sys.maxsize // self.batch_size
 
     def __getitem__(self, index: int) -> dict[str, npt.NDArray[Any]]:
-        number, segment = divmod(index, self.segments)
-        parts = [self.text(row, number) for row in self.rows]
-        return {k: np.stack([x[k][segment] for x in parts]) for k in parts[0]}
+        parts = []
+        for row in self.rows:  # they end in turn, so that something counts in each batch
+            number, segment = divmod(index + row, self.segments)
+            parts.append({k: x[segment] for k, x in self.text(row, number).items()})
+        return {k: np.stack([x[k] for x in parts]) for k in parts[0]}
 
     def text(self, row: int, number: int) -> dict[str, npt.NDArray[Any]]:
         """A whole text: tokens [segments, length + 1], `fresh` and `counted`."""
@@ -154,9 +156,10 @@ class Introductions:
         said, asked = self.said[name], self.asked[name]
         at = int(random.integers(max(1, self.length - len(said))))
         tokens[at : at + len(said)] = said
-        tokens[-len(asked) :] = asked
+        start = size - self.longest  # the same for all, which else told how long the name is
+        tokens[start : start + len(asked)] = asked
         counted = np.zeros(size, bool)
-        counted[size - len(asked) + self.known :] = True
+        counted[start + self.known : start + len(asked)] = True
         index = np.arange(self.segments)[:, None] * self.length + np.arange(self.length + 1)
         return {
             "tokens": tokens[index],
