@@ -1,14 +1,23 @@
 """Continues a text: python launch/generate.py --workdir=runs/spanish_lm --prompt="En un lugar".
 
-With --model it is a model of Hugging Face's transformers; with --chat it answers the prompt.
+With --model it is a model of Hugging Face's transformers; with --chat it answers the prompt. With
+--report what was written is told in a file, of INFINITO with Φ and memory of each segment.
 """
 
 import argparse
+import math
 import sys
+import time
+from typing import Any
+
+import numpy as np
 
 from hrm_jax.data.text.tokenizers import prompt_tokens
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.paths import expanded
+from hrm_jax.files import write_json
+from hrm_jax.paths import expanded, path_of
+from hrm_jax.tasks.infinito.model import InfinitoModel
+from hrm_jax.tasks.infinito.network import repetition
 from hrm_jax.trained.arguments import add_model, load_model
 from hrm_jax.trained.load import merge_adapter
 from hrm_jax.training.checkpoints import CheckpointError
@@ -21,6 +30,27 @@ def chat_tokens(model: LanguageModel, prompt: str, system: str | None) -> list[i
     said = [] if system is None else [{"role": "system", "content": system}]
     template = ChatTemplate(model.chat_template, model.tokenizer)
     return template.encode([*said, {"role": "user", "content": prompt}])
+
+
+def written(model: LanguageModel, tokens: list[int], options: dict[str, Any]) -> dict[str, Any]:
+    """Prints how the tokens go on, as it is found, and returns what there is to tell of it."""
+    if isinstance(model, InfinitoModel):
+        found, told = model.written(tokens, **options)
+        print(found.text, end="", flush=True)
+        return {"text": found.text, **told}
+    start, events = time.perf_counter(), []
+    for event in model.stream(tokens, **options):
+        print(event.text, end="", flush=True)
+        events.append(event)
+    made = np.array([[x.token for x in events if x.token >= 0]], np.int32)
+    mean = sum(x.logprob for x in events) / len(events)
+    return {
+        "text": "".join(x.text for x in events),
+        "seconds": time.perf_counter() - start,
+        "tokens": made.size,
+        "repetition": repetition(made),
+        "perplexity": math.exp(-mean),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--min_p", type=float, default=0.0, help="least share of the likeliest's")
     parser.add_argument("--repetition_penalty", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=expanded, help="JSON file to write: text and figures")
     args = parser.parse_args(argv)
     names = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
     options = {name: getattr(args, name) for name in (*names, "seed")}
@@ -57,8 +88,9 @@ def main(argv: list[str] | None = None) -> int:
         tokens = prompt_tokens(model.tokenizer, prompt, special=args.special_tokens)
         if args.chat:
             tokens = chat_tokens(model, prompt, args.system)
-        for event in model.stream(tokens, **options):
-            print(event.text, end="", flush=True)
+        told = written(model, tokens, options)
+        if args.report:
+            write_json(path_of(args.report), {"prompt": prompt, **told})
     except ImportError as error:
         message = f"{error.name} is missing: pip install 'hrm_jax[serve]'" if error.name else error
         print(f"error: {message}", file=sys.stderr)

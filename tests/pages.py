@@ -76,6 +76,10 @@ ADDED = {
     "transformer": (TEXT, "--config.model.hidden_size=16 --config.optimizer.warmup_steps=1"),
     "instruct": (INSTRUCT,),
     "branch": (INSTRUCT,),
+    "infinito_base": (
+        "--config.data.eval_rows=2 --config.data.eval_segments=2 --config.eval_samples=1",
+        "--config.phi.projections=1 --config.meter.projections=1",
+    ),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}

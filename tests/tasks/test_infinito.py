@@ -139,6 +139,8 @@ def test_the_phi_term_moves_phi(folder, base, kind):
 def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared):
     memory = {"slots": 8, "parts": 2, "threshold": 0.05, "layer": 1, "shared": shared}
     config = _config(folder, memory=memory, eval_every=6, eval_samples=0)
+    if shared:
+        config["plateau"] = {"factor": 1.0}
     whole = experiment.train(config, tmp_path / "whole", progress=False)
     experiment.train({**config, "steps": 3}, tmp_path / "parts", progress=False)
     if shared:

@@ -95,9 +95,11 @@ class InfinitoTask(Task):
             config.optimizer, config.steps, self._loss, config.microbatch_size
         )
         plateau = config.plateau
-        self._plateau = optax.contrib.reduce_on_plateau(
-            plateau.factor, plateau.patience, accumulation_size=plateau.window
-        )
+        self._plateau = optax.identity()
+        if plateau.factor < 1:
+            self._plateau = optax.contrib.reduce_on_plateau(
+                plateau.factor, plateau.patience, accumulation_size=plateau.window
+            )
         self._scores = jit(self._read_on)
 
     # Data
