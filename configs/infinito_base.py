@@ -22,8 +22,6 @@ _LAPTOP = {
     "tensorboard": False,  # saves the import
     "data": {"length": 128, "eval_rows": 16, "eval_segments": 16},
     "memory": {"slots": 64, "layer": 3, "parts": 4},
-    "phi_low": 0.5,
-    "phi_high": 1.0,
     "optimizer": {
         "name": "adamw",
         "learning_rate": 2e-3,

@@ -1,6 +1,7 @@
 """INFINITO's language model as a task: what λ does, what a run carries, and what it measures."""
 
 import dataclasses
+import importlib
 import json
 import shutil
 
@@ -309,3 +310,36 @@ def test_the_meter_and_its_controls_on_a_known_process():
         other = dataclasses.replace(config, **{field: value})
         found = meter.figures(other, meter.sums(other, series, jax.random.key(0)))
         assert abs(found["eval/phi_meter"] - told["eval/phi_meter"]) > 1e-4, field
+
+
+def test_the_benchmark_tells_base_random_weights_and_each_lambda(folder, capsys, monkeypatch):
+    program = importlib.import_module("infinito")
+    config = _config(folder, eval_samples=1, eval_new_tokens=8)
+    monkeypatch.setattr(program, "preset", lambda: config)
+    program.main(["--lambdas=0,1", "--seeds=0,1", "--steps=1", "--batch=4"])
+    printed = capsys.readouterr().out
+    rows = [x.split("|")[1:-1] for x in printed.splitlines() if x.startswith("|")][2:]
+    assert [x[0].strip() for x in rows] == ["base", "random weights", "λ 0", "λ 1"]
+    for row in rows:
+        perplexity, _, measured, *controls = (float(x.split("±")[0]) for x in row[1:])
+        assert perplexity > 1
+        assert measured > 0
+        assert controls[3] == pytest.approx(measured, abs=2e-4)  # rescaled
+    assert "λ 1 against λ 0, seed by seed" in printed
+
+
+def test_the_benchmark_says_where_the_meter_does_not_follow():
+    program = importlib.import_module("infinito")
+    names = (*program.FIGURES, program.SAVED)
+
+    def rows(measured):
+        return [
+            dict.fromkeys(names, 0.0) | {"phi_objective": 1.0 + i / 10, "phi_meter": x}
+            for i, x in enumerate(measured)
+        ]
+
+    plain = [dict.fromkeys(names, 0.0)] * 3
+    (up,) = program.verdicts({"λ 0": plain, "λ 1": rows((0.10, 0.11, 0.12))})
+    assert "which rises with it" in up
+    (not_up,) = program.verdicts({"λ 0": plain, "λ 1": rows((-0.1, 0.0, 0.12))})
+    assert "does not rise with it" in not_up

@@ -103,8 +103,8 @@ def held_out_segments(
 
 
 class Introductions:
-    """Texts of a few segments each, for which a memory is needed: in the first someone says a name,
-    and in the last it is said again. Between is what the stream has, of which nothing counts.
+    """Texts of a few segments each, for which a memory is needed: the first begins with someone who
+    says a name, and in the last it is said again. Between is what the stream has, of which nothing counts.
 
     Item (row, number) is a pure function of the seed. Batches are like those of `TextStreams`.
     """
@@ -154,8 +154,7 @@ class Introductions:
         place = int(random.integers(len(self.stream.tokens)))
         tokens = self.stream.tokens[(place + np.arange(size)) % len(self.stream.tokens)].copy()
         said, asked = self.said[name], self.asked[name]
-        at = int(random.integers(max(1, self.length - len(said))))
-        tokens[at : at + len(said)] = said
+        tokens[: len(said)] = said
         start = size - self.longest  # the same for all, which else told how long the name is
         tokens[start : start + len(asked)] = asked
         counted = np.zeros(size, bool)
