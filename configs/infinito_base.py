@@ -35,13 +35,34 @@ _LAPTOP = {
 PRESETS = {
     "laptop": {"expect": "not measured.", **_LAPTOP},
     "introductions": {
-        "expect": "not measured.",
+        "expect": "EXPECT",
         **_LAPTOP,
+        "steps": 2500,
+        "log_every": 50,
+        "eval_every": 500,
+        "checkpoint_every": 500,
         "lambda_phi": 0.0,
-        "data": {"kind": "introductions", "length": 64, "segments": 4, "eval_rows": 128},
+        "eval_samples": 0,
+        "data": {"kind": "introductions", "length": 64, "segments": 4, "eval_rows": 256},
+        "lora": {
+            **{"r": 8, "alpha": 32.0, "dropout": 0.0},
+            "target_modules": ("c_attn", "c_proj"),
+        },
         "memory": {
-            **{"slots": 32, "top_k": 32, "layer": 3, "parts": 8},
+            **{"slots": 32, "top_k": 32, "layer": 3, "parts": 8, "noise": 0.0},
             **{"threshold": 0.05, "decay": 1.0},
+        },
+        "phi": {"projections": 1},
+        "meter": {"projections": 1},
+        "plateau": {"factor": 1.0},
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "warmup_steps": 10,
+            "lr_min_ratio": 0.05,
+            "b2": 0.98,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
         },
     },
     "gpt2": {

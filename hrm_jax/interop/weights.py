@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.relational import RelationalConfig
 from hrm_jax.models.trm import TRMConfig
 from hrm_jax.paths import path_of
+
+log = logging.getLogger("hrm_jax")
 
 _REFERENCES: Mapping[type, Any] = {HRMConfig: load_hrm, TRMConfig: load_trm}
 
@@ -69,9 +72,12 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
     if isinstance(model.config, RelationalConfig):
         params = model.variables["params"]
         return export_relational(model.config, params, model.data.shape, output, format)
+    if getattr(model, "recall", None) is not None:
+        log.warning("What reads the memory (recall) is left out: no other program has one.")
     if format == "peft":
         return _write_adapter(model, pathlib.Path(output))
-    params, tokenizer = model.variables["params"], model.tokenizer_name
+    params = {k: v for k, v in model.variables["params"].items() if k != "recall"}
+    tokenizer = model.tokenizer_name
     return export_language_model(model.config, params, output, format, tokenizer)
 
 

@@ -18,14 +18,17 @@ from hrm_jax.data.text.tokenizers import EOS, ByteTokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hugging_face import save_pretrained
+from hrm_jax.interop.weights import write_weights
 from hrm_jax.models import infinito, language
-from hrm_jax.models.transformer import TransformerConfig
+from hrm_jax.models.transformer import Transformer, TransformerConfig
 from hrm_jax.tasks.infinito import meter
 from hrm_jax.tasks.infinito.config import MeterConfig
 from hrm_jax.tasks.infinito.network import nats
 from hrm_jax.tasks.infinito.report import memory_verdict
 from hrm_jax.tasks.infinito.task import InfinitoTask
+from hrm_jax.tasks.supervised import Carry
 from hrm_jax.trained.evaluate import evaluate
+from hrm_jax.trained.load import load_pretrained, merge_adapter
 
 GPT2 = TransformerConfig(
     hidden_size=32, num_layers=2, num_heads=2, ffn_size=64, max_length=64, positions="learned",
@@ -79,16 +82,10 @@ def _loss(task, base, batch):
 
     def loss(trained):
         variables = {"params": trained, "frozen": params}
-        carry = infinito_carry(memory)
+        carry = Carry(memory, {"plateau": ()})
         return task._loss(variables, batch, carry, jax.random.key(1), jnp.int32(0))[0]
 
     return loss, state.params
-
-
-def infinito_carry(memory):
-    from hrm_jax.tasks.supervised import Carry
-
-    return Carry(memory, {"plateau": ()})
 
 
 def test_lambda_acts_once_and_0_is_the_plain_model_bit_for_bit(folder, base):
@@ -215,6 +212,23 @@ def test_the_model_writes_as_its_parts_read(run, base):
     assert groups[1] > groups[0]
     with pytest.raises(ValueError, match="logprobs"):
         model.written("a", logprobs=2)
+
+
+def test_it_is_exported_without_its_memory_and_says_so(run, tmp_path, caplog):
+    model = hrm_jax.load(run[0])
+    for kind in ("hugging_face", "peft"):
+        caplog.clear()
+        write_weights(model, tmp_path / kind, kind)
+        assert "(recall) is left out" in caplog.text
+    alone = load_pretrained(tmp_path / "hugging_face")
+    adapted = merge_adapter(model.base, tmp_path / "peft")
+    tokens = jnp.array([[*b"uno dos"]])
+    expected = model.network.read(model.variables, tokens, None).logits
+    for other in (alone, adapted):
+        found = Transformer(other.config).apply(other.variables, tokens)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(ValueError, match="has a memory"):
+        model.decoder  # noqa: B018 - is made when it is asked for
 
 
 def test_the_learning_rate_falls_where_the_loss_does_not(folder, base):

@@ -103,8 +103,8 @@ def held_out_segments(
 
 
 class Introductions:
-    """Texts of a few segments each, for which a memory is needed: the first begins with someone who
-    says a name, and in the last it is said again. Between is what the stream has, of which nothing counts.
+    """Texts of a few segments each, for which a memory is needed: the first begins with someone's
+    name, which is told again in the last. Between is what the stream has, of which nothing counts.
 
     Item (row, number) is a pure function of the seed. Batches are like those of `TextStreams`.
     """

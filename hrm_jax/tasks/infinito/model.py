@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from hrm_jax.data.text.tokenizers import end_ids, prompt_tokens, suppressed_tokens
+from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Completion, Event
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.engine.requests import checked_tokens
@@ -57,6 +58,12 @@ class InfinitoModel(LanguageModel):
             lora=network.lora,
             trained=adapters,
             recall=recall,
+        )
+
+    def _decoder(self) -> Decoder:
+        raise ValueError(
+            f"{self.name}: has a memory, which the engine and its server do not have; expected "
+            "generate.py, or the model exported (export.py), which then is without"
         )
 
     def written(
