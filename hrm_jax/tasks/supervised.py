@@ -111,7 +111,7 @@ class SupervisedTrainer:
         return Gradients(grads, of_rows, Carry(rows, rest), jax.lax.stop_gradient(metrics))
 
     def step(
-        self, state: State, batch: Any, total_steps: Array | None = None, scale: Any = 1.0
+        self, state: State, batch: Any, total_steps: Array | None = None, scale: Array | None = None
     ) -> tuple[State, Metrics]:
         """One update on the mean loss of a batch (a mapping of arrays [B, …]). `total_steps` may
         take the place of the trainer's own, so that runs of any length have the same program.
@@ -138,7 +138,7 @@ def apply_gradients(
     total_steps: Any,
     updates_per_step: int = 1,
     left_out: int = 0,
-    scale: Any = 1.0,
+    scale: Array | None = None,
 ) -> tuple[State, Metrics]:
     """Updates the parameters and their average; returns the new state and what to report.
 
@@ -147,13 +147,14 @@ def apply_gradients(
     """
     optimizer = build_optimizer(rule, total_steps, updates_per_step, left_out)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    if not isinstance(scale, float) or scale != 1:
+    if scale is not None:
         updates = jax.tree.map(lambda x: scale * x, updates)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
         ema = optax.incremental_update(params, ema, 1 - rule.ema)
-    rate = scale * learning_rate(rule, total_steps, rule.learning_rate)(state.step)
+    rate = learning_rate(rule, total_steps, rule.learning_rate)(state.step)
+    rate = rate if scale is None else scale * rate
     metrics = {"grad_norm": pair(optax.global_norm(grads), 1), "learning_rate": pair(rate, 1)}
     return state.replace(params=params, opt_state=opt_state, ema=ema), metrics
 

@@ -146,6 +146,7 @@ def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared
     parts = experiment.train(config, tmp_path / "parts", progress=False)
     jax.tree.map(np.testing.assert_array_equal, *[_kept(x.state) for x in (whole, parts)])
     assert _memory(whole.state, shared).writes.sum() > 0
+    assert ("eval/bits_per_byte_other_memory" in whole.figures) is not shared
     if not shared:
         return
     # Rows and the rest go on, on other devices too.

@@ -20,9 +20,16 @@ def memory_verdict(figures: Figures) -> str:
     if "eval/bits_per_byte_no_memory" not in figures:
         return ""
     own = figures["eval/bits_per_byte"]
-    none, other = (figures[f"eval/bits_per_byte_{x}_memory"] for x in ("no", "other"))
-    told = f"{none - own:+.4f} bits per byte without it, {other - own:+.4f} with another text's"
-    if min(none, other) - own < _LEAST:
+    lost = {
+        said: figures[name] - own
+        for name, said in (
+            ("eval/bits_per_byte_no_memory", "without it"),
+            ("eval/bits_per_byte_other_memory", "with another text's"),
+        )
+        if name in figures
+    }
+    told = ", ".join(f"{x:+.4f} bits per byte {said}" for said, x in lost.items())
+    if min(lost.values()) < _LEAST:
         return f"The memory does not help: {told}; less than {_LEAST}."
     return f"The memory helps: {told}."
 

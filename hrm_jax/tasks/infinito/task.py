@@ -231,7 +231,9 @@ class InfinitoTask(Task):
         """Sums over texts [E, N, …] that are read segment after segment."""
         config, network = self.config, self.network
         rows = len(batch["tokens"])
-        names = MEMORIES if config.memory.slots else MEMORIES[:1]
+        names = [x for x in MEMORIES if not x or config.memory.slots]
+        if config.memory.shared:
+            names.remove("_other_memory")  # there is but one
         zeros = jax.eval_shape(
             lambda x: meter.sums(config.meter, x, jax.random.key(0)),
             jax.ShapeDtypeStruct((rows, config.data.length, network.sizes.hidden_size), "float32"),
@@ -244,8 +246,7 @@ class InfinitoTask(Task):
             number, part = part
             if not config.memory.shared:
                 memory = memory.cleared(config.memory, part["fresh"])
-            others = memory if config.memory.shared else memory.others()
-            given = {"": memory, "_other_memory": others, "_no_memory": None}
+            given = {"": memory, "_other_memory": memory.others(), "_no_memory": None}
             tokens, counted = part["tokens"], part["counted"]
             found, lost = None, {}
             for name in names:
