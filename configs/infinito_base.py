@@ -36,7 +36,7 @@ _LAPTOP = {
 PRESETS = {
     "laptop": {"expect": "not measured.", **_LAPTOP},
     "introductions": {
-        "expect": "8 minutes on two slow CPU cores, all names told right.",
+        "expect": "10 minutes on two busy, slow CPU cores, all names told right.",
         **_LAPTOP,
         "steps": 2500,
         "log_every": 50,

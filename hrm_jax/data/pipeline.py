@@ -17,6 +17,16 @@ Batch = dict[str, npt.NDArray[Any]]
 Indices = npt.NDArray[np.int64]
 
 
+def own_rows(batch_size: int, process_index: int, process_count: int) -> Indices:
+    """Rows of a batch that a process makes; `ValueError` where they cannot be divided."""
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} cannot be divided among {process_count} processes"
+        )
+    rows = batch_size // process_count
+    return np.arange(process_index * rows, (process_index + 1) * rows)
+
+
 class Draws(abc.ABC):
     """Training batches, for ever, of items in a new random order each epoch, each item once in it.
 
@@ -33,13 +43,8 @@ class Draws(abc.ABC):
         process_count: int = 1,
     ) -> None:
         """Prepares draws from {0, …, items - 1}; `batch_size` counts the rows of all processes."""
-        if batch_size % process_count:
-            raise ValueError(
-                f"batch_size {batch_size} cannot be divided among {process_count} processes"
-            )
         self.items, self.batch_size, self.seed = items, batch_size, seed
-        rows = batch_size // process_count
-        self.rows = np.arange(process_index * rows, (process_index + 1) * rows)
+        self.rows = own_rows(batch_size, process_index, process_count)
         self._orders: dict[int, Indices] = {}
         self._lock = threading.Lock()
 

@@ -38,11 +38,9 @@ def halves(size: int) -> Partition:
     return tuple(range(size // 2)), tuple(range(size // 2, size))
 
 
-def joint_covariance(
-    states: Float[Array, "*B T N"], shrinkage: float
-) -> tuple[Float[Array, "2*N 2*N"], Float[Array, ""]]:
-    """The joint covariance of N variables over time, their mean taken off, and the number of pairs
-    of moments that it is made of. All series [T, N] count as one process.
+def joint_covariance(states: Float[Array, "*B T N"], shrinkage: float) -> Float[Array, "2*N 2*N"]:
+    """The joint covariance of N variables over time, their mean taken off. All series [T, N] count
+    as one process.
 
     Correlations are multiplied by 1 - `shrinkage`, so that the covariance of few pairs can be
     inverted, and scaled variables remain scaled.
@@ -50,7 +48,7 @@ def joint_covariance(
     pairs = jnp.concatenate([states[..., :-1, :], states[..., 1:, :]], axis=-1)
     pairs = pairs.reshape(-1, pairs.shape[-1])
     pairs = pairs - pairs.mean(axis=0)
-    return shrunk(pairs.T @ pairs / len(pairs), shrinkage), jnp.float32(len(pairs))
+    return shrunk(pairs.T @ pairs / len(pairs), shrinkage)
 
 
 def shrunk(covariance: Any, shrinkage: float) -> Any:
@@ -107,7 +105,7 @@ def geometric(joint: Any, parts: Partition) -> float:
 
     0 exactly where no part acts on another, never negative. The nearest process is found by a
     sequence of weighted least squares, each of which lowers the bound on log det that its weights
-    give. `ValueError` for a covariance that is none.
+    give; after 10,000 of them what is returned is such a bound. `ValueError` for a covariance that is none.
     """
     joint = np.asarray(joint, np.float64)
     size = len(joint) // 2

@@ -37,7 +37,8 @@ class MemoryConfig:
 
     Attributes:
         slots: S; 0 for no memory.
-        shared: Whether all rows of a batch have one memory, or each its own.
+        shared: Whether all rows of a batch have one memory, which goes on from text to text, or each
+            its own, which is cleared where a text begins.
         parts: Parts of a segment, whose mean states are written to a slot each.
         layer: Behind which layer it is read, and the states are taken that are written; 0 is the
             last.
@@ -305,7 +306,7 @@ def gaussian_phi(config: PhiConfig, states: Float[Array, "B T D"]) -> Float[Arra
     parts = integration.halves(config.dimensions)
 
     def one(series: Float[Array, "T N"]) -> Float[Array, ""]:
-        joint, _ = integration.joint_covariance(series, config.shrinkage)
+        joint = integration.joint_covariance(series, config.shrinkage)
         return integration.revised(joint, parts)
 
     series = jnp.einsum("btd,pdn->bptn", states.astype(jnp.float32), drawn)

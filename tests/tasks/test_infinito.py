@@ -136,7 +136,7 @@ def test_the_phi_term_moves_phi(folder, base, kind):
 @pytest.mark.parametrize("shared", [False, True])
 def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared):
     memory = {"slots": 8, "parts": 2, "threshold": 0.05, "layer": 1, "shared": shared}
-    config = _config(folder, memory=memory, eval_every=6, eval_samples=0)
+    config = _config(folder, memory=memory, eval_every=6, eval_samples=0, eval_new_tokens=128)
     if shared:
         config["plateau"] = {"factor": 1.0}
     whole = experiment.train(config, tmp_path / "whole", progress=False)
@@ -254,6 +254,7 @@ def test_bad_configurations_are_named(folder, base):
         ({"phi_low": 2.0}, "phi_low"),
         ({"phi": {"dimensions": 3}}, "dimensions"),
         ({"lambda_phi": 0.0, "phi_low": 0.1}, "lambda_phi is 0"),
+        ({"eval_samples": 0}, "eval_new_tokens"),
         ({"data": {"segments": 3}}, "data.kind is 'text'"),
     ):
         with pytest.raises(ConfigError, match=said):

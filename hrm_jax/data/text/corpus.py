@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -67,16 +67,7 @@ class TextWindows(Draws):
         """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`."""
         if length < 1:
             raise ValueError(f"length is {length}, expected 1 or more")
-        (prefix, end), eos = around(tokenizer), tokenizer.eos_id
-        if eos is not None and end[-1:] != (eos,):
-            end = (*end, eos)
-        parts: list[npt.ArrayLike] = []
-        for i in range(len(documents)):
-            parts += [prefix, encode_document(documents, i, tokenizer), end]
-        small = tokenizer.vocab_size <= np.iinfo(np.uint16).max + 1
-        self._stream = np.concatenate(
-            parts, dtype=np.uint16 if small else np.int32, casting="unsafe"
-        )
+        self._stream, _ = joined(documents, tokenizer)
         self._length = length
         super().__init__(max(1, len(self._stream) // length), *draws, **named)
 
@@ -91,6 +82,25 @@ class TextWindows(Draws):
         """Where the stream is cut first in an epoch."""
         random = np.random.Generator(np.random.PCG64([self.seed, 1, epoch]))
         return int(random.integers(len(self._stream)))
+
+
+def joined(
+    documents: Documents | TokenDocuments, tokenizer: Tokenizer
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Documents one behind the other, with what the tokenizer puts around texts, and EOS behind
+    each: tokens, uint16 where these suffice and else int32, and where each document begins."""
+    (prefix, end), eos = around(tokenizer), tokenizer.eos_id
+    if eos is not None and end[-1:] != (eos,):
+        end = (*end, eos)
+    parts: list[npt.ArrayLike] = []
+    lengths = [0]
+    for i in range(len(documents)):
+        tokens = encode_document(documents, i, tokenizer)
+        parts += [prefix, tokens, end]
+        lengths.append(len(prefix) + len(tokens) + len(end))
+    small = tokenizer.vocab_size <= np.iinfo(np.uint16).max + 1
+    stream = np.concatenate(parts, dtype=np.uint16 if small else np.int32, casting="unsafe")
+    return stream, np.cumsum(lengths)[:-1]
 
 
 def encode_document(

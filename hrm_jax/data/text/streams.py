@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hrm_jax.data.text.corpus import Tokens, encode_document
+from hrm_jax.data.pipeline import own_rows
+from hrm_jax.data.text.corpus import joined
 from hrm_jax.data.text.documents import Documents
 from hrm_jax.data.text.token_arrays import TokenDocuments
-from hrm_jax.data.text.tokenizers import Tokenizer, around
+from hrm_jax.data.text.tokenizers import Tokenizer
 
 NAMES = (
     *("Ana", "Beatriz", "Carlos", "Diego", "Elena", "Fernando", "Gloria", "Hugo", "Irene"),
@@ -26,27 +27,16 @@ class Stream:
     """Documents as one sequence of tokens, closed to a ring, and where each of them begins."""
 
     def __init__(self, documents: Documents | TokenDocuments, tokenizer: Tokenizer) -> None:
-        (prefix, end), eos = around(tokenizer), tokenizer.eos_id
-        if eos is not None and end[-1:] != (eos,):
-            end = (*end, eos)
-        parts: list[Any] = []
-        self.starts = []
-        length = 0
-        for i in range(len(documents)):
-            whole = np.concatenate([prefix, encode_document(documents, i, tokenizer), end])
-            self.starts.append(length)
-            parts.append(whole.astype(np.int32))
-            length += len(whole)
-        self.tokens: Tokens = np.concatenate(parts)
-        self.begins = np.zeros(length, bool)
-        self.begins[self.starts] = True
+        self.tokens, starts = joined(documents, tokenizer)
+        self.begins = np.zeros(len(self.tokens), bool)
+        self.begins[starts] = True
 
     def segment(self, at: npt.NDArray[Any], length: int) -> dict[str, npt.NDArray[Any]]:
         """Tokens [B, length + 1] from these places [B] on, of which the first is only read and the
         last only predicted, and whether a document begins among those that are read."""
         index = (np.asarray(at)[:, None] + np.arange(length + 1)) % len(self.tokens)
         return {
-            "tokens": self.tokens[index],
+            "tokens": self.tokens[index].astype(np.int32),
             "fresh": np.any(self.begins[index[:, :-1]], axis=1),
             "counted": np.ones((len(index), length), bool),
         }
@@ -66,15 +56,11 @@ class TextStreams:
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        if batch_size % process_count:
-            raise ValueError(
-                f"batch_size {batch_size} cannot be divided among {process_count} processes"
-            )
-        rows = batch_size // process_count
+        rows = own_rows(batch_size, process_index, process_count)
         first = int(np.random.default_rng(seed).integers(len(stream.tokens)))
         every = np.arange(batch_size) * (len(stream.tokens) // batch_size)
         self.stream, self.length, self.batch_size = stream, length, batch_size
-        self.places = first + every[process_index * rows : (process_index + 1) * rows]
+        self.places = first + every[rows]
 
     def __len__(self) -> int:
         return sys.maxsize // self.batch_size
@@ -120,14 +106,9 @@ class Introductions:
         process_index: int = 0,
         process_count: int = 1,
     ) -> None:
-        if batch_size % process_count:
-            raise ValueError(
-                f"batch_size {batch_size} cannot be divided among {process_count} processes"
-            )
         self.stream, self.length, self.segments, self.seed = stream, length, segments, seed
         self.batch_size = batch_size
-        rows = batch_size // process_count
-        self.rows = range(process_index * rows, (process_index + 1) * rows)
+        self.rows = own_rows(batch_size, process_index, process_count)
         said = [tokenizer.encode(_SAID.format(name)) for name in NAMES]
         asked = [tokenizer.encode(f"{_ASKED} {name}.") for name in NAMES]
         self.known = min(_differ(asked[0], x) for x in asked[1:])  # where names begin
@@ -141,7 +122,7 @@ class Introductions:
 
     def __getitem__(self, index: int) -> dict[str, npt.NDArray[Any]]:
         parts = []
-        for row in self.rows:  # they end in turn, so that something counts in each batch
+        for row in self.rows.tolist():  # they end in turn, so that something counts in each batch
             number, segment = divmod(index + row, self.segments)
             parts.append({k: x[segment] for k, x in self.text(row, number).items()})
         return {k: np.stack([x[k] for x in parts]) for k in parts[0]}
@@ -152,7 +133,9 @@ class Introductions:
         name = int(random.integers(len(NAMES)))
         size = self.segments * self.length + 1
         place = int(random.integers(len(self.stream.tokens)))
-        tokens = self.stream.tokens[(place + np.arange(size)) % len(self.stream.tokens)].copy()
+        tokens = self.stream.tokens[(place + np.arange(size)) % len(self.stream.tokens)].astype(
+            np.int32
+        )
         said, asked = self.said[name], self.asked[name]
         tokens[: len(said)] = said
         start = size - self.longest  # the same for all, which else told how long the name is

@@ -140,6 +140,8 @@ class InfinitoConfig(RunConfig):
         found = {"init_from": "config.model is what it starts from"}
         if not self.lambda_phi:
             found |= dict.fromkeys(("phi_low", "phi_high"), "lambda_phi is 0")
+        if not self.eval_samples:
+            found["eval_new_tokens"] = "eval_samples is 0"
         return found
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -115,6 +116,6 @@ class InfinitoModel(LanguageModel):
         return self.written(prompt, **sampling)[0]
 
     def stream(self, prompt: str | Sequence[int], **sampling: Any) -> Iterator[Event]:
-        """As `generate`, in one event: it is written segment by segment."""
+        """As `generate`, in one event, without probabilities."""
         found = self.generate(prompt, **sampling)
-        yield Event(found.tokens[-1], found.text, 0.0, finish_reason=found.finish_reason)
+        yield Event(found.tokens[-1], found.text, math.nan, finish_reason=found.finish_reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ from hrm_jax.tasks.infinito.model import InfinitoModel
 from hrm_jax.tasks.infinito.network import Network, nats, repetition
 from hrm_jax.tasks.infinito.report import infinito_report
 from hrm_jax.tasks.supervised import Carry, SupervisedTrainer
+
+log = logging.getLogger("hrm_jax")
 
 _HELD_OUT = "held_out.jsonl.gz"  # in the folder for a run's data
 _SHUFFLE_SEED = 0  # of the segments that do not belong together
@@ -153,7 +156,13 @@ class InfinitoTask(Task):
             text = text.decoded(self.tokenizer)
         bytes_per_token = len(text.tokens) / len(stream.tokens)
         if data.kind == "text":
-            return held_out_segments(stream, data.length, rows, data.eval_segments), bytes_per_token
+            found = held_out_segments(stream, data.length, rows, data.eval_segments)
+            if (count := found["tokens"].shape[1]) < data.eval_segments:
+                log.warning(
+                    "Held-out text: %d segments for each of %d rows, not data.eval_segments %d.",
+                    *(count, rows, data.eval_segments),
+                )
+            return found, bytes_per_token
         seed = self.config.seed + 1  # training draws from other text too
         asked = Introductions(stream, self.tokenizer, data.length, data.segments, rows, seed)
         return asked.texts(rows), bytes_per_token
