@@ -105,7 +105,8 @@ def geometric(joint: Any, parts: Partition) -> float:
 
     0 exactly where no part acts on another, never negative. The nearest process is found by a
     sequence of weighted least squares, each of which lowers the bound on log det that its weights
-    give; after 10,000 of them what is returned is such a bound. `ValueError` for a covariance that is none.
+    give; after 10,000 of them what is returned is such a bound. `ValueError` for a
+    covariance that is none.
     """
     joint = np.asarray(joint, np.float64)
     size = len(joint) // 2

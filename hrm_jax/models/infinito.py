@@ -37,8 +37,8 @@ class MemoryConfig:
 
     Attributes:
         slots: S; 0 for no memory.
-        shared: Whether all rows of a batch have one memory, which goes on from text to text, or each
-            its own, which is cleared where a text begins.
+        shared: Whether all rows of a batch have one memory, which goes on from text to text, or
+            each its own, which is cleared where a text begins.
         parts: Parts of a segment, whose mean states are written to a slot each.
         layer: Behind which layer it is read, and the states are taken that are written; 0 is the
             last.
