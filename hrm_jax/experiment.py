@@ -14,6 +14,7 @@ import numpy as np
 from hrm_jax import tasks
 from hrm_jax.compilation import divide_cpu
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.fields import ConfigError
 from hrm_jax.interop.weights import read_weights
 from hrm_jax.paths import path_of
 from hrm_jax.tasks.base import RunConfig, Task
@@ -34,6 +35,8 @@ def _weights_to_start_from(path: pathlib.Path, config: Any) -> tuple[Any, Mappin
     if not (path / "checkpoints").is_dir():
         return read_weights(path, config)
     stored: Any = tasks.parse(read_config(path))
+    if refused := config.refuses(stored):
+        raise ConfigError(f"config.init_from: {path}: {refused}")
     return stored.model, load_weights(path)[0]
 
 
@@ -76,17 +79,19 @@ def train(
     with locked(folder):
         # Names of half-written checkpoints have a suffix.
         resumes = any(x.name.isdigit() for x in (folder / "checkpoints").glob("*"))
-        given: Any = None
+        given: dict[str, Any] = {}
         if parsed.base:
-            given = base or read_base(parsed.base)
-        elif parsed.init_from:
+            given["base"] = base or read_base(parsed.base)
+        if parsed.init_from:
             if resumes:
                 sizes = tasks.parse(read_config(folder)).model  # type: ignore[attr-defined]
             else:
-                sizes, given = _weights_to_start_from(pathlib.Path(parsed.init_from), parsed)
+                sizes, given["variables"] = _weights_to_start_from(
+                    pathlib.Path(parsed.init_from), parsed
+                )
             parsed = tasks.kind(parsed).with_sizes(parsed, sizes)
         with first_before_others("data"):  # which it may have to make
-            task = tasks.build(parsed, folder / "data", given)
+            task = tasks.build(parsed, folder / "data", **given)
         _describe(task)
         result = run(task, folder, progress=progress)
         if is_first():

@@ -13,6 +13,7 @@ from hrm_jax.fields import ConfigError, choose_preset, from_mapping, to_mapping
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.tasks.base import RunConfig
 from hrm_jax.tasks.infinito.config import InfinitoConfig
+from hrm_jax.tasks.infinito.scheduler import SchedulerConfig, SchedulerTask
 from hrm_jax.tasks.infinito.task import InfinitoTask
 from hrm_jax.tasks.language.instruct import InstructTask
 from hrm_jax.tasks.language.instruct_config import InstructConfig
@@ -32,6 +33,7 @@ _TASKS: dict[str, tuple[type[RunConfig], Any]] = {
     "family": (FamilyConfig, QuestionTask),
     "instruct": (InstructConfig, InstructTask),
     "infinito": (InfinitoConfig, InfinitoTask),
+    "infinito_scheduler": (SchedulerConfig, SchedulerTask),
     "ppo": (PPOConfig, PPOTask),
     "dqn": (DQNConfig, DQNTask),
 }
@@ -95,12 +97,8 @@ def kind(config: RunConfig) -> Any:
     return _TASKS[config.task][1]
 
 
-def build(
-    config: RunConfig,
-    data_cache: pathlib.Path | None = None,
-    given: Any = None,
-) -> Any:
-    """Builds the task of a configuration, which keeps generated data in a folder and starts from
-    what is given instead of fresh weights: variables, or the model that `config.base` names; see
-    `hrm_jax.tasks.base.Task`."""
-    return kind(config)(config, data_cache, given)
+def build(config: RunConfig, data_cache: pathlib.Path | None = None, **given: Any) -> Any:
+    """Builds the task of a configuration, which keeps generated data in a folder. Given may be
+    `variables`, to start from instead of fresh weights, and `base`, the model that `config.base`
+    names; see `hrm_jax.tasks.base.Task`."""
+    return kind(config)(config, data_cache, **given)

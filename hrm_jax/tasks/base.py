@@ -203,6 +203,11 @@ class RunConfig:
         none."""
         return ""
 
+    def refuses(self, other: RunConfig) -> str:
+        """What the run that another configuration is of is, where this one cannot start from its
+        weights whatever their shapes; "" where it can."""
+        return ""
+
     def __post_init__(self) -> None:
         numbers = ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every")
         check = functools.partial(require_fields, self, "config")

@@ -108,8 +108,8 @@ def evaluate(
         for name, value in (("max_steps", max_steps), ("limit", limit)):
             if plays and value is not None and value < 1:
                 raise DataError(f"{name}: expected at least 1, got {value}")
-        base = read_base(config.base) if config.base else None
-        task = tasks.build(config, pathlib.Path(workdir) / "data", base)
+        base = {"base": read_base(config.base)} if config.base else {}
+        task = tasks.build(config, pathlib.Path(workdir) / "data", **base)
         if plays:
             return task.score(load(workdir, checkpoint).variables, limit, seed, max_steps)
         source = None if data is None else str(data)

@@ -221,7 +221,7 @@ def _config(case, **fields):
 def _effects(values):
     """What a configuration makes, one kind after the other: data, programs, evaluation."""
     config = tasks.parse(values)
-    task = tasks.build(config, given=_base() if config.base else None)
+    task = tasks.build(config, **({"base": _base()} if config.base else {}))
     batch = next(task.batches())
     if isinstance(task, RLTask):
         held_out = []

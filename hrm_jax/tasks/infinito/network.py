@@ -107,6 +107,20 @@ class Network:
             phi = infinito.components(hidden, *last["queries_and_keys"][0]).phi
         return Reading(logits, hidden, sown[SEEN]["states"][0], phi)
 
+    def study(
+        self,
+        base: Mapping[str, Any],
+        trained: Mapping[str, Any],
+        tokens: Int[Array, "B T1"],
+        memory: Memory,
+        key: PRNGKeyArray | None,
+    ) -> tuple[Reading, Float[Array, "B T"]]:
+        """Reads all but the last of the tokens, differentiably in what is trained, with a key as in
+        training; and the cross entropy of all but the first."""
+        given = self.variables(base, trained, train=key is not None)
+        found = self.read(given, tokens[:, :-1], memory, key)
+        return found, nats(found.logits, tokens[:, 1:])
+
     def remember(self, memory: Memory, reading: Reading) -> Memory:
         """The memory after a segment."""
         if not self.memory.slots:

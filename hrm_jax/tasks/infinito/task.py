@@ -103,7 +103,7 @@ class InfinitoTask(Task):
             self._plateau = optax.contrib.reduce_on_plateau(
                 plateau.factor, plateau.patience, accumulation_size=plateau.window
             )
-        self._scores = jit(self._read_on)
+        self._scores = jit(self.read_on)
 
     # Data
 
@@ -130,13 +130,17 @@ class InfinitoTask(Task):
             test=test,
         )
 
+    @functools.cached_property
+    def stream(self) -> Stream:
+        """The training documents as one sequence."""
+        return Stream(self.documents[0], self.tokenizer)
+
     def batches(self) -> grain.DatasetIterator:
         given, data = self.config, self.config.data
         draws = (given.batch_size, given.seed, jax.process_index(), jax.process_count())
-        stream = Stream(self.documents[0], self.tokenizer)
         if data.kind == "text":
-            return batch_iterator(TextStreams(stream, data.length, *draws))
-        introductions = (stream, self.tokenizer, data.length, data.segments)
+            return batch_iterator(TextStreams(self.stream, data.length, *draws))
+        introductions = (self.stream, self.tokenizer, data.length, data.segments)
         return batch_iterator(Introductions(*introductions, *draws))
 
     def held_out(
@@ -210,11 +214,10 @@ class InfinitoTask(Task):
         memory: Memory = carry.rest["memory"] if shared else carry.rows
         if not shared:
             memory = memory.cleared(config.memory, batch["fresh"])
-        given = network.variables(variables["frozen"], variables["params"], train=True)
         tokens, counted = batch["tokens"], batch["counted"]
-        found = network.read(given, tokens[:, :-1], memory, key)
-        losses = jnp.where(counted, nats(found.logits, tokens[:, 1:]), 0)
-        total, count = losses.sum(), counted.sum()
+        trained = variables["params"]
+        found, losses = network.study(variables["frozen"], trained, tokens, memory, key)
+        total, count = jnp.where(counted, losses, 0).sum(), counted.sum()
         objective = total
         if config.lambda_phi:
             # One weight of a mean over rows, beside a mean over tokens.
@@ -236,13 +239,15 @@ class InfinitoTask(Task):
 
     # Evaluation
 
-    def _read_on(self, variables: Any, batch: Mapping[str, Array]) -> dict[str, Any]:
-        """Sums over texts [E, N, …] that are read segment after segment."""
+    def read_on(
+        self, variables: Any, batch: Mapping[str, Array], memories: tuple[str, ...] = MEMORIES
+    ) -> dict[str, Any]:
+        """Sums over texts [E, N, …], read segment after segment, with some of `MEMORIES`."""
         config, network = self.config, self.network
         rows = len(batch["tokens"])
-        names = [x for x in MEMORIES if not x or config.memory.slots]
+        names = [x for x in memories if not x or config.memory.slots]
         if config.memory.shared:
-            names.remove("_other_memory")  # there is but one
+            names = [x for x in names if x != "_other_memory"]  # there is but one
         zeros = jax.eval_shape(
             lambda x: meter.sums(config.meter, x, jax.random.key(0)),
             jax.ShapeDtypeStruct((rows, config.data.length, network.sizes.hidden_size), "float32"),

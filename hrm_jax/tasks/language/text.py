@@ -17,6 +17,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from hrm_jax.data.identity import Identity
 from hrm_jax.data.pipeline import batch_iterator
+from hrm_jax.data.text.branches import packaged_branches
 from hrm_jax.data.text.corpus import TextWindows, eval_windows, split_documents
 from hrm_jax.data.text.embedded import spanish_documents
 from hrm_jax.data.text.overlap import report_shared_documents
@@ -30,6 +31,7 @@ from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
 _SAMPLE_TOKENS = 160
 _ARRAY = ".npy"
+_BRANCHES = "branches"
 
 AnyText = Documents | TokenDocuments
 _EVAL_SEED = 0  # of the held-out windows that are scored
@@ -40,7 +42,8 @@ class TextFiles:
     """Running text, read from files."""
 
     # Files, folders or patterns with commas between them (.txt, .jsonl, either may be .gz); ""
-    # takes the Spanish novels that come with the package. Or one .npy with tokens of the tokenizer,
+    # takes the Spanish novels that come with the package, "branches" the answers of the branches
+    # that do ("./branches" is a folder of one's own). Or one .npy with tokens of the tokenizer,
     # [N], or [rows, N], each row a document; without `test` the end of [N] is kept aside.
     train: str = ""
     test: str = ""  # the same, held out; "" keeps whole documents of the training text aside
@@ -75,7 +78,13 @@ class TextFiles:
         return split_documents(train, self.held_out, seed=0)
 
     def _texts(self) -> tuple[Documents, Documents]:
-        train, test = (self._read(self.train), None) if self.train else spanish_documents()
+        test: Documents | None = None
+        if self.train == _BRANCHES:
+            train = read_documents([str(packaged_branches())], json_field="output")
+        elif self.train:
+            train = self._read(self.train)
+        else:
+            train, test = spanish_documents()
         if self.test:
             test = self._read(self.test)
             report_shared_documents(train, test)

@@ -180,13 +180,14 @@ class DQNTask(RLTask):
     def _collect(self, state: State, ticks: Array) -> tuple[Running, dqn.Step, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
         keys = environment_keys(Streams.split(state.key).environments, self.config.batch_size)
+        world = self.world(state.frozen)
 
         def tick(running: Running, tick: Array) -> Any:
             of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick), 3))(keys)
             observation = running.observation
             best = self.act({"params": state.params}, observation)
             action = self._explore(best, self.epsilon(tick), of_step[:, :2])
-            running, timestep, finished = advance(self.environment, running, action, of_step[:, 2])
+            running, timestep, finished = advance(world, running, action, of_step[:, 2])
             step = dqn.Step(
                 observation,
                 action,

@@ -160,6 +160,7 @@ class PPOTask(RLTask):
         learner: Learner = state.carry
         keys = environment_keys(Streams.split(state.key).environments, config.batch_size)
         ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
+        world = self.world(state.frozen)
 
         def tick(running: Running, tick: Array) -> Any:
             of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick)))(keys)
@@ -170,7 +171,7 @@ class PPOTask(RLTask):
             log_prob = self.policy.log_prob(outputs, actions)
             observation = running.observation
             running, timestep, finished = advance(
-                self.environment, running, self.policy.act(actions), of_step[:, 1]
+                world, running, self.policy.act(actions), of_step[:, 1]
             )
             return running, ((observation, actions, log_prob, value, timestep), finished)
 

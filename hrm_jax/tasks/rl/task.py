@@ -21,6 +21,7 @@ from hrm_jax.data.pipeline import empty_batches
 from hrm_jax.fields import ConfigError, require_fields
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.rl import environments
+from hrm_jax.rl.environments import Environment
 from hrm_jax.rl.rollout import Episodes, episodes
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.tasks.rl.policy import Policy
@@ -109,11 +110,19 @@ class RLTask(Task):
     ) -> None:
         """Makes the environment; `variables` are weights to start from."""
         self.config = config
-        options = {"max_steps": config.max_steps} if config.max_steps else {}
-        self.environment = environments.make(config.environment, **options)
+        self.environment = self.make()
         self._given = variables
         self._keys = jnp.arange(config.seed, config.seed + config.seeds)
         self._episodes = jit(self.over_seeds(self._evaluation))
+
+    def make(self) -> Environment:
+        """The environment of the configuration."""
+        options = {"max_steps": self.config.max_steps} if self.config.max_steps else {}
+        return environments.make(self.config.environment, **options)
+
+    def world(self, frozen: Any) -> Environment:
+        """The environment, with what is frozen of the state of a run."""
+        return self.environment
 
     @property
     def identity(self) -> Identity:
@@ -154,7 +163,12 @@ class RLTask(Task):
             of_seed = State(state.step, params, opt_state, key, ema, None, carry)
             first = state.step * self.config.iterations
             numbers = first + jnp.arange(self.config.iterations)
-            return jax.lax.scan(self.iteration, of_seed, numbers)
+
+            def iteration(now: State, number: Array) -> tuple[State, Metrics]:
+                now, metrics = self.iteration(now.replace(frozen=state.frozen), number)
+                return now.replace(frozen={}), metrics
+
+            return jax.lax.scan(iteration, of_seed, numbers)
 
         new, metrics = self.over_seeds(one)(state.params, state.opt_state, state.ema, state.carry)
         parts = ("params", "opt_state", "ema", "carry")
