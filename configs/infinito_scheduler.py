@@ -27,23 +27,23 @@ _ADAMW = {
 }
 _LAPTOP = {
     "expect": "not measured.",
-    "steps": 24,
+    "steps": 32,
     "batch_size": 8,
     "log_every": 1,
-    "eval_every": 24,
-    "checkpoint_every": 6,
+    "eval_every": 32,
+    "checkpoint_every": 8,
     "tensorboard": False,  # saves the import
-    "inner_steps": 2,
+    "inner_steps": 1,
     "max_steps": 40,
     "rollout_steps": 20,
     "epochs": 10,
     "minibatches": 4,
     "entropy_weight": 0.01,
-    "gamma": 0.99,
+    "gamma": 0.95,
     "normalize_observations": True,
     "normalize_rewards": True,
     "model": {"hidden": (64, 64)},
-    "optimizer": {**_ADAMW, "learning_rate": 1e-3, "clip_norm": 0.5},
+    "optimizer": {**_ADAMW, "learning_rate": 2e-3, "lr_min_ratio": 0.1, "clip_norm": 0.5},
     # A byte's perplexity is 2 to 20 where a word piece's is 10 to 200.
     "bands": {"perplexity_low": 2.0, "perplexity_high": 20.0},
     "language": {
@@ -53,7 +53,7 @@ _LAPTOP = {
         "phi": {"projections": 2},
         "optimizer": {
             **_ADAMW,
-            "learning_rate": 2e-3,
+            "learning_rate": 4e-3,
             "b2": 0.98,
             "weight_decay": 0.01,
             "clip_norm": 1.0,

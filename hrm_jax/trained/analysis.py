@@ -178,7 +178,7 @@ def analyze(workdir: str | os.PathLike[str], orders: int = 4, plot: bool = True)
     row = None
     if orders:
         task = SchedulerTask(config, folder / "data", base=read_base(config.base))
-        row = task.row(LEARNT, load_weights(folder)[0], task.frozen(jnp.asarray), orders)
+        row = task.row(LEARNT, task.frozen(jnp.asarray), load_weights(folder)[0], orders)
     found = Analysis(tuple(Evaluation(*x) for x in sorted(returns.items())), row)
     if plot:
         (folder / "plots").mkdir(exist_ok=True)

@@ -68,6 +68,12 @@ CASES = {
     },
     "ppo": {"rollout_steps": 4, "minibatches": 2, "batch_size": 4, "model": {"hidden": [8]}},
     "dqn": {"replay_size": 100, "learning_starts": 32, "train_every": 2, "model": {"hidden": [8]}},
+    "infinito_scheduler": {
+        **{"rollout_steps": 2, "minibatches": 2, "batch_size": 2, "model": {"hidden": [8]}},
+        "language": {
+            **{"data": {"length": 16}, "batch_size": 1, "memory": {"slots": 4, "top_k": 2}},
+        },
+    },
 }
 
 # Values to try where one more, half, or another choice is none or makes no difference.
@@ -163,6 +169,11 @@ PROVED = {
         ("meter.dimensions", "meter.projections", "meter.shrinkage", "meter.seed"),
         "test_the_meter_and_its_controls_on_a_known_process",
     ),
+    "language": "test_the_language_model_is_told_all_of_its_fields",
+    **dict.fromkeys(("weights", "bands"), "test_every_number_of_the_reward_counts"),
+    "reward": "test_reward_s_weights_are_presets_or_one_s_own",
+    "policies": "test_its_file_tells_of_all_policies",
+    "eval_seed": "test_it_is_loaded_and_evaluated",
     "task": "test_bad_fields_are_named",
     "preset": "test_harmless_fields_may_change",
     "expect": "test_every_preset_is_a_valid_configuration",
@@ -313,9 +324,9 @@ def _once():
 
 @pytest.mark.parametrize(("case", "name"), _once(), ids=str)
 def test_every_field_does_something(case, name):
-    if name in PROVED:
-        found = [x for x in TESTS.rglob("test_*.py") if f"def {PROVED[name]}(" in x.read_text()]
-        assert found, f"{name}: there is no {PROVED[name]} any more"
+    if proved := PROVED.get(name) or PROVED.get(name.split(".")[0]):
+        found = [x for x in TESTS.rglob("test_*.py") if f"def {proved}(" in x.read_text()]
+        assert found, f"{name}: there is no {proved} any more"
         return
     extra = tuple((k, v) for k, v in WITH.get(name, {}).items() if k in _fields(case))
     before = _usual(case, extra)

@@ -126,6 +126,38 @@ def test_reward_s_weights_are_presets_or_one_s_own(folder):
     assert own.perplexity == 0.1
 
 
+def test_every_number_of_the_reward_counts():
+    """Below, within and above each band, with a jump up."""
+    before = _measured((0.5, 2.0, 100, 0.5))
+    steps = [_measured(x) for x in ((0.1, 2.0, 5, 0.5), (0.5, 4.0, 90, 0.5), (0.8, 9.0, 300, 0.5))]
+
+    def total(weights, bands):
+        return sum(float(reward(weights, bands, before, now)) for now in steps)
+
+    usual = total(REWARDS["balance"], RewardBands())
+    for kind in (REWARDS["balance"], RewardBands()):
+        for field in dataclasses.fields(kind):
+            changed = dataclasses.replace(kind, **{field.name: 1.1 * getattr(kind, field.name)})
+            is_weights = kind is REWARDS["balance"]
+            given = (changed, RewardBands()) if is_weights else (REWARDS["balance"], changed)
+            assert abs(total(*given) - usual) > 1e-4, field.name
+
+
+def test_the_language_model_is_told_all_of_its_fields(folder, base):
+    config = tasks.parse(_config(folder, language={"seed": 3, "phi_low": 0.7, "phi_high": 0.9}))
+    task = SchedulerTask(config, base=base)
+    given, world = config.language, task.environment
+    for field in dataclasses.fields(given):
+        value = getattr(given, field.name)
+        assert getattr(task.language.config, field.name) == value
+        if hasattr(world, field.name):
+            assert getattr(world, field.name) == value
+        elif hasattr(world.network, field.name):
+            assert getattr(world.network, field.name) == value
+    other = task.language.network.init(base.variables["params"], jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, world.start, other)
+
+
 def test_a_model_that_never_changes_gets_what_the_facts_compute():
     """50 steps in all bands: +7.25 ± 0.08 where the logarithm of the perplexity has noise 0.22."""
     noise = np.random.default_rng(0).normal(0, 0.22, (51, 2000))
@@ -166,14 +198,12 @@ def test_text_lowers_the_perplexity_more_and_phi_raises_phi_more(folder, base):
     config = _config(folder, max_steps=25, inner_steps=4, eval_episodes=5)
     task = SchedulerTask(tasks.parse(config), base=base)
     frozen = task.frozen(jnp.asarray)
-    weights = task.weights(task.init(jax.random.key(0)))
-    text, phi = (task.row(name, weights, frozen) for name in ("text", "phi"))
-    start = task.row(FROZEN, weights, frozen)
+    text, phi, start = (task.row(name, frozen) for name in ("text", "phi", FROZEN))
     lost = [np.log(x.finals["perplexity"]) for x in (text, phi, start)]
     assert _high(lost[0]) < _low(lost[1]) < np.mean(lost[2])
     integrated = [x.finals["phi_objective"] for x in (text, phi)]
     assert _low(integrated[1]) > _high(integrated[0])
-    mixed = task.row("mixed", weights, frozen)
+    mixed = task.row("mixed", frozen)
     assert lost[0].mean() < np.log(mixed.finals["perplexity"]).mean()
     assert integrated[0].mean() < mixed.finals["phi_objective"].mean()
 
@@ -212,6 +242,7 @@ def test_a_frozen_model_in_all_bands_gets_their_bonuses(world):
         network=dataclasses.replace(world.network, memory=memory),
         start={k: v for k, v in world.start.items() if k != "recall"},
     )
+    still = dataclasses.replace(still, first=still.measured_at_start())
     first, last, rewards, measured = _episodes(still, TEXT, [3, 4, 5], steps=20)
     moved = last.measured.phi - first.measured.phi
     before = np.concatenate([first.measured.perplexity[None], measured.perplexity[:-1]])
@@ -243,7 +274,7 @@ def test_episodes_end_by_their_limit_and_begin_with_the_same_weights(world):
 def test_environments_side_by_side_are_as_alone(world):
     _, side, rewards, _ = _episodes(world, MIXED, [7, 8], steps=2)
     _, alone, reward_alone, _ = _episodes(world, MIXED, [8], steps=2)
-    np.testing.assert_allclose(rewards[:, 1], reward_alone[:, 0], atol=2e-4)
+    np.testing.assert_allclose(rewards[:, 1], reward_alone[:, 0], rtol=5e-3)
     for x, y in zip(*map(jax.tree.leaves, (side.trained, alone.trained)), strict=True):
         np.testing.assert_allclose(x[1], y[0], atol=2e-3)
 
@@ -303,7 +334,7 @@ def test_its_file_tells_of_all_policies(run):
 def test_it_is_loaded_and_evaluated(run):
     workdir, result, _ = run
     figures = evaluate(workdir)
-    assert figures["eval/return"] == pytest.approx(result.figures["eval/return"], abs=1e-4)
+    assert figures["eval/return"] == pytest.approx(result.figures["eval/return"], rel=5e-3)
     assert evaluate(workdir, limit=2, seed=5)["eval/return"] != figures["eval/return"]
     with pytest.raises(ValueError, match="max_steps"):
         evaluate(workdir, max_steps=2)
@@ -404,7 +435,7 @@ def test_analysis_of_evaluations(tmp_path):
     assert "It is not the last" in text
     assert "Orders differ least at step 3 (0.250), most at step 2 (1.000)." in text
     assert "First half of the evaluations 2.750, second half 5.625 (+2.875)." in text
-    assert "3.335, high" in text
+    assert "3.342, high" in text
     found.plot(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
@@ -419,7 +450,7 @@ def test_analysis_of_actions():
     assert "One evaluation: nothing can be said of a trend." in lines
     assert any(x.split() == ["step", "0", "to", "1", "0%", "100%", "0%", "4"] for x in lines)
     assert any(x.split() == ["step", "8", "to", "9", "100%", "0%", "0%", "4"] for x in lines)
-    assert sum("Φ" in x and "100%" in x for x in lines) == 5
+    assert sum("Φ" in x and "100%" in x for x in lines) == 4
 
 
 def test_analysis_of_a_run(run):

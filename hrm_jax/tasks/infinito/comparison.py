@@ -80,14 +80,14 @@ def verdict(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"The learnt schedule is {'; '.join(told)}."] if told else []
 
 
-def compare(task: SchedulerTask, weights: Any, frozen: Any, folder: pathlib.Path) -> str:
-    """Tries all policies on the same orders, writes `scheduler.json`, and says what came of it."""
+def compare(task: SchedulerTask, learnt: Row, frozen: Any, folder: pathlib.Path) -> str:
+    """Tries the other policies on the same orders, writes `scheduler.json`, and says what came of
+    it."""
     config = task.config
-    entries = []
-    for name in (LEARNT, *config.policies):
-        if name != LEARNT:
-            log.info("Comparing with the policy %s.", name)
-        found = task.row(name, weights, frozen)
+    entries = [entry(learnt, config.reward, task.returns(learnt))]
+    for name in config.policies:
+        log.info("Comparing with the policy %s.", name)
+        found = task.row(name, frozen)
         entries.append(entry(found, config.reward, task.returns(found)))
     given = {"orders": config.eval_episodes, "eval_seed": config.eval_seed, "policies": entries}
     write_text(folder / FILE, json.dumps(given, indent=2, ensure_ascii=False) + "\n")

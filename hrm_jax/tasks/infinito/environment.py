@@ -18,6 +18,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from hrm_jax.compilation import jit
 from hrm_jax.fields import require, require_fields
 from hrm_jax.layers import integration
 from hrm_jax.models.infinito import Memory, beyond
@@ -31,6 +32,7 @@ MODES = {"TEXT": (1.0, 0.0), "PHI": (0.1, 1.0), "MIXED": (0.5, 0.5)}
 OBSERVATIONS = ("consciousness", "phi", "loss_text", "loss_phi", "memory_use", "time")
 _SCALE = 10.0  # of Φ in rewards
 _CONSCIOUS = 0.6  # above which the count of steps begins again
+_FIRST = 16  # segments that the first weights are measured on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +179,7 @@ class LanguageTraining(Environment):
 
     Attributes:
         base: Frozen parameters.
-        start: What is trained, at the beginning.
+        start, first: What is trained at the beginning, and what was measured of it.
         tokens, begins: The text as a ring [N], and where documents begin.
     """
 
@@ -196,6 +198,7 @@ class LanguageTraining(Environment):
     max_steps: int
     phi_low: float
     phi_high: float
+    first: Any = None  # Measured, see `measured_at_start`
     learns: bool = True
 
     @property
@@ -247,22 +250,21 @@ class LanguageTraining(Environment):
         use = memory.use.mean() if self.network.memory.slots else jnp.float32(0)
         return Measured(_SCALE * awake, awake, text, away, jnp.exp(text), use)
 
+    def measured_at_start(self) -> Measured:
+        """What the first weights come to, without a memory, on segments at equal distances."""
+        size = len(self.tokens)
+        places = jnp.arange(0, size, max(1, size // _FIRST))[:_FIRST]
+        memory = self.network.empty(len(places))
+        _, (_, told) = jit(self._loss)(self.start, memory, places, jnp.zeros(2), None)
+        return self._measured(told, memory)
+
     def reset(self, key: PRNGKeyArray) -> tuple[Training, Array]:
-        """The start, measured on the first segments."""
         places = jax.random.randint(key, (self.batch_size,), 0, len(self.tokens))
+        start, first = jax.tree.map(jnp.asarray, (self.start, self.first))
         memory = self.network.empty(self.batch_size)
-        start = jax.tree.map(jnp.asarray, self.start)
-        _, (after, told) = self._loss(start, memory, places, jnp.zeros(2), None)
+        opt_state = self._rule().init(start)
         zero = jnp.int32(0)
-        state = Training(
-            start,
-            self._rule().init(start),
-            memory,
-            places,
-            self._measured(told, after),
-            zero,
-            zero,
-        )
+        state = Training(start, opt_state, memory, places, first, zero, zero)
         return state, self._observed(state)
 
     def step(self, state: Training, action: Any, key: PRNGKeyArray) -> tuple[Training, Timestep]:

@@ -198,13 +198,14 @@ class SchedulerTask(PPOTask):
         super().__init__(config, data_cache, variables)
         self._traces = jit(self._trace, static_argnums=1)
         self._tested = jit(self._test)
+        self._learnt: Row | None = None  # of the last evaluation
 
     def make(self) -> LanguageTraining:
         config: SchedulerConfig = self.config
         language, network = config.language, self.language.network
         params = self.language.base.variables["params"]
         stream = self.language.stream
-        return LanguageTraining(
+        world = LanguageTraining(
             network=network,
             base=params,
             start=network.init(params, jax.random.key(language.seed)),
@@ -219,6 +220,7 @@ class SchedulerTask(PPOTask):
             phi_low=language.phi_low,
             phi_high=language.phi_high,
         )
+        return dataclasses.replace(world, first=world.measured_at_start())
 
     def frozen(self, place: Callable[[Any], Array]) -> Any:
         given = self.environment
@@ -279,17 +281,24 @@ class SchedulerTask(PPOTask):
 
         return jax.lax.map(one, trained)
 
+    @functools.cached_property
+    def _nothing(self) -> Any:
+        """Weights of a policy that is not asked."""
+        shapes = jax.eval_shape(lambda key: self.weights(self.init(key)), jax.random.key(0))
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
     def row(
         self,
         name: str,
-        weights: Any,
         frozen: Any,
+        weights: Any = None,
         number: int | None = None,
         seed: int | None = None,
     ) -> Row:
         """What a policy comes to in so many orders of the text, by default those of the
         configuration; `weights` are of the learnt one."""
         config: SchedulerConfig = self.config
+        weights = self._nothing if weights is None else weights
         key = jax.random.key(config.eval_seed if seed is None else seed)
         keys = environment_keys(key, number or config.eval_episodes)
         place = np.int32([*POLICIES, LEARNT].index(name) if name != FROZEN else 0)
@@ -325,7 +334,8 @@ class SchedulerTask(PPOTask):
         `eval/phi_objective` (0 to 10), `eval/phi_meter`, `eval/o_information`, `eval/memory_use`;
         the shares of its actions in all steps, `eval/text`, `eval/phi`, `eval/mixed`, and of each
         step, `eval/text_by_step`, …"""
-        return self.figures(self.row(LEARNT, self.weights(state), state.frozen))
+        self._learnt = self.row(LEARNT, state.frozen, self.weights(state))
+        return self.figures(self._learnt)
 
     def figures(self, found: Row) -> dict[str, Any]:
         """Those of `evaluate`, of a row."""
@@ -347,8 +357,7 @@ class SchedulerTask(PPOTask):
     ) -> Figures:
         if max_steps is not None:
             raise DataError(f"max_steps: episodes have config.max_steps {self.config.max_steps}")
-        frozen = jax.tree.map(jnp.asarray, self.frozen(jnp.asarray))
-        return self.figures(self.row(LEARNT, weights, frozen, number, seed))
+        return self.figures(self.row(LEARNT, self.frozen(jnp.asarray), weights, number, seed))
 
     # What becomes of it
 
@@ -359,4 +368,6 @@ class SchedulerTask(PPOTask):
         return Policy(cls(config, folder / "data", base=base), weights)
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        return compare(self, self.weights(state), self.frozen(jnp.asarray), folder)
+        frozen = self.frozen(jnp.asarray)
+        learnt = self._learnt or self.row(LEARNT, frozen, self.weights(state))
+        return compare(self, learnt, frozen, folder)
