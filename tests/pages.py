@@ -80,6 +80,12 @@ ADDED = {
         "--config.data.eval_rows=2 --config.data.eval_segments=2 --config.eval_samples=1",
         "--config.phi.projections=1 --config.meter.projections=1",
     ),
+    "infinito_scheduler": (
+        "--config.rollout_steps=2 --config.minibatches=2 --config.epochs=1 --config.max_steps=2",
+        "--config.eval_episodes=2 --config.policies=\"('text','frozen')\"",
+        "--config.language.data.length=16 --config.language.data.eval_segments=1",
+        "--config.language.phi.projections=1 --config.language.meter.projections=1",
+    ),
 }
 TRAIN = ["1.34.41.21.3432.,1234341221434321", "..34341221434321,1234341221434321"]
 CSV = {"train.csv": TRAIN, "pool.csv": TRAIN, "test.csv": ["..43432112343412,2143432112343412"]}
