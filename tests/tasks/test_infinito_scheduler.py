@@ -275,9 +275,14 @@ def test_environments_side_by_side_are_as_alone(world):
     _, side, rewards, _ = _episodes(world, MIXED, [7, 8], steps=2)
     _, alone, reward_alone, _ = _episodes(world, MIXED, [8], steps=2)
     np.testing.assert_allclose(rewards[:, 1], reward_alone[:, 0], rtol=5e-3)
-    ones, others = (jax.tree.leaves(x.trained) for x in (side, alone))
-    away = [np.abs(x[1] - y[0]).ravel() for x, y in zip(ones, others, strict=True)]
-    assert np.mean(np.concatenate(away)) < 1e-3  # an update moves a weight by 1e-2 at first
+    start = np.concatenate([np.ravel(x) for x in jax.tree.leaves(world.start)])
+    moved = [
+        np.concatenate([np.ravel(x[place]) for x in jax.tree.leaves(found.trained)]) - start
+        for found, place in ((side, 1), (alone, 0), (side, 0))
+    ]
+    alike = [np.corrcoef(moved[0], x)[0, 1] for x in moved[1:]]
+    assert alike[0] > 0.98, alike  # of what is 0 but for rounding, Adam makes whole steps
+    assert alike[1] < 0.9, alike
 
 
 def test_the_memory_fills_and_the_text_goes_on(world):
