@@ -80,6 +80,11 @@ class TextFiles:
     def _texts(self) -> tuple[Documents, Documents]:
         test: Documents | None = None
         if self.train == _BRANCHES:
+            require(
+                self.json_field == "text",
+                f"data.json_field: {self.json_field!r} has no effect: of the branches that come "
+                "with the package the answers are read",
+            )
             train = read_documents([str(packaged_branches())], json_field="output")
         elif self.train:
             train = self._read(self.train)
