@@ -114,8 +114,8 @@ class Learner(struct.PyTreeNode):
 class DQNTask(RLTask):
     """Learns the values of actions by DQN."""
 
-    def __init__(self, config: DQNConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: DQNConfig, *args: Any, **given: Any) -> None:
+        super().__init__(config, *args, **given)
         space = self.environment.action_space
         if not isinstance(space, Discrete):
             raise ConfigError(

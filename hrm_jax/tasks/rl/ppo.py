@@ -98,8 +98,8 @@ class Learner(struct.PyTreeNode):
 class PPOTask(RLTask):
     """Trains a policy and its value by PPO."""
 
-    def __init__(self, config: PPOConfig, *args: Any) -> None:
-        super().__init__(config, *args)
+    def __init__(self, config: PPOConfig, *args: Any, **given: Any) -> None:
+        super().__init__(config, *args, **given)
         space = self.environment.action_space
         self.policy = distribution(space, config.squash)
         given = {"squash": config.squash, "model.log_std": config.model.log_std}
