@@ -1,7 +1,9 @@
 """What λ does: INFINITO's language model trained with and without Φ in its objective.
 
     python benchmarks/infinito.py
-    python benchmarks/infinito.py --lambdas=0,1 --seeds=0 --steps=50
+    python benchmarks/infinito.py --lambdas=0,1 --seeds=0 --steps=50 --plot=plots/infinito.png
+    python benchmarks/infinito.py --kind=nets --lambdas=0,0.6 --save=infinito_nets
+    python benchmarks/infinito.py --kept --plot=docs/assets/infinito.png    # of the kept table
 
 Trains `configs/infinito_base.py:laptop` for each λ and seed, and tells of each λ the mean over
 seeds and its 95% interval (Student's t): perplexity of held-out text, Φ as it is trained, Φ as it
@@ -16,19 +18,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import scipy.stats
-from report import Table, add_save_flag
+from matplotlib.figure import Figure
+from report import FOLDER, Table, add_save_flag, read
 
 from hrm_jax import experiment, tasks
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.engine.language import LanguageModel
+from hrm_jax.files import atomic_path
 from hrm_jax.models import language
 from hrm_jax.tasks.infinito.task import InfinitoTask
 from hrm_jax.trained.load import read_base
@@ -47,16 +51,12 @@ FIGURES = {
     "repetition": "repeated",
 }
 SAVED = "memory saves, bits/byte"
-
-
-def preset() -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("infinito_base", _CONFIG)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values: dict[str, Any] = module.get_config("laptop").to_dict()
-    return values
+PANELS = {  # of the figure, and the columns in each
+    "Φ, nats": ("Φ trained",),
+    "Φ measured, nats": ("Φ measured", "time shuffled", "permuted"),
+    "perplexity of a byte": ("perplexity",),
+    "share of repeated 4-grams": ("repeated",),
+}
 
 
 def row(figures: dict[str, Any]) -> dict[str, float]:
@@ -88,13 +88,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="commas between")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=8, help="texts of a step")
+    parser.add_argument("--kind", default="gaussian", help="of the Φ that is trained (phi.kind)")
+    parser.add_argument("--plot", type=pathlib.Path, help="file for a figure of the table")
+    parser.add_argument("--kept", action="store_true", help="draw the kept table, train nothing")
     add_save_flag(parser)
     args = parser.parse_args(argv)
+    if args.kept:
+        if args.plot is None or args.save is not None:
+            parser.error("--kept: expected --plot, and no --save")
+        kept = read(FOLDER / "infinito.json")
+        draw(kept.columns, kept.rows, args.plot)
+        return
     run_in_main_thread()
-    config = preset()
+    config = tasks.file_config(_CONFIG, "laptop").to_dict()
     many = {"steps": args.steps, "batch_size": args.batch}
     many |= {"eval_every": args.steps, "checkpoint_every": args.steps}
-    config |= many
+    config |= {**many, "phi": {**config["phi"], "kind": args.kind}}
     base = read_base(config["model"])
     random = language.init(base.config, jax.random.key(1))
     alone = {
@@ -114,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
 
     notes = [
         f"{jax.devices()[0].device_kind}; {args.steps} steps of {args.batch} texts, seeds "
-        f"{args.seeds}; nats, but for the perplexity of a byte.",
+        f"{args.seeds}; {args.kind}; nats, but for the perplexity of a byte.",
         *verdicts(rows),
     ]
     names = [*FIGURES, SAVED]
@@ -123,7 +132,33 @@ def main(argv: list[str] | None = None) -> None:
     )
     for name, found in rows.items():
         table.add(name, *(interval([one[x] for one in found]) for x in names))
+    if args.plot is not None:
+        draw(table.columns, table.rows, args.plot)
     table.save(args.save)
+
+
+def draw(columns: Sequence[str], rows: Sequence[Sequence[str]], path: pathlib.Path) -> None:
+    """A figure of the table's rows of λ, with their intervals, and the base as a line."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    known = {row[0]: row for row in rows}
+    lambdas = [name for name in known if name.startswith("λ")]
+    at = [float(name.removeprefix("λ ")) for name in lambdas]
+    for axes, (label, names) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for name, colour in zip(names, ("#0072b2", "#d55e00", "#009e73"), strict=False):
+            column = columns.index(name)
+            cells = [[float(x) for x in known[y][column].split("±")] for y in lambdas]
+            half = [x[1] if len(x) > 1 else 0.0 for x in cells]
+            axes.errorbar(
+                at, [x[0] for x in cells], half, fmt="o-", color=colour, capsize=3, label=name
+            )
+        base = float(known["base"][columns.index(names[0])])
+        axes.axhline(base, color="#555555", linestyle=":", label="base, untrained")
+        axes.set(xlabel="λ", ylabel=label, xticks=at)
+        axes.set_ylim(bottom=0, top=None if label.startswith("Φ") else 2 * base)
+        axes.legend(frameon=False, fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as made:
+        figure.savefig(made, format="png", dpi=120)
 
 
 def verdicts(rows: dict[str, list[dict[str, float]]]) -> list[str]:

@@ -30,7 +30,6 @@ import ast  # noqa: E402
 import collections  # noqa: E402
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
-import importlib.util  # noqa: E402
 import math  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -91,12 +90,7 @@ def parse(text: str, **replaced: Any) -> tuple[Any, int]:
     """
     source, *fields = text.split(",")
     path, _, preset = source.partition(":")
-    spec = importlib.util.spec_from_file_location("config", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = tasks.file_config(path, preset)
     for field in fields:
         name, _, value = field.partition("=")
         with contextlib.suppress(ValueError, SyntaxError):  # else it is a string

@@ -13,7 +13,6 @@ the orders (Student's t), of a learnt schedule after taking the mean over its tr
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import pathlib
 import tempfile
 from typing import Any
@@ -27,22 +26,12 @@ from hrm_jax import experiment, tasks
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.tasks.infinito import comparison
 from hrm_jax.tasks.infinito.environment import REWARDS
-from hrm_jax.tasks.infinito.policies import FROZEN, LEARNT, POLICIES
+from hrm_jax.tasks.infinito.policies import DRAWN, FROZEN, LEARNT, POLICIES
 from hrm_jax.tasks.infinito.scheduler import SchedulerTask
 from hrm_jax.trained.load import read_base
 
 _CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "infinito_scheduler.py"
 _TOLD = ("perplexity", "phi_objective", "phi_meter", "memory_use")
-
-
-def preset() -> dict[str, Any]:
-    spec = importlib.util.spec_from_file_location("infinito_scheduler", _CONFIG)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    values: dict[str, Any] = module.get_config("laptop").to_dict()
-    return values
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     add_save_flag(parser)
     args = parser.parse_args(argv)
     run_in_main_thread()
-    config = preset() | {"policies": ()}
+    config = tasks.file_config(_CONFIG, "laptop").to_dict() | {"policies": ()}
     if args.steps:
         config |= dict.fromkeys(("steps", "eval_every", "checkpoint_every"), args.steps)
     base = read_base(config["language"]["model"])
@@ -88,16 +77,19 @@ def main(argv: list[str] | None = None) -> None:
     )
     for name in names:
         entries = [comparison.entry(x, name, task.returns(x, REWARDS[name])) for x in rows]
-        by_seed = np.array([x["eval/returns"] for x in learnt[name]])
-        own = {
-            "name": LEARNT,
-            "mean": float(by_seed.mean()),
-            "interval": comparison.interval(by_seed.mean(axis=0)),
-            "seeds": f"{by_seed.mean(1).min():.2f} to {by_seed.mean(1).max():.2f}",
-            **{x: float(np.mean([y[f"eval/{x}"] for y in learnt[name]])) for x in _TOLD},
-        }
-        notes += [f"{name}: {x}" for x in comparison.verdict([own, *entries])]
-        for one in sorted([own, *entries], key=lambda x: -x["mean"]):
+        for policy, how in ((LEARNT, ""), (DRAWN, "_drawn")):
+            by_seed = np.array([x[f"eval/returns{how}"] for x in learnt[name]])
+            entries.append(
+                {
+                    "name": policy,
+                    "mean": float(by_seed.mean()),
+                    "interval": comparison.interval(by_seed.mean(axis=0)),
+                    "seeds": f"{by_seed.mean(1).min():.2f} to {by_seed.mean(1).max():.2f}",
+                    **{x: np.mean([y[f"eval/{x}{how}"] for y in learnt[name]]) for x in _TOLD},
+                }
+            )
+        notes += [f"{name}: {x}" for x in comparison.verdict(entries)]
+        for one in sorted(entries, key=lambda x: -x["mean"]):
             low, high = one["interval"]
             table.add(
                 *(name, one["name"], f"{one['mean']:.2f}", f"{low:.2f} to {high:.2f}"),

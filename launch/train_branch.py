@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import pathlib
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 
+from hrm_jax import tasks
 from hrm_jax.branches import InterruptedTraining, Trained, train_branch
 from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.data.text.branches import branch_names, inspect_branch, packaged_branches
@@ -138,13 +138,8 @@ def chosen(names: list[str], only: str | None, skip: str | None) -> list[str]:
 
 def configuration(args: argparse.Namespace, branch: str) -> dict[str, Any]:
     """That of configs/branch.py, with what the flags say."""
-    spec = importlib.util.spec_from_file_location("branch", _CONFIG)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     preset = ("laptop" if args.model in PRETRAINED else "paper") + ("" if args.lora else "_full")
-    config = module.get_config(preset)
+    config = tasks.file_config(_CONFIG, preset)
     config.model, config.data.branch = args.model, branch
     if args.root:
         config.data.root = args.root

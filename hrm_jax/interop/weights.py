@@ -72,11 +72,12 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
     if isinstance(model.config, RelationalConfig):
         params = model.variables["params"]
         return export_relational(model.config, params, model.data.shape, output, format)
-    if getattr(model, "recall", None) is not None:
-        log.warning("What reads the memory (recall) is left out: no other program has one.")
+    own = getattr(model, "parts", {})
+    if own:
+        log.warning("What no other program has (%s) is left out.", ", ".join(own))
     if format == "peft":
         return _write_adapter(model, pathlib.Path(output))
-    params = {k: v for k, v in model.variables["params"].items() if k != "recall"}
+    params = {k: v for k, v in model.variables["params"].items() if k not in own}
     tokenizer = model.tokenizer_name
     return export_language_model(model.config, params, output, format, tokenizer)
 

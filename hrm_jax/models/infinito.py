@@ -24,6 +24,7 @@ from hrm_jax.fields import require, require_fields
 from hrm_jax.layers import integration
 from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.norm import norm
+from hrm_jax.models.phi_nets import causal_attention, relative_entropy
 from hrm_jax.models.transformer import Cache, Transformer
 
 MEMORY, SEEN, HEADS = "memory", "seen", "heads"
@@ -257,14 +258,15 @@ class PhiConfig:
     Attributes:
         kind: "gaussian" is Φ_R of hidden states projected to a few dimensions, in nats;
             "components" the original's four analytic ones, each 0 to 1: likeness of neighbours,
-            likeness of quarters, dimensions in use, and entropy of the last layer's attention.
+            likeness of quarters, dimensions in use, and entropy of the last layer's attention;
+            "nets" its four nets, 0 to 1, which are trained with the adapters (see `phi_nets`).
         dimensions: Of the projections, which are divided into two parts.
         projections: How many fixed ones, whose Φ is averaged.
         seed: Of the projections; those of the meter are others.
         shrinkage: Of correlations, see `integration.joint_covariance`.
     """
 
-    kind: Literal["gaussian", "components"] = "gaussian"
+    kind: Literal["gaussian", "components", "nets"] = "gaussian"
     dimensions: int = 8
     projections: int = 4
     seed: int = 0
@@ -272,7 +274,7 @@ class PhiConfig:
 
     def unused(self) -> dict[str, str]:
         names = ("dimensions", "projections", "seed", "shrinkage")
-        return {} if self.kind == "gaussian" else dict.fromkeys(names, "kind is 'components'")
+        return {} if self.kind == "gaussian" else dict.fromkeys(names, f"kind is {self.kind!r}")
 
     def __post_init__(self) -> None:
         check = functools.partial(require_fields, self, "config.phi")
@@ -322,7 +324,7 @@ def components(
     always 1), and entropy is divided by the log of how many positions a query sees.
     """
     states = states.astype(jnp.float32)
-    _, length, size = states.shape
+    size = states.shape[-1]
     temporal = (1 + jnp.mean(_cosine(states[:, :-1], states[:, 1:]), axis=1)) / 2
     quarters = jnp.stack([x.mean(axis=1) for x in jnp.array_split(states, 4, axis=1)], axis=1)
     one, other = jnp.triu_indices(4, 1)
@@ -331,13 +333,8 @@ def components(
     gram = jnp.einsum("btd,bsd->bts", centred, centred)  # has the covariance's spectrum
     trace = jnp.trace(gram, axis1=1, axis2=2)
     spread = trace**2 / jnp.maximum(jnp.square(gram).sum(axis=(1, 2)), 1e-20)
-    keys = jnp.repeat(keys, queries.shape[2] // keys.shape[2], axis=2)
-    scores = jnp.einsum("bthc,bshc->bhts", queries, keys).astype(jnp.float32)
-    seen = jnp.tril(jnp.ones((length, length), bool))
-    shares = jax.nn.softmax(scores / queries.shape[-1] ** 0.5, axis=-1, where=seen)
-    entropy = -jnp.sum(jnp.where(seen, shares * jnp.log(jnp.maximum(shares, 1e-20)), 0), axis=-1)
-    relative = entropy[..., 1:] / jnp.log(jnp.arange(2, length + 1))
-    return Components(temporal, alike, spread / size, relative.mean(axis=(1, 2)))
+    entropy = relative_entropy(causal_attention(queries, keys)).mean(axis=(1, 2))
+    return Components(temporal, alike, spread / size, entropy)
 
 
 def _cosine(a: Float[Array, "B T D"], b: Float[Array, "B T D"]) -> Float[Array, "B T"]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import runpy
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -78,6 +80,12 @@ def preset_config(
     config.update({"preset": why, **presets[name]})
     with config.unlocked():
         config.preset_values = presets[name]
+    return config
+
+
+def file_config(path: str | os.PathLike[str], preset: str = "") -> ml_collections.ConfigDict:
+    """What a file like those in `configs/` says of a preset; it is run."""
+    config: ml_collections.ConfigDict = runpy.run_path(os.fspath(path))["get_config"](preset)
     return config
 
 

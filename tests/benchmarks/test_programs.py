@@ -51,6 +51,11 @@ def test_hrm_step(capsys):
         assert unit
 
 
+def test_the_kept_table_of_lambda_is_drawn(tmp_path):
+    _main("infinito", "--kept", f"--plot={tmp_path / 'plots' / 'lambda.png'}")
+    assert (tmp_path / "plots" / "lambda.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_better_answers(capsys, monkeypatch):
     """Evaluation, which has tests of its own, is taken by figures made up here."""
 

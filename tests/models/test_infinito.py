@@ -10,6 +10,7 @@ import pytest
 from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models import infinito, language
 from hrm_jax.models.infinito import Memory, MemoryConfig, PhiConfig
+from hrm_jax.models.phi_nets import PhiNets, _pooling, causal_attention
 from hrm_jax.models.transformer import Transformer, TransformerConfig
 from hrm_jax.tasks.infinito.network import Network, repetition
 
@@ -212,6 +213,45 @@ def test_components_at_their_ends():
     assert found.complexity > 0.9
     assert found.diversity < 0.2
     assert 0 < found.phi < 1
+
+
+def test_nets_have_the_originals_sizes():
+    attention, states = jnp.zeros((1, 12, 16, 16)), jnp.zeros((1, 16, 768))
+    made = jax.eval_shape(lambda key: PhiNets().init(key, states, attention), jax.random.key(0))
+    sizes = {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in made["params"].items()}
+    assert sizes == {
+        "temporal": 247_169, "integration": 844_673, "complexity": 402_945, "diversity": 101_377,
+        "weights": 4,
+    }  # fmt: skip
+
+
+def test_nets_look_at_a_row_alone_and_all_of_them_count(base):
+    keys = jax.random.split(jax.random.key(4), 4)
+    states = jax.random.normal(keys[0], (3, 20, 32))
+    attention = causal_attention(*jax.random.normal(keys[1], (2, 3, 20, 2, 16)))
+    nets = PhiNets()
+    made = nets.init(keys[2], states, attention)
+    phi = nets.apply(made, states, attention)
+    assert ((phi > 0) & (phi < 1)).all()
+    np.testing.assert_allclose(nets.apply(made, states[1:2], attention[1:2]), phi[1:2], rtol=1e-5)
+    scores = jnp.stack(nets.apply(made, states, attention, method="scores"), axis=-1)
+    np.testing.assert_allclose(phi, scores.mean(axis=-1), rtol=1e-5)
+    other = states.at[:, 11].mul(2), attention.at[:, :, 11].set(1 / 20)
+    moved = jnp.stack(nets.apply(made, *other, method="scores"), axis=-1)
+    assert (jnp.abs(moved - scores) > 1e-7).all()
+    flatter = nets.apply(made, states, attention.at[:, 0, 11].set(1 / 20), method="scores")
+    assert (flatter[1] != scores[:, 1]).all()  # integration is told how a head attends
+    dropped = PhiNets(train=True).apply(made, states, attention, rngs={"dropout": keys[3]})
+    assert (dropped != phi).all()
+
+
+def test_the_heads_attention_is_averaged_as_torch_does():
+    torch = pytest.importorskip("torch")
+    for length in (8, 12, 20):
+        x = np.random.default_rng(0).normal(size=(1, 1, length, length)).astype(np.float32)
+        pool = _pooling(length)
+        expected = torch.nn.functional.adaptive_avg_pool2d(torch.tensor(x), 8).numpy()
+        np.testing.assert_allclose(pool @ x @ pool.T, expected, atol=1e-6)
 
 
 def test_the_band():

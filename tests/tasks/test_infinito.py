@@ -113,7 +113,7 @@ def test_lambda_acts_once_and_0_is_the_plain_model_bit_for_bit(folder, base):
     assert max(np.abs(x).max() for x in jax.tree.leaves(more)) > 1e-3  # a is 0 where b is
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "components"])
+@pytest.mark.parametrize("kind", ["gaussian", "components", "nets"])
 def test_the_phi_term_moves_phi(folder, base, kind):
     """Steps of the term alone bring Φ to its band."""
     task = _task(folder, base, phi={"kind": kind})
@@ -127,6 +127,7 @@ def test_the_phi_term_moves_phi(folder, base, kind):
     goal = float(phi(trained).mean()) * 1.3
     grad = jax.jit(jax.grad(lambda x: infinito.beyond(phi(x), goal, goal).mean()))
     before = float(phi(trained).mean())
+    assert any(jnp.abs(x).max() > 0 for x in jax.tree.leaves(grad(trained)["lora"]))
     for _ in range(60):
         step = jax.tree.map(lambda g: 0.02 * jnp.sign(g), grad(trained))
         trained = jax.tree.map(jnp.subtract, trained, step)
@@ -138,6 +139,7 @@ def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared
     memory = {"slots": 8, "parts": 2, "threshold": 0.05, "layer": 1, "shared": shared}
     config = _config(folder, memory=memory, eval_every=6, eval_samples=0, eval_new_tokens=128)
     if shared:
+        config["phi"] = {"kind": "nets"}
         config["plateau"] = {"factor": 1.0}
     whole = experiment.train(config, tmp_path / "whole", progress=False)
     experiment.train({**config, "steps": 3}, tmp_path / "parts", progress=False)

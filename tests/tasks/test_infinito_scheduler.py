@@ -27,7 +27,7 @@ from hrm_jax.tasks.infinito.environment import (
     RewardBands,
     reward,
 )
-from hrm_jax.tasks.infinito.policies import FROZEN, LEARNT, POLICIES, Row
+from hrm_jax.tasks.infinito.policies import DRAWN, FROZEN, LEARNT, POLICIES, Row
 from hrm_jax.tasks.infinito.scheduler import SchedulerTask
 from hrm_jax.trained.analysis import Analysis, Evaluation, analyze
 from hrm_jax.trained.evaluate import evaluate
@@ -322,19 +322,34 @@ def test_its_file_tells_of_all_policies(run):
     workdir, result, told = run
     found = json.loads((workdir / "scheduler.json").read_text())
     assert found["orders"] == 3
-    assert [x["name"] for x in found["policies"]] == [LEARNT, "text", "frozen"]
+    assert [x["name"] for x in found["policies"]] == [LEARNT, DRAWN, "text", "frozen"]
     for one in found["policies"]:
         assert one["reward"] == "balance"
         assert one["interval"][0] <= one["mean"] <= one["interval"][1]
         assert len(one["returns"]) == 3
         assert one["name"] in told
-    own = found["policies"][0]
-    assert own["mean"] == pytest.approx(result.figures["eval/return"], abs=1e-5)
-    assert own["perplexity"] == pytest.approx(result.figures["eval/perplexity"], rel=1e-5)
-    assert own["phi_meter"] == pytest.approx(result.figures["eval/phi_meter"], rel=1e-4)
-    assert sum(own["actions"].values()) == pytest.approx(1)
-    assert found["policies"][2]["actions"] is None
-    assert "The learnt schedule is " in told
+    for own, how in zip(found["policies"], ("", "_drawn"), strict=False):
+        figures = {k: result.figures[f"eval/{k}{how}"] for k in ("return", "perplexity")}
+        assert own["mean"] == pytest.approx(figures["return"], abs=1e-5)
+        assert own["perplexity"] == pytest.approx(figures["perplexity"], rel=1e-5)
+        assert own["phi_meter"] == pytest.approx(result.figures[f"eval/phi_meter{how}"], rel=1e-4)
+        assert sum(own["actions"].values()) == pytest.approx(1)
+    assert found["policies"][3]["actions"] is None
+    assert "learnt is " in told
+
+
+def test_actions_are_the_likeliest_or_drawn(run):
+    """A fresh policy knows no better, and draws each with about the same probability."""
+    task = run[1].task
+    weights = task.weights(task.init(jax.random.key(0)))
+    frozen = task.frozen(jnp.asarray)
+    drawn = task.row(DRAWN, frozen, weights, number=24).actions
+    assert np.bincount(drawn.ravel(), minlength=3).min() > 12  # of 72
+    likeliest = task.row(LEARNT, frozen, weights, number=24)
+    expected = task.act(weights, jnp.asarray(likeliest.seen.reshape(-1, 6)))
+    np.testing.assert_array_equal(likeliest.actions.ravel(), expected)
+    np.testing.assert_array_equal(task.row(DRAWN, frozen, weights, number=24).actions, drawn)
+    assert (drawn != likeliest.actions).mean() > 0.3
 
 
 def test_it_is_loaded_and_evaluated(run):
@@ -405,7 +420,7 @@ def _entry(name, low, high):
 def test_verdicts():
     entries = [_entry(LEARNT, 2, 3), _entry("a", 0, 1), _entry("b", 2.5, 4), _entry("c", 4, 5)]
     assert comparison.verdict(entries) == [
-        "The learnt schedule is better than a; worse than c; not apart from b."
+        "learnt is better than a; worse than c; not apart from b."
     ]
     assert comparison.verdict(entries[:1]) == []
     low, high = comparison.interval([1.0, 2.0, 3.0])

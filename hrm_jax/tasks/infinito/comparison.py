@@ -15,7 +15,7 @@ import scipy.stats
 
 from hrm_jax.files import write_text
 from hrm_jax.tasks.infinito.environment import MODES
-from hrm_jax.tasks.infinito.policies import FROZEN, LEARNT, Row
+from hrm_jax.tasks.infinito.policies import DRAWN, FROZEN, LEARNT, Row
 
 if TYPE_CHECKING:
     from hrm_jax.tasks.infinito.scheduler import SchedulerTask
@@ -64,27 +64,29 @@ def table(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def verdict(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the learnt schedule beats, with intervals apart, and what it does not."""
-    own = next(x for x in entries if x["name"] == LEARNT)
-    kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not apart from": []}
-    for one in entries:
-        if one is own:
-            continue
-        if own["interval"][0] > one["interval"][1]:
-            kinds["better than"].append(one["name"])
-        elif own["interval"][1] < one["interval"][0]:
-            kinds["worse than"].append(one["name"])
-        else:
-            kinds["not apart from"].append(one["name"])
-    told = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
-    return [f"The learnt schedule is {'; '.join(told)}."] if told else []
+    """What the learnt schedule, by its likeliest actions and drawn, beats with intervals apart, and
+    what it does not."""
+    others = [x for x in entries if x["name"] not in (LEARNT, DRAWN)]
+    lines = []
+    for own in (x for x in entries if x not in others):
+        kinds: dict[str, list[str]] = {"better than": [], "worse than": [], "not apart from": []}
+        for one in others:
+            if own["interval"][0] > one["interval"][1]:
+                kinds["better than"].append(one["name"])
+            elif own["interval"][1] < one["interval"][0]:
+                kinds["worse than"].append(one["name"])
+            else:
+                kinds["not apart from"].append(one["name"])
+        told = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
+        lines += [f"{own['name']} is {'; '.join(told)}."] if told else []
+    return lines
 
 
-def compare(task: SchedulerTask, learnt: Row, frozen: Any, folder: pathlib.Path) -> str:
+def compare(task: SchedulerTask, learnt: Sequence[Row], frozen: Any, folder: pathlib.Path) -> str:
     """Tries the other policies on the same orders, writes `scheduler.json`, and says what came of
     it."""
     config = task.config
-    entries = [entry(learnt, config.reward, task.returns(learnt))]
+    entries = [entry(x, config.reward, task.returns(x)) for x in learnt]
     for name in config.policies:
         log.info("Comparing with the policy %s.", name)
         found = task.row(name, frozen)

@@ -19,38 +19,38 @@ from hrm_jax.engine.requests import checked_tokens
 from hrm_jax.engine.sampling import Choice, Sampling
 from hrm_jax.layers import lora
 from hrm_jax.layers.lora import LoraConfig
-from hrm_jax.tasks.infinito.network import Network, repetition
+from hrm_jax.tasks.infinito.network import PARTS, Network, repetition
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InfinitoModel(LanguageModel):
-    """A decoder with its adapters and memory. `variables` have the adapters in them, and what reads
-    the memory as "recall", of which no other program knows.
+    """A decoder with its adapters and memory. `variables` have the adapters in them, and those of
+    `PARTS` that there are, of which no other program knows.
 
     Attributes:
         network: Parts and sizes.
         base: The model before.
         lora, trained: Its adapters, see `hrm_jax.layers.lora`.
-        recall: What reads the memory.
+        parts: Those of `PARTS`: what reads the memory, and nets of Φ.
     """
 
     network: Network | None = None
     base: LanguageModel | None = None
     lora: LoraConfig | None = None
     trained: Mapping[str, Any] | None = None
-    recall: Mapping[str, Any] | None = None
+    parts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
         cls, network: Network, trained: Mapping[str, Any], base: LanguageModel, name: str
     ) -> InfinitoModel:
         """Of what a run has trained."""
-        adapters = {"params": {}, **{k: v for k, v in trained.items() if k != "recall"}}
+        parts = {k: trained[k] for k in PARTS if k in trained}
+        adapters = {"params": {}, **{k: v for k, v in trained.items() if k not in parts}}
         params = lora.merge(network.lora, base.variables["params"], adapters).params
-        recall = trained.get("recall")
         return cls(
             base.config,
-            {"params": params if recall is None else {**params, "recall": recall}},
+            {"params": {**params, **parts}},
             base.tokenizer,
             base.tokenizer_name,
             name,
@@ -58,7 +58,7 @@ class InfinitoModel(LanguageModel):
             base=base,
             lora=network.lora,
             trained=adapters,
-            recall=recall,
+            parts=parts,
         )
 
     def _decoder(self) -> Decoder:

@@ -28,7 +28,11 @@ from hrm_jax.models.infinito import (
     PhiConfig,
     Recall,
 )
+from hrm_jax.models.phi_nets import PhiNets, causal_attention
 from hrm_jax.models.transformer import TransformerConfig, init_cache
+
+PARTS = ("recall", "phi")
+"""Of what is trained, beside adapters: what reads the memory, and the nets of Φ."""
 
 
 class Reading(NamedTuple):
@@ -38,7 +42,7 @@ class Reading(NamedTuple):
         logits: Of the token after each.
         hidden: What the head takes; of this Φ is made.
         states: Those that may be written.
-        phi: Of each row, nats or (by components) 0 to 1.
+        phi: Of each row, nats or (by components or nets) 0 to 1.
     """
 
     logits: Float[Array, "B T V"]
@@ -49,8 +53,8 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """INFINITO's parts and sizes. What is trained is a tree of adapters (see `layers.lora`) with
-    what reads the memory as "recall"; the rest is the frozen base."""
+    """INFINITO's parts and sizes. What is trained is a tree of adapters (see `layers.lora`) and
+    `PARTS`, those there are; the rest is the frozen base."""
 
     sizes: TransformerConfig
     lora: LoraConfig
@@ -59,13 +63,19 @@ class Network:
     length: int
 
     def init(self, base: Mapping[str, Any], key: PRNGKeyArray) -> dict[str, Any]:
-        """Fresh adapters, which change nothing yet, and what reads the memory."""
+        """Fresh adapters, which change nothing yet, what reads the memory, and nets of Φ."""
         lora_key, recall_key = jax.random.split(key)
         trained: dict[str, Any] = lora.init(self.lora, base, lora_key)
         if self.memory.slots:
             x = jnp.zeros((1, 1, self.sizes.hidden_size))
             made = Recall(self.memory).init(recall_key, x, self.empty(1))
             trained["recall"] = made["params"]
+        if self.phi.kind == "nets":
+            length, heads = self.length, self.sizes.num_heads
+            states = jnp.zeros((1, length, self.sizes.hidden_size))
+            attention = jnp.zeros((1, heads, length, length))
+            made = PhiNets().init(jax.random.fold_in(key, 2), states, attention)
+            trained["phi"] = made["params"]
         return trained
 
     def variables(
@@ -74,8 +84,7 @@ class Network:
         """What `Infinito` takes; differentiable."""
         adapters = {name: trained[name] for name in ("lora", "params")}
         found = lora.variables(self.lora, base, adapters, train)
-        if self.memory.slots:
-            found["params"] = {**found["params"], "recall": trained["recall"]}
+        found["params"] = {**found["params"], **{k: trained[k] for k in PARTS if k in trained}}
         return found
 
     def empty(self, rows: int) -> Memory:
@@ -104,7 +113,12 @@ class Network:
             phi = infinito.gaussian_phi(self.phi, hidden)
         else:
             last: Any = sown[HEADS][f"layers_{self.sizes.num_layers - 1}"]["attention"]
-            phi = infinito.components(hidden, *last["queries_and_keys"][0]).phi
+            queries, keys = last["queries_and_keys"][0]
+            if self.phi.kind == "components":
+                phi = infinito.components(hidden, queries, keys).phi
+            else:
+                nets = PhiNets(train).bind({"params": variables["params"]["phi"]}, rngs=rngs)
+                phi = nets(hidden, causal_attention(queries, keys))
         return Reading(logits, hidden, sown[SEEN]["states"][0], phi)
 
     def study(

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from hrm_jax.tasks.infinito.environment import MODES, OBSERVATIONS, Measured, RewardBands
 
-LEARNT, FROZEN = "learnt", "frozen"
+LEARNT, DRAWN, FROZEN = "learnt", "learnt_drawn", "frozen"
+"""What has been learnt, by its likeliest actions or drawn as in training; and the control."""
 
 Act = Callable[[Float[Array, "E 6"], RewardBands, Int[Array, ""], Key[Array, " E"]], Array]
 """From observations, the reward's bands, the number of the step and keys, to actions [E]."""
@@ -55,8 +56,8 @@ POLICIES: Mapping[str, Act] = {
     "band_half": _until(1 / 2),
 }
 """Always the same; a random one; each in turn; and two controllers written by hand: Φ is trained
-where it is below a sixth, or half, of its band, and else text. `FROZEN` is the control: updates are
-computed and thrown away."""
+where it is below a sixth, or half, of its band, and else text. With `FROZEN`, the control, updates
+are computed and thrown away."""
 
 
 @dataclasses.dataclass(frozen=True)

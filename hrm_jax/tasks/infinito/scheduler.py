@@ -37,7 +37,7 @@ from hrm_jax.tasks.infinito.environment import (
     RewardWeights,
     reward,
 )
-from hrm_jax.tasks.infinito.policies import FROZEN, LEARNT, POLICIES, Row, row_of
+from hrm_jax.tasks.infinito.policies import DRAWN, FROZEN, LEARNT, POLICIES, Row, row_of
 from hrm_jax.tasks.infinito.task import InfinitoTask
 from hrm_jax.tasks.rl.policy import Policy
 from hrm_jax.tasks.rl.ppo import PPOConfig, PPOTask
@@ -198,7 +198,7 @@ class SchedulerTask(PPOTask):
         super().__init__(config, data_cache, variables)
         self._traces = jit(self._trace, static_argnums=1)
         self._tested = jit(self._test)
-        self._learnt: Row | None = None  # of the last evaluation
+        self._learnt: tuple[Row, Row] | None = None  # of the last evaluation
 
     def make(self) -> LanguageTraining:
         config: SchedulerConfig = self.config
@@ -245,9 +245,9 @@ class SchedulerTask(PPOTask):
     def _trace(
         self, number: Array, learns: bool, weights: Any, keys: Array, frozen: Any
     ) -> tuple[Any, Array, Measured, Array]:
-        """What a policy, by its number (the learnt one is the last), does in whole episodes, one of
-        each key [E]: what it has trained; its actions [T, E]; what was measured [T + 1, E], before
-        them and after each; and its observations [T, E, 6]."""
+        """What a policy, by its number (the last are `LEARNT` and `DRAWN`), does in whole episodes,
+        one of each key [E]: what it has trained; its actions [T, E]; what was measured [T + 1, E],
+        before them and after each; and its observations [T, E, 6]."""
         given = self.world(frozen)
         assert isinstance(given, LanguageTraining)
         world = dataclasses.replace(given, learns=learns)
@@ -255,7 +255,11 @@ class SchedulerTask(PPOTask):
 
         def act(seen: Array, tick: Array, keys: Array) -> Array:
             known = [functools.partial(x, seen, bands, tick, keys) for x in POLICIES.values()]
-            return jax.lax.switch(number, [*known, lambda: self.act(weights, seen)])
+
+            def drawn() -> Array:
+                return jax.vmap(lambda x, key: self.act(weights, x[None], key)[0])(seen, keys)
+
+            return jax.lax.switch(number, [*known, lambda: self.act(weights, seen), drawn])
 
         def tick(carry: Any, tick: Array) -> Any:
             state, seen = carry
@@ -301,7 +305,7 @@ class SchedulerTask(PPOTask):
         weights = self._nothing if weights is None else weights
         key = jax.random.key(config.eval_seed if seed is None else seed)
         keys = environment_keys(key, number or config.eval_episodes)
-        place = np.int32([*POLICIES, LEARNT].index(name) if name != FROZEN else 0)
+        place = np.int32([*POLICIES, LEARNT, DRAWN].index(name) if name != FROZEN else 0)
         learns = name != FROZEN
         trained, actions, measured, seen = self._traces(place, learns, weights, keys, frozen)
         batch, _ = self.language.held_out()
@@ -333,9 +337,15 @@ class SchedulerTask(PPOTask):
         `eval/returns`; and of what it has trained, means over the orders: `eval/perplexity`,
         `eval/phi_objective` (0 to 10), `eval/phi_meter`, `eval/o_information`, `eval/memory_use`;
         the shares of its actions in all steps, `eval/text`, `eval/phi`, `eval/mixed`, and of each
-        step, `eval/text_by_step`, …"""
-        self._learnt = self.row(LEARNT, state.frozen, self.weights(state))
-        return self.figures(self._learnt)
+        step, `eval/text_by_step`, … The same with `_drawn` behind: actions drawn as in training.
+        """
+        self._learnt = likeliest, drawn = self._own(state, state.frozen)
+        also = {f"{name}_drawn": x for name, x in self.figures(drawn).items()}
+        return self.figures(likeliest) | also
+
+    def _own(self, state: State, frozen: Any) -> tuple[Row, Row]:
+        weights = self.weights(state)
+        return self.row(LEARNT, frozen, weights), self.row(DRAWN, frozen, weights)
 
     def figures(self, found: Row) -> dict[str, Any]:
         """Those of `evaluate`, of a row."""
@@ -369,5 +379,4 @@ class SchedulerTask(PPOTask):
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
         frozen = self.frozen(jnp.asarray)
-        learnt = self._learnt or self.row(LEARNT, frozen, self.weights(state))
-        return compare(self, learnt, frozen, folder)
+        return compare(self, self._learnt or self._own(state, frozen), frozen, folder)
