@@ -10,6 +10,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 # Steps, and what is printed.
 EXPECTED = {
     "adapt": (12, r"[\d.]+ before, [\d.]+ after(.|\n)*adapter_model\.safetensors: [\d,]+ bytes"),
+    "infinito": (4, r"phi_meter(.|\n)*memory_use: \[(.|\n)*best of 5 policies: \w+, return -?\d"),
     "sudoku": (60, r"\d+ of 64 obey the rules"),
     "mazes": (40, r"verified: [\d.]+% shortest paths"),
     "rl": (2, r"falling right, falling left: \[[01] [01]\](.|\n)*interquartile mean [\d.]+, from"),
