@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import pathlib
+import time
 
+import forked
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +36,7 @@ from hrm_jax.trained.analysis import Analysis, Evaluation, analyze
 from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.training.workdir import WorkdirError
 
+ROOT = pathlib.Path(__file__).parents[2]
 GPT2 = TransformerConfig(
     hidden_size=32, num_layers=2, num_heads=2, ffn_size=64, max_length=64, positions="learned",
     feed_forward="gelu", tie_head=True, dropout=0.0, init_std=0.2,
@@ -304,10 +308,25 @@ def run(folder, tmp_path_factory):
     return workdir, result, told
 
 
-def test_a_run_goes_on_exactly(folder, run, tmp_path):
+@pytest.mark.slow
+def test_kill_9_and_it_goes_on_exactly(folder, run, tmp_path, child):
     """Policy, language models, their optimizers, memories and places."""
     _, straight, _ = run
-    experiment.train(_config(folder, steps=2), tmp_path / "run", progress=False)
+    (tmp_path / "config.py").write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({_config(folder)!r})\n"
+    )
+    flags = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"]
+    environment = child(jax.device_count())
+    script = forked.Script([ROOT / "launch" / "train.py", *flags], environment=environment)
+    try:
+        while not (tmp_path / "run" / "checkpoints" / "2").exists():
+            assert script.process.is_alive(), script.said()
+            time.sleep(0.02)
+    finally:
+        script.process.kill()
+        script.wait()
+    assert not (tmp_path / "run" / "checkpoints" / "4").exists()
     resumed = experiment.train(_config(folder), tmp_path / "run", progress=False)
     parts = ("params", "opt_state", "carry")
     for name in parts:
