@@ -54,7 +54,8 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
             return None
         kinds = [a for a in args if a is not type(None)]
         if len(kinds) > 1 and isinstance(value, Mapping):
-            return _variant(value, kinds, where, preset)
+            with _placed(where):
+                return _variant(value, kinds, where, preset)
         if str in kinds and isinstance(value, str):
             return expanded(value)
         return _convert(value, kinds[0], where, preset)
@@ -67,7 +68,8 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: expected a group of fields, got {shown(value)}")
-        return from_mapping(typing.cast(type, kind), value, where, preset)
+        with _placed(where):
+            return from_mapping(typing.cast(type, kind), value, where, preset)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list, got {shown(value)}")
@@ -84,6 +86,19 @@ def _convert(value: Any, kind: Any, where: str, preset: Any) -> Any:
         got = f"{shown(value)} ({type(value).__name__})"
         raise ConfigError(f"{where}: expected {kind.__name__}, got {got}")
     return expanded(value) if kind is str else value
+
+
+@contextlib.contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Says of a `ConfigError` of a group where the group stands: it knows its own name alone."""
+    name = where.rpartition(".")[2]
+    try:
+        yield
+    except ConfigError as error:
+        for known in (f"config.{name}.", f"{name}."):
+            if str(error).startswith(known):
+                raise ConfigError(f"{where}.{str(error).removeprefix(known)}") from error
+        raise
 
 
 def _variant(value: Mapping[str, Any], kinds: list[Any], where: str, preset: Any) -> Any:

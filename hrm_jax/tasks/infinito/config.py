@@ -27,9 +27,8 @@ class StreamData(TextFiles):
     eval_segments: int = 16  # that are read of each, one after the other
 
     def unused(self) -> dict[str, str]:
-        if self.kind == "introductions":
-            return {"eval_segments": "data.kind is 'introductions'"}
-        return {"segments": "data.kind is 'text'"}
+        other = "eval_segments" if self.kind == "introductions" else "segments"
+        return super().unused() | {other: f"data.kind is {self.kind!r}"}
 
     def __post_init__(self) -> None:
         super().__post_init__()

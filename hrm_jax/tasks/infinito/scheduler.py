@@ -18,7 +18,7 @@ from hrm_jax.compilation import jit
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.identity import Identity
 from hrm_jax.engine.language import LanguageModel
-from hrm_jax.fields import require, require_fields
+from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.infinito import MemoryConfig, PhiConfig
 from hrm_jax.optim.build import OptimizerConfig
@@ -93,7 +93,11 @@ class LearnerConfig:
             "config.language.optimizer.ema: an average is not kept within an episode; expected 0",
         )
         require_fields(self, "config.language", "0 or more", lambda x: x >= 0, "seed")
-        self.infinito()
+        try:
+            self.infinito()
+        except ConfigError as error:
+            told = str(error).removeprefix("config.")
+            raise ConfigError(f"config.language.{told}") from error
 
     def infinito(self) -> InfinitoConfig:
         """The configuration of a run that trains it."""

@@ -54,6 +54,18 @@ class TextFiles:
     # Most bytes that a .gz may unpack to; 0 for 200 times its own, and 64 MiB at least.
     max_unpacked: int = 0
 
+    def unused(self) -> dict[str, str]:
+        found = {}
+        files = {self.train, self.test} - {"", _BRANCHES}
+        if all(x.endswith(_ARRAY) for x in files):
+            names = ("document", "json_field", "strict", "max_unpacked")
+            found = dict.fromkeys(names, "no text is read from files")
+        if self.test:
+            found["held_out"] = "data.test is given"
+        elif not self.train:
+            found["held_out"] = "the novels that come with the package have held-out text"
+        return found
+
     def __post_init__(self) -> None:
         require(0 < self.held_out < 1, f"data.held_out: expected 0 < x < 1, got {self.held_out}")
         require(
@@ -80,11 +92,6 @@ class TextFiles:
     def _texts(self) -> tuple[Documents, Documents]:
         test: Documents | None = None
         if self.train == _BRANCHES:
-            require(
-                self.json_field == "text",
-                f"data.json_field: {self.json_field!r} has no effect: of the branches that come "
-                "with the package the answers are read",
-            )
             train = read_documents([str(packaged_branches())], json_field="output")
         elif self.train:
             train = self._read(self.train)
