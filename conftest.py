@@ -18,10 +18,13 @@ os.environ["XLA_FLAGS"] = " ".join([
     _FAST_COMPILING if os.environ["JAX_PLATFORMS"] == "cpu" else "--xla_gpu_autotune_level=0",
 ])  # fmt: skip
 
-# Many tests compile the same small programs, some of them in processes of their own.
+# Many tests compile the same small programs, some of them in processes of their own. They are kept
+# for the next time where HRM_JAX_TEST_COMPILED names a folder; a program's name is its content.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    _COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+    if not (_KEPT := os.environ.get("HRM_JAX_TEST_COMPILED", "")):
+        _COMPILED = tempfile.TemporaryDirectory(prefix="hrm_jax_tests_", ignore_cleanup_errors=True)
+        _KEPT = _COMPILED.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _KEPT
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 

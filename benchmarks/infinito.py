@@ -122,6 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     for value in map(float, args.lambdas.split(",")):
         for seed in map(int, args.seeds.split(",")):
             given = {**config, "lambda_phi": value, "seed": seed}
+            if not value:
+                given.pop("phi_low")  # there is no band
             with tempfile.TemporaryDirectory() as folder:
                 result = experiment.train(given, folder, progress=False, base=base)
             rows.setdefault(f"λ {value:g}", []).append(row(dict(result.figures)))
