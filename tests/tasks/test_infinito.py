@@ -208,6 +208,13 @@ def test_the_model_writes_as_its_parts_read(run, base):
     beside = task.network.variables(base.variables["params"], trained)
     one, other = (task.network.read(x, tokens, None).logits for x in (beside, model.variables))
     np.testing.assert_allclose(one, other, atol=1e-4)
+    stop = found.tokens[5]
+    ended, told = model.written(
+        "El número", max_new_tokens=90, temperature=0.0, ignore_eos=True, stop_tokens=(stop,)
+    )
+    assert ended.tokens == found.tokens[: found.tokens.index(stop) + 1]
+    assert ended.finish_reason == "stop"
+    assert len(told["phi"]) < len(report["phi"])  # it did not go on
     penalised, _ = model.written(
         "El número", max_new_tokens=90, temperature=0.0, ignore_eos=True, repetition_penalty=2.0
     )

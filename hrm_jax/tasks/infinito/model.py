@@ -85,6 +85,7 @@ class InfinitoModel(LanguageModel):
         if not given:
             raise ValueError("prompt: empty, and the tokenizer has no token to begin with")
         start = time.perf_counter()
+        ends = (*(() if options.ignore_eos else end_ids(tokenizer)), *options.stop_tokens)
         choice = jax.tree.map(lambda x: np.asarray(x)[None], Choice.of(options))
         tokens, told = network.write(
             self.variables,
@@ -92,12 +93,12 @@ class InfinitoModel(LanguageModel):
             options.max_new_tokens,
             choice,
             suppressed_tokens(tokenizer),
+            ends=ends,
         )
         made = tokens[0, len(given) :].tolist()
-        usual = () if options.ignore_eos else end_ids(tokenizer)
-        ends = [i for i, x in enumerate(made) if x in (*usual, *options.stop_tokens)]
-        kept = made[: ends[0] + 1] if ends else made
-        text = tokenizer.decode(kept[: ends[0]] if ends else kept)
+        end = next((i for i, x in enumerate(made) if x in ends), None)
+        kept = made if end is None else made[: end + 1]
+        text = tokenizer.decode(made[:end])
         phi = [x["phi"] for x in told]
         report = {
             "seconds": time.perf_counter() - start,
@@ -108,7 +109,7 @@ class InfinitoModel(LanguageModel):
             "perplexity": [x["perplexity"] for x in told],
             "memory_use": [x["memory_use"] for x in told],
         }
-        reason: Any = "stop" if ends else "length"
+        reason: Any = "length" if end is None else "stop"
         return Completion(text, tuple(kept), (), (), reason, len(given)), report
 
     def generate(self, prompt: str | Sequence[int], **sampling: Any) -> Completion:

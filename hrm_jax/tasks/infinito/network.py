@@ -202,17 +202,23 @@ class Network:
         choice: Choice,
         suppressed: tuple[int, ...] = (),
         memory: Memory | None = None,
+        ends: tuple[int, ...] = (),
     ) -> tuple[npt.NDArray[np.int32], list[dict[str, float]]]:
         """Continues texts of equal length [B, N] by so many tokens, segment by segment, the memory
-        written after each; also figures of each segment that is full, means over the rows."""
+        written after each, or until all have had one of `ends`; also figures of each segment that
+        was full before, means over the rows."""
         rows, length = len(tokens), self.length
         memory = self.empty(rows) if memory is None else memory
         never = np.zeros(self.sizes.vocab_size, bool)
         never[list(suppressed)] = True
         seen = np.zeros((rows, self.sizes.vocab_size), bool)
         seen[np.arange(rows)[:, None], tokens] = True
-        told, wanted, start = [], tokens.shape[1] + count, 0
+        told: list[dict[str, float]] = []
+        given, start = tokens.shape[1], 0
+        wanted = given + count
         while True:
+            if np.isin(tokens[:, given:wanted], ends).any(axis=1).all():
+                return tokens[:, :wanted], told
             if min(tokens.shape[1], wanted) > start + length:  # the segment is full
                 part = tokens[:, start : start + length + 1]
                 memory, phi, loss = self._absorb(variables, part, memory)
