@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
                     **{x: np.mean([y[f"eval/{x}{how}"] for y in learnt[name]]) for x in _TOLD},
                 }
             )
-        notes += [f"{name}: {x}" for x in comparison.verdict(entries)]
+        table.notes += [f"{name}: {x}" for x in comparison.verdict(entries)]
         for one in sorted(entries, key=lambda x: -x["mean"]):
             low, high = one["interval"]
             table.add(

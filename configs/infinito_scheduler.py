@@ -26,7 +26,7 @@ _ADAMW = {
     "b2": 0.999,
 }
 _LAPTOP = {
-    "expect": "6 minutes on one slow CPU core, then 5 for the other schedules; return 2.6 to 2.8.",
+    "expect": "6 minutes on one slow CPU core, then 5 for the other schedules; return 1.7 to 3.0.",
     "steps": 32,
     "batch_size": 8,
     "log_every": 1,
