@@ -135,9 +135,8 @@ def main(argv: list[str] | None = None) -> None:
         *verdicts(rows),
     ]
     names = [*FIGURES, SAVED]
-    table = Table(
-        "infinito", "Φ in the objective", ("", *(FIGURES.get(x, x) for x in names)), notes
-    )
+    title = "Φ in the objective" + (", by four learnt nets" if args.kind == "nets" else "")
+    table = Table("infinito", title, ("", *(FIGURES.get(x, x) for x in names)), notes)
     for name, found in rows.items():
         table.add(name, *(interval([one[x] for one in found]) for x in names))
     if args.plot is not None:

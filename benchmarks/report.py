@@ -38,7 +38,7 @@ ORDER = {
     FIRST: (
         *("sudoku", "presets", "maze", "domino", "latin", "arc", "spanish", "language"),
         *("better_answers_mix", "engine", "hrm_step", "rl", "relational"),
-        *("lora", "branches", "infinito", "scheduler"),
+        *("lora", "branches", "infinito", "infinito_nets", "scheduler"),
     ),
     OTHERS: (
         *("attention", "gpu_program", "scaling", "data_pipeline", "puzzle_table", "maze_building"),
