@@ -97,6 +97,7 @@ def main(argv: list[str] | None = None) -> None:
                 *(f"{one['perplexity']:.3f}", f"{one['phi_objective']:.2f}"),
                 *(f"{one['phi_meter']:.4f}", f"{one['memory_use']:.0%}"),
             )
+    print("", *table.notes[1:], sep="\n")
     table.save(args.save)
 
 
