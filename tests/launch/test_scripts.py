@@ -337,7 +337,7 @@ def test_train_from_preset_to_plots_and_then_on_other_devices(tmp_path, train):
         ("sudoko.py", [], "No such file or directory: .*sudoko.py"),
         ("sudoku.py:laptop", ["--config.batchsize=4"], "'batchsize' Did you mean \"batch_size\""),
         ("sudoku.py:laptop", ["--config.steps=x"], "flag --config.steps=x: invalid literal"),
-        ("sudoku.py:hrm6", ["--config.model.num_heads=3"], "error: model.num_heads: 3 does"),
+        ("sudoku.py:hrm6", ["--config.model.num_heads=3"], "error: config.model.num_heads: 3 does"),
         ("sudoku.py:laptop", ["--config.data.path=none"], "error: .*none"),
     ],
 )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import hrm_jax
 from hrm_jax import experiment, tasks
@@ -339,8 +340,8 @@ def test_the_meter_and_its_controls_on_a_known_process():
 
 def test_the_benchmark_tells_base_random_weights_and_each_lambda(folder, capsys, monkeypatch):
     program = importlib.import_module("infinito")
-    config = _config(folder, eval_samples=1, eval_new_tokens=8)
-    monkeypatch.setattr(program, "preset", lambda: config)
+    config = ConfigDict(_config(folder, eval_samples=1, eval_new_tokens=8, phi_low=0.6))
+    monkeypatch.setattr(program.tasks, "file_config", lambda *_: config)
     program.main(["--lambdas=0,1", "--seeds=0,1", "--steps=1", "--batch=4"])
     printed = capsys.readouterr().out
     rows = [x.split("|")[1:-1] for x in printed.splitlines() if x.startswith("|")][2:]
