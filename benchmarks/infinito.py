@@ -53,7 +53,7 @@ FIGURES = {
 }
 SAVED = "memory saves, bits/byte"
 PANELS = {  # of the figure, and the columns in each
-    "Φ, nats": ("Φ trained",),
+    "Φ trained": ("Φ trained",),
     "Φ measured, nats": ("Φ measured", "time shuffled", "permuted"),
     "perplexity of a byte": ("perplexity",),
     "share of repeated 4-grams": ("repeated",),
