@@ -52,6 +52,12 @@ def test_kernels(length, size, dtype, causal):
         for name, a, b in zip(("o", "dq", "dk", "dv"), found, expected, strict=True):
             assert np.isfinite(a).all(), name
             scale = max(1.0, float(np.abs(b).max()))
+            if name in ("dq", "dk"):
+                # The third row sees one key, whose weight is 1 whatever they are: its gradients
+                # are zero but for the rounding of two sums of C products, added up over S.
+                rounding = 2 * jnp.finfo(jnp.float32).eps * (length * size) ** 0.5
+                assert np.abs(a[2]).max() < max(tolerance, rounding) * scale, name
+                a, b = a[:2], b[:2]
             np.testing.assert_allclose(a / scale, b / scale, atol=tolerance, err_msg=name)
 
 

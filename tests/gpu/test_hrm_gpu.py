@@ -52,6 +52,6 @@ def test_bfloat16_training_learns():
         state, metrics = step(state, next(batches))
         losses.append(metrics["loss"])
     losses = [float(total / count) for total, count in jax.device_get(losses)]
-    assert state.carry.z_H.dtype == jnp.bfloat16
+    assert state.rows.z_H.dtype == jnp.bfloat16
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state.params))
     assert np.mean(losses[-20:]) < 0.6 * np.mean(losses[:20])
