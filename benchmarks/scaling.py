@@ -117,7 +117,7 @@ def compiled(task: Any, devices: list[jax.Device]) -> Any:
     step = divided_step(task.step, mesh, shardings, jit if here else jax.jit)
     state = jax.tree.map(placed, shapes, shardings)
     with jax.set_mesh(mesh):
-        return step.lower(state, batch).compile()
+        return gpu_compiler.compiled(step.lower(state, batch))
 
 
 def _kinds(found: list[Collective]) -> str:

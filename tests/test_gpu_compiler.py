@@ -159,7 +159,8 @@ def test_gradients_are_sent_once(fields):
     batch = {name: placed(x, by_row) for name, x in next(task.batches()).items()}
     step = divided_step(task.step, mesh, shardings)
     with jax.set_mesh(mesh):
-        program = step.lower(jax.tree.map(placed, shapes, shardings), batch).compile()
+        lowered = step.lower(jax.tree.map(placed, shapes, shardings), batch)
+        program = gpu_compiler.compiled(lowered)
     found = collectives(program)
     count = sum(x.size for x in jax.tree.leaves(shapes.params))
     summed = [x for x in found if x.kind in ("all-reduce", "reduce-scatter")]

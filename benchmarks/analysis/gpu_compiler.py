@@ -113,10 +113,15 @@ def compile_for_gpu(
     )
     with target():
         lowered = jax.jit(function, **options).trace(*shapes).lower(lowering_platforms=("cuda",))
+    return compiled(lowered, {} if dump is None else {"xla_dump_to": str(dump)})
+
+
+def compiled(lowered: Any, options: dict[str, Any] | None = None) -> Any:
+    """`lowered.compile(options)` anew: the compilation cache, which keeps programs for devices that
+    are not there too, cannot load them, and warns of each."""
     with warnings.catch_warnings():
-        # The compilation cache cannot load programs for devices that are not there.
         warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
-        return lowered.compile({} if dump is None else {"xla_dump_to": str(dump)})
+        return lowered.compile(options)
 
 
 class Resources(NamedTuple):
