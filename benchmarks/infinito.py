@@ -98,8 +98,9 @@ def main(argv: list[str] | None = None) -> None:
     add_save_flag(parser)
     args = parser.parse_args(argv)
     if args.kept:
-        if args.plot is None or args.save is not None:
-            parser.error("--kept: expected --plot, and no --save")
+        given = {k for k, v in vars(args).items() if v != parser.get_default(k)}
+        if given != {"kept", "plot"}:
+            parser.error("--kept: expected --plot, and no other flag")
         kept = read(FOLDER / "infinito.json")
         draw(kept.columns, kept.rows, args.plot)
         return

@@ -1,7 +1,6 @@
 """ARC as a task: its data, the translation, the votes, and what is measured."""
 
 import functools
-import importlib.util
 import json
 import pathlib
 import types
@@ -50,10 +49,7 @@ def state():
 
 
 def _preset(preset, model="hrm"):
-    spec = importlib.util.spec_from_file_location("arc", CONFIG)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = tasks.file_config(CONFIG, preset)
     config.model.name = model
     return config.to_dict()
 

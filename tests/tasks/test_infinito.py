@@ -263,6 +263,7 @@ def test_bad_configurations_are_named(folder, base):
         ({"memory": {"slots": 2}}, "top_k"),
         ({"phi_low": 2.0}, "phi_low"),
         ({"phi": {"dimensions": 3}}, "dimensions"),
+        ({"phi": {"kind": "nets"}, "phi_low": 1.1, "phi_high": 2.0}, "phi_low: 1.1, but phi.kind"),
         ({"lambda_phi": 0.0, "phi_low": 0.1}, "lambda_phi is 0"),
         ({"eval_samples": 0}, "eval_new_tokens"),
         ({"data": {"segments": 3}}, "data.kind is 'text'"),

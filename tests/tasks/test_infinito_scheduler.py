@@ -406,6 +406,7 @@ def test_another_run_s_policy_goes_on(folder, run, tmp_path):
         ({"max_steps": 0}, "max_steps: expected at least 1"),
         ({"language": {"data": {"kind": "introductions"}}}, "language.data.kind"),
         ({"language": {"optimizer": {"ema": 0.9}}}, "language.optimizer.ema"),
+        ({"language": {"phi": {"kind": "nets"}}}, "config.language.phi_low: 1.6, but phi.kind"),
     ],
 )
 def test_what_is_refused(folder, more, message):

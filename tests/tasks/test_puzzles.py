@@ -1,6 +1,5 @@
 """Mazes and dominoes as tasks, and TRM as the network of any of them."""
 
-import importlib.util
 import itertools
 import json
 import pathlib
@@ -29,10 +28,7 @@ DATA = {
 
 def _config(name, preset="", model="hrm"):
     preset = preset or ("hrm6" if name == "sudoku" else "laptop")
-    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(preset)
+    config = tasks.file_config(CONFIGS / f"{name}.py", preset)
     config.model.name = model
     return config
 

@@ -1,6 +1,5 @@
 """TenMinaTorc's config.json and token arrays: what is taken, what is refused."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -26,14 +25,10 @@ MANUAL = {
 
 @pytest.fixture
 def config(tmp_path):
-    spec = importlib.util.spec_from_file_location("rlm", ROOT / "configs" / "transformer.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
     def make(content, preset="laptop", **fields):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(content))
-        found = module.get_config(preset)
+        found = tasks.file_config(ROOT / "configs" / "transformer.py", preset)
         found.from_json = str(path)
         for name, value in fields.items():
             found[name] = value

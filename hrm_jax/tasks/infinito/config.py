@@ -153,6 +153,10 @@ class InfinitoConfig(RunConfig):
             f"config.phi_low: {self.phi_low} is more than phi_high {self.phi_high}",
         )
         require(
+            self.phi.kind == "gaussian" or self.phi_low <= 1 or not self.lambda_phi,
+            f"config.phi_low: {self.phi_low}, but phi.kind {self.phi.kind!r} ends at 1",
+        )
+        require(
             not (self.memory.slots and self.memory.parts > self.data.length),
             f"config.memory.parts: {self.memory.parts}, but data.length is {self.data.length}",
         )
