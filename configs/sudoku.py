@@ -114,8 +114,8 @@ PRESETS = {
         },
     },
     "real": {
-        "expect": "50 minutes on two busy, slow CPU cores, 38% of real puzzles, most of them among the "
-        "hardest known; 5 minutes on an H100 (wider, larger batches), 74%.",
+        "expect": "50 minutes on two busy, slow CPU cores, 38% of real puzzles, most of them among "
+        "the hardest known; 5 minutes on an H100 (wider, larger batches), 74%.",
         "data": {"size": 9, "augment": False},
         "steps": 36_000 if CPU else 16_500,
         "batch_size": 8 if CPU else 256,
