@@ -28,8 +28,7 @@ from hrm_jax.interop.hrm_names import PUZZLE_TABLE, bare_names
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
-
-_LOSS = {"name": "losses@ACTLossHead", "loss_type": "stablemax_cross_entropy"}
+from hrm_jax.tasks.puzzles.losses import LossName
 
 # What the references take from the data set; we write it down beside the training settings.
 _FROM_DATA = ("seq_len", "vocab_size", "num_puzzle_identifiers")
@@ -70,8 +69,9 @@ def _known(kind: Any) -> list[str]:
     return [*(field.name for field in dataclasses.fields(kind)), *_REFERENCES[kind][1]]
 
 
-def to_reference_config(config: RecurrentConfig) -> dict[str, Any]:
-    """Writes a configuration as the reference does, in plain values: the network under `arch`.
+def to_reference_config(config: RecurrentConfig, loss: LossName = "stablemax") -> dict[str, Any]:
+    """Writes a configuration as the reference does, in plain values: the network under `arch`, and
+    the token loss of its training.
 
     `q_target`, `halt_threshold` and `width_multiple`, which the references do not know, are only
     written where they are not what the reference does. A network with `mixer` "units" has no
@@ -90,7 +90,8 @@ def to_reference_config(config: RecurrentConfig) -> dict[str, Any]:
         del values["width_multiple"]
     top = {name: values.pop(name) for name in _FROM_DATA}
     name = _name(type(config), config.mixer)
-    return {"arch": {"name": name, "loss": dict(_LOSS), **values, **constant}, **top}
+    head = {"name": "losses@ACTLossHead", "loss_type": f"{loss}_cross_entropy"}
+    return {"arch": {"name": name, "loss": head, **values, **constant}, **top}
 
 
 def from_reference_config(

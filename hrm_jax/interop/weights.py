@@ -68,7 +68,7 @@ def write_weights(model: Any, output: str | os.PathLike[str], format: str) -> li
     if type(model.config) in _REFERENCES:
         if format == "hugging_face":
             raise ValueError("--format=hugging_face is for language models")
-        return export(model.config, model.variables, output, format)
+        return export(model.config, model.variables, output, format, model.loss)
     if isinstance(model.config, RelationalConfig):
         params = model.variables["params"]
         return export_relational(model.config, params, model.data.shape, output, format)

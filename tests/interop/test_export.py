@@ -2,7 +2,6 @@
 
 import importlib.util
 import pathlib
-import types
 
 import pytest
 
@@ -11,6 +10,7 @@ from hrm_jax.interop.export import export
 from hrm_jax.interop.files import FORMATS, SUFFIXES, read_state_dict
 from hrm_jax.interop.hrm_names import from_reference
 from hrm_jax.interop.reference_config import from_reference_config
+from hrm_jax.tasks.puzzles.model import PuzzleModel
 
 _PACKAGES = {"torch": "torch", "keras": "h5py"}
 
@@ -70,9 +70,7 @@ class TestLaunch:
             if workdir != "run":
                 raise FileNotFoundError(f"{workdir}: no such work directory")
             assert checkpoint in ("last", "best", 300)
-            return types.SimpleNamespace(
-                config=small_config, variables=make_variables(small_config)
-            )
+            return PuzzleModel(small_config, make_variables(small_config), loss="softmax")
 
         monkeypatch.setattr(hrm_jax, "load", load, raising=False)
         path = pathlib.Path(__file__).parents[2] / "launch" / "export.py"
@@ -87,6 +85,7 @@ class TestLaunch:
         assert main(["--workdir=run", f"--output={output}", *checkpoint]) == 0
         assert capsys.readouterr().out.split() == [str(output), str(tmp_path / "m.config.yaml")]
         assert "model.inner.H_init" in read_state_dict(output)
+        assert "loss_type: softmax_cross_entropy" in (tmp_path / "m.config.yaml").read_text()
 
     @pytest.mark.parametrize(
         "args",

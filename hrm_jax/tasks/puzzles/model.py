@@ -21,6 +21,7 @@ from hrm_jax.puzzles import guess
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.puzzles.text_files import read_line
 from hrm_jax.tasks.puzzles.evaluation import checked_indices, solve_puzzles
+from hrm_jax.tasks.puzzles.losses import LossName
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 
 
@@ -57,7 +58,7 @@ class PuzzleModel:
     """Weights (`params`, `constants` and, if any, `tables`) with their configuration.
 
     `puzzle` says what the tokens mean, None if it is not known; `max_steps` are the most ACT steps
-    that `solve` takes by default.
+    that `solve` takes by default; `loss` is the token loss that it was trained with.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class PuzzleModel:
         variables: Mapping[str, Any],
         puzzle: Puzzle | None = None,
         max_steps: int | None = None,
+        loss: LossName = "stablemax",
     ) -> None:
         """Makes a model; None guesses the puzzle from its sizes, and takes training's steps."""
+        self.loss: LossName = loss
         self.config = config
         self.variables = jax.device_put(dict(variables))
         self.puzzle = puzzle or guess(config.seq_len, config.vocab_size)

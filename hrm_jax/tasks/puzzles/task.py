@@ -214,7 +214,7 @@ class PuzzleTask(Task):
     @classmethod
     def model(cls, config: Any, weights: Mapping[str, Any], name: str) -> PuzzleModel:
         steps = config.eval_max_steps or None
-        return PuzzleModel(config.model, weights, PUZZLES[config.task], max_steps=steps)
+        return PuzzleModel(config.model, weights, PUZZLES[config.task], steps, config.loss)
 
     @classmethod
     def with_sizes(cls, config: Any, sizes: Any) -> Any:
