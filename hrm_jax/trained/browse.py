@@ -122,11 +122,6 @@ def trace_puzzles(
     return Steps(boards.astype(width), confidence, q_halt.astype(np.float32), stops)
 
 
-def loss_of_run(workdir: str | os.PathLike[str]) -> LossName:
-    """The token loss that a run was trained with."""
-    return getattr(tasks.parse(read_config(workdir)), "loss", "stablemax")
-
-
 def examples(
     workdir: str | os.PathLike[str] | None,
     dataset: str | os.PathLike[str] | None,

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hrm_jax.models.act import Halting
 from hrm_jax.paths import path_of
 from hrm_jax.puzzles import PUZZLES
-from hrm_jax.trained.browse import examples, loss_of_run, puzzle_of, trace_puzzles
+from hrm_jax.trained.browse import examples, puzzle_of, trace_puzzles
 from hrm_jax.trained.load import load
 from hrm_jax.viz.page import MAX_EXAMPLES, write_page
 
@@ -92,7 +92,7 @@ def write_view(
                 identifiers,
                 max_steps=max_steps or model.max_steps,
                 halting=halting,
-                loss=loss_of_run(workdir),
+                loss=model.loss,
                 progress=lambda done: bar.update(done - bar.n),
             )
     source = " on ".join(str(x) for x in (workdir, dataset) if x)

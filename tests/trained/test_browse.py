@@ -14,7 +14,7 @@ from hrm_jax.fields import to_mapping
 from hrm_jax.puzzles.maze.board import MazeShape
 from hrm_jax.puzzles.maze.generator import generate
 from hrm_jax.puzzles.maze.puzzle import MAZE
-from hrm_jax.trained.browse import examples, loss_of_run, trace_puzzles
+from hrm_jax.trained.browse import examples, trace_puzzles
 
 
 def test_csv_files_are_read_as_the_runs_kind_of_puzzles(tmp_path):
@@ -63,7 +63,7 @@ def test_the_confidence_is_the_probability_that_was_trained(loss, trained):
     )
     expected = 255 * (s / s.sum(-1, keepdims=True)).max(-1)
     np.testing.assert_allclose(traces.confidence[:, 0], expected, atol=0.6)
-    assert loss_of_run(trained) == "stablemax"
+    assert model.loss == "stablemax"
 
 
 def test_trace_errors(trained):
