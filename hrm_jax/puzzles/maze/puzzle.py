@@ -100,14 +100,15 @@ class Maze(BoardPuzzle):
         return best
 
     def units(self, seq_len: int) -> tuple[tuple[Array, ...], ...]:
-        """Each cell with its neighbours; rows with columns."""
-        grid = np.arange(seq_len).reshape(MazeShape.for_cells(seq_len).sides())
-        around = np.pad(grid, 1, constant_values=-1)
-        middle = slice(1, -1)
-        near = np.stack([
-            grid, around[:-2, middle], around[2:, middle], around[middle, :-2], around[middle, 2:]
-        ], axis=-1).reshape(seq_len, 5)  # fmt: skip
-        return tuple(np.sort(cells[cells >= 0]) for cells in near), (*grid, *grid.T)
+        """Each cell with its neighbours; with all that are up to four moves away, walls or not; and
+        rows with columns."""
+        rows, columns = MazeShape.for_cells(seq_len).sides()
+        grid = np.arange(seq_len).reshape(rows, columns)
+        row, column = grid // columns, grid % columns
+        moves = np.abs(row.reshape(-1, 1) - row.ravel())
+        moves += np.abs(column.reshape(-1, 1) - column.ravel())
+        near, around = (tuple(map(np.flatnonzero, moves <= most)) for most in (1, 4))
+        return near, around, (*grid, *grid.T)
 
     # --- text -------------------------------------------------------------------------------------
 
