@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import yaml
@@ -166,6 +166,23 @@ def from_reference_config(
     made = from_mapping(kind, known, "model", known)
     require_memory(made.weight_bytes)
     return made
+
+
+def reference_loss(source: Mapping[str, Any] | str | os.PathLike[str]) -> LossName:
+    """The token loss that a configuration names at `arch.loss.loss_type`, "stablemax" where none
+    is named; `source` is as for `from_reference_config`, `ConfigError` for another loss."""
+    if not isinstance(source, Mapping):
+        with naming(source):
+            return reference_loss(_read_mapping(source))
+    head = source.get("arch", source).get("loss") or {}
+    told = head.get("loss_type") if isinstance(head, Mapping) else head
+    names: dict[Any, LossName] = {None: "stablemax"}
+    names |= {f"{name}_cross_entropy": name for name in get_args(LossName)}
+    require(
+        not isinstance(told, (dict, list)) and told in names,
+        f"arch.loss.loss_type: expected one of {', '.join(list(names)[1:])}, got {shown(told)}",
+    )
+    return names[told]
 
 
 def _class(path: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from hrm_jax.fields import naming
 from hrm_jax.interop.files import only_state_dict, read_state_dict
 from hrm_jax.interop.hrm_names import bare_names, from_reference
-from hrm_jax.interop.reference_config import from_reference_config
+from hrm_jax.interop.reference_config import from_reference_config, reference_loss
 from hrm_jax.models.hrm import HRMConfig
 from hrm_jax.models.recurrent import RecurrentConfig
 from hrm_jax.models.trm import TRMConfig
@@ -73,4 +73,4 @@ def _load(
     sizes = from_reference_config(config, tensors, seq_len=seq_len, kind=kind)
     with naming(where):
         variables = from_reference(tensors, sizes, reset_puzzle_table=reset_puzzle_table)
-    return PuzzleModel(config=sizes, variables=variables)
+    return PuzzleModel(sizes, variables, loss=reference_loss(config))

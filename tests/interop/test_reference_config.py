@@ -9,7 +9,11 @@ import yaml
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hrm_names import to_reference
-from hrm_jax.interop.reference_config import from_reference_config, to_reference_config
+from hrm_jax.interop.reference_config import (
+    from_reference_config,
+    reference_loss,
+    to_reference_config,
+)
 from hrm_jax.models.hrm import HRMConfig
 
 # What the reference writes in its all_config.yaml for Sudoku: no sizes of the data.
@@ -186,3 +190,16 @@ def test_yaml_makes_no_objects(tmp_path):
     with pytest.raises(ConfigError, match="not valid YAML"):
         from_reference_config(path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_loss_of_training(tmp_path):
+    path = tmp_path / "all_config.yaml"
+    path.write_text(ALL_CONFIG.replace("stablemax_", "softmax_"))
+    assert reference_loss(path) == "softmax"
+    whole = yaml.safe_load(ALL_CONFIG)
+    assert reference_loss(whole) == reference_loss(whole["arch"]) == "stablemax"
+    assert reference_loss({"arch": {"H_cycles": 2}}) == reference_loss({}) == "stablemax"
+    for wrong in ("mse", ["softmax_cross_entropy"]):
+        path.write_text(yaml.safe_dump({"arch": {"loss": {"loss_type": wrong}}}))
+        with pytest.raises(ConfigError, match=r"all_config\.yaml: arch\.loss\.loss_type: expected"):
+            reference_loss(path)

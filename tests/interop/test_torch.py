@@ -45,6 +45,7 @@ def test_options_are_passed_on(parity_folder, parity_config):
     del parity_config["seq_len"]
     weights = parity_folder / "state_dict.npz"
     parity_config |= {"num_puzzle_identifiers": 2, "q_target": "none"}
+    parity_config["loss"] = {"loss_type": "softmax_cross_entropy"}
     with pytest.raises(ConfigError, match="seq_len"):
         load_hrm(weights, parity_config)
     with pytest.raises(ConfigError, match="reset_puzzle_table"):
@@ -52,3 +53,4 @@ def test_options_are_passed_on(parity_folder, parity_config):
     model = load_hrm(weights, parity_config, seq_len=16, reset_puzzle_table=True)
     assert model.variables["tables"]["puzzle_emb"].shape == (2, 64)
     assert (model.config.seq_len, model.config.q_target) == (16, "none")
+    assert model.loss == "softmax"
