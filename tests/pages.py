@@ -55,6 +55,7 @@ ADDED = {
     "sudoku:laptop": (*UNITS, "--config.checkpoint_every=1"),
     "sudoku:real": UNITS,
     "sudoku": (SMALL, "--config.model.puzzle_emb_ndim=32", "--config.checkpoint_every=1"),
+    "maze:laptop": UNITS,
     "maze": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "domino": (SMALL, "--config.model.puzzle_emb_ndim=32"),
     "latin": (SMALL, "--config.model.puzzle_emb_ndim=32"),

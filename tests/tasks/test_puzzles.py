@@ -27,7 +27,7 @@ DATA = {
 
 
 def _config(name, preset="", model="hrm"):
-    preset = preset or ("hrm6" if name == "sudoku" else "laptop")
+    preset = preset or {"sudoku": "hrm6", "maze": "small"}.get(name, "laptop")
     config = tasks.file_config(CONFIGS / f"{name}.py", preset)
     config.model.name = model
     return config
