@@ -78,10 +78,12 @@ ADDED = {
     "instruct": (INSTRUCT,),
     "branch": (INSTRUCT,),
     "infinito_base": (
+        "--config.model=tiny --config.memory.layer=0",
         "--config.data.eval_rows=2 --config.data.eval_segments=2 --config.eval_samples=1",
         "--config.phi.projections=1 --config.meter.projections=1",
     ),
     "infinito_scheduler": (
+        "--config.language.model=tiny --config.language.memory.layer=0",
         "--config.rollout_steps=2 --config.minibatches=2 --config.epochs=1 --config.max_steps=2",
         "--config.eval_episodes=2 --config.policies=\"('text','frozen')\"",
         "--config.language.data.length=16 --config.language.data.eval_segments=1",
@@ -237,6 +239,8 @@ def small(argv: list[str]) -> list[str]:
         added += DRAWN.split()
     if config == "instruct" and "data.train=" not in given:
         added.append("--config.data.train=records.jsonl")
+    if "language.model=" in given:
+        added.remove("--config.language.model=tiny")
     if "puzzle_emb_ndim=0" in given:
         added = [flag for flag in added if "puzzle_emb_ndim" not in flag]
     return [*argv, *added]

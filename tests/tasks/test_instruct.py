@@ -17,7 +17,7 @@ from hrm_jax import experiment, tasks
 from hrm_jax.data.errors import DataError
 from hrm_jax.data.text.packing import Example, rows_of
 from hrm_jax.data.text.templates import instruction
-from hrm_jax.data.text.tokenizers import ByteTokenizer
+from hrm_jax.data.text.tokenizers import EOS, ByteTokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.hugging_face import save_pretrained
@@ -28,6 +28,7 @@ from hrm_jax.layers.packed import Packed, quantize
 from hrm_jax.models import language
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 from hrm_jax.tasks.language.instruct import InstructTask, nats
+from hrm_jax.tasks.supervised import Carry
 from hrm_jax.trained.evaluate import evaluate
 from hrm_jax.trained.load import read_base
 
@@ -265,6 +266,31 @@ def test_steps_come_from_epochs(files, base):
     assert longer.program == task.program
     heavier = dataclasses.replace(task.given, end_weight=5.0)
     assert type(task)(heavier, base=task.base).program != task.program
+
+
+def test_the_last_two_tokens_of_an_answer_can_count_more(files, base):
+    plain = InstructTask(tasks.parse(_config(files)), None, base)
+    heavier = InstructTask(dataclasses.replace(plain.given, end_weight=3.0), None, base)
+    batch = jax.tree.map(jnp.asarray, next(plain.batches()))
+    marked = np.zeros_like(batch["counted"])
+    for row, at in jnp.argwhere(batch["counted"] & (batch["tokens"] == EOS)):
+        marked[row, at - 1 : at + 1] = True  # the answer's last letter, and its end
+    assert marked.sum() >= 2 * plain.given.batch_size
+    state = jax.jit(plain.init)(jax.random.key(0))
+    variables = {"params": state.params, "frozen": base.variables["params"]}
+    adapted = plain.variables(*variables.values())
+    logits = Transformer(plain.sizes).apply(adapted, batch["tokens"], segments=batch["segments"])
+    more = nats(logits, {**batch, "counted": marked})[0]
+
+    def found(task):
+        objective, (_, metrics) = task._loss(
+            variables, batch, Carry(), jax.random.key(0), jnp.int32(0)
+        )
+        return float(objective), float(metrics["loss"][0])
+
+    objective, told = found(plain)
+    assert objective == told
+    assert found(heavier) == (pytest.approx(objective + 2 * float(more), rel=1e-5), told)
 
 
 def test_training_and_generation_share_one_text(files, base):

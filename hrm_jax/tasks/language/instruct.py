@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from hrm_jax.compilation import jit
 from hrm_jax.data.identity import Identity
@@ -207,7 +207,7 @@ class InstructTask(Task):
         )
         total, count = nats(logits, batch)
         real = jnp.sum(batch["segments"] > 0)
-        ends = {**batch, "counted": batch["counted"] & (batch["tokens"] == self.tokenizer.eos_id)}
+        ends = {**batch, "counted": self.ends(batch)}
         objective = total + (self.given.end_weight - 1) * nats(logits, ends)[0]
         return objective, (
             carry,
@@ -217,6 +217,12 @@ class InstructTask(Task):
                 "counted": pair(count, real),
             },
         )
+
+    def ends(self, batch: Any) -> Bool[Array, "B S"]:
+        """Which tokens of answers end them: the end token, and the one before it, without which
+        no answer comes to its end."""
+        end = batch["tokens"] == self.tokenizer.eos_id
+        return batch["counted"] & (end | jnp.pad(end[:, 1:], ((0, 0), (0, 1))))
 
     # Evaluation
 

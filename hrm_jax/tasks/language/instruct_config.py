@@ -115,9 +115,9 @@ class InstructConfig(RunConfig):
             are those of that base, and what is exported belongs to the whole one.
         dtype: Computation dtype.
         remat: Whether activations inside a layer are computed again in the backward pass.
-        end_weight: How many times the token that ends an answer counts in what is minimised: there
-            is one to many others, and where answers are few it takes longest to learn. Losses that
-            are told do not have it.
+        end_weight: How many times the token that ends an answer and the one before it (a full
+            stop, mostly) count in what is minimised: there are two to many others, and where
+            answers are few they take longest to learn. Losses that are told do not have it.
         epochs: Times that each training row is seen, which gives the steps; 0 takes `steps`.
         eval_answers: How many held-out prompts are answered at an evaluation; 0 for all.
         eval_new_tokens: Tokens within which an answer is to end by itself.
