@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from hrm_jax.engine.prefixes import Prefixes
 from hrm_jax.engine.requests import AnswerText, Event, FinishReason, Handle
 from hrm_jax.engine.sampling import Choice, Sampling
 from hrm_jax.engine.slots import MAX_STEPS, Made, Programs, shape_of, window_of
@@ -33,6 +34,11 @@ class Request:
     adapter: int = 0  # number of its adapter; 0 for none
     read: int = 0  # tokens of the prompt in the cache
     made: int = 0  # tokens of the answer
+
+    @property
+    def to_read(self) -> np.ndarray:
+        """Tokens that are in the cache once the prompt is read: all but the last one."""
+        return np.asarray(self.tokens[:-1], np.int32)
 
     @property
     def position(self) -> int:
@@ -71,18 +77,23 @@ class Request:
 class RunningBatch:
     """Requests in rows, and one whose prompt is being read; for one thread at a time."""
 
-    def __init__(self, programs: Programs, slots: int, max_length: int, chunk: int) -> None:
+    def __init__(
+        self, programs: Programs, slots: int, max_length: int, chunk: int, prefixes: int
+    ) -> None:
         self._programs = programs
         self._slots = slots
         self._max_length = max_length
         self._chunk = min(chunk, max_length)
+        self._small = -(-self._chunk // 4)  # what is read at the end of a prompt
         self._sizes = _row_sizes(slots)
+        self._prefixes = Prefixes(prefixes, self._small)
         self._spare: Cache | None = None  # of the largest batch so far, to be used again
         self.reset()
 
     def reset(self) -> None:
         self.entering: Request | None = None
         self._cache: Cache = None  # of `entering`
+        self._prefixes.clear()
         self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
         self._in_rows: list[Request | None] = [None] * self._sizes[0]
 
@@ -102,8 +113,13 @@ class RunningBatch:
             self._in_rows[self._in_rows.index(request)] = None
 
     def enter(self, request: Request) -> None:
+        """Begins with a prompt: behind what is known of it."""
         self.entering = request
-        self._cache = init_cache(self._programs.config, 1, _SMALLEST_WINDOW)
+        if request.added is None:
+            self._cache, request.read = self._prefixes.find(request.adapter, request.to_read)
+            request.handle.cached_tokens = request.read
+        if not request.read:
+            self._cache = init_cache(self._programs.config, 1, _SMALLEST_WINDOW)
 
     def read(self, ahead: Sequence[Request]) -> bool:
         """Reads a chunk of the entering prompt, if more than its last token (left to `decode`) is
@@ -119,8 +135,7 @@ class RunningBatch:
         return unread
 
     def _read_chunk(self, request: Request, end: int) -> None:
-        small = -(-self._chunk // 4)
-        size = small if end - request.read <= 2 * small else self._chunk
+        size = self._small if end - request.read <= 2 * self._small else self._chunk
         # A chunk at the end of the model's length begins earlier and reads some tokens again.
         start = max(0, min(request.read, self._max_length - size))
         stop = min(end, start + size)
@@ -155,6 +170,8 @@ class RunningBatch:
             Choice.of(request.sampling), request.adapter,
         )  # fmt: skip
         self._in_rows[row] = request
+        if request.added is None:
+            self._prefixes.keep(request.adapter, request.to_read, self._cache)
         self.entering = self._cache = None
 
     def decode(self, waiting: bool) -> list[tuple[Request, list[Event]]]:

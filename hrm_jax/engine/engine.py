@@ -49,6 +49,7 @@ class Stats:
     waiting: int = 0  # requests in the queue
     finished: dict[str, int] = dataclasses.field(default_factory=dict)  # by reason, or "error"
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of these, what was read for another request
     generated_tokens: int = 0
     # How often each program of its decoder was compiled, by name and shape.
     compilations: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -68,21 +69,25 @@ class Engine:
         max_length: int = 0,
         prefill_chunk: int = 64,
         max_queue: int = 256,
+        prefix_cache: int = 4,
     ) -> None:
         """Puts the weights on the device; programs are compiled when they are first needed.
 
         `max_length` 0 takes the model's; `prefill_chunk` tokens of a prompt are read at once.
+        Keys and values of the `prefix_cache` prompts that were used last are kept, a row of the
+        batch each, so that the beginning of a prompt that one of them shares is not read again.
         Raises `ValueError`, which names the value that is out of range.
         """
         limit = decoder.config.max_length
-        for name, value, most in (
-            ("slots", slots, math.inf),
-            ("max_length", max_length or limit, limit),
-            ("prefill_chunk", prefill_chunk, math.inf),
-            ("max_queue", max_queue, math.inf),
+        for name, value, least, most in (
+            ("slots", slots, 1, math.inf),
+            ("max_length", max_length or limit, 1, limit),
+            ("prefill_chunk", prefill_chunk, 1, math.inf),
+            ("max_queue", max_queue, 1, math.inf),
+            ("prefix_cache", prefix_cache, 0, math.inf),
         ):
-            if not 1 <= value <= most:
-                expected = "at least 1" + (f" and at most {most}" if most == limit else "")
+            if not least <= value <= most:
+                expected = f"at least {least}" + (f" and at most {most}" if most == limit else "")
                 raise ValueError(f"{name}: expected {expected}, got {value}")
         if decoder.config.max_length < 2 or not decoder.config.causal:
             raise ValueError("decoder: expected a causal model of at least 2 positions")
@@ -103,7 +108,9 @@ class Engine:
         self._stats = Stats()
 
         self._stepping = threading.RLock()
-        self._batch = RunningBatch(decoder.programs, slots, self.max_length, prefill_chunk)
+        self._batch = RunningBatch(
+            decoder.programs, slots, self.max_length, prefill_chunk, prefix_cache
+        )
 
     # Callers' side
 
@@ -330,6 +337,8 @@ class Engine:
                 if request is None:
                     return
                 self._batch.enter(request)
+                with self._mutex:
+                    self._stats.cached_tokens += request.read
             with self._mutex:
                 ahead = list(itertools.islice(self._queue, self.slots))
             chunks -= self._batch.read(ahead)

@@ -65,6 +65,7 @@ class Completion:
     top: tuple[tuple[tuple[int, float], ...], ...]
     finish_reason: FinishReason
     prompt_tokens: int
+    cached_tokens: int = 0  # of the prompt, that were read for another request
 
 
 @dataclasses.dataclass
@@ -85,6 +86,7 @@ class Handle:
     def __init__(self, engine: Any, id: str, prompt_tokens: int) -> None:
         self.id = id  # unique in the engine
         self.prompt_tokens = prompt_tokens  # that the model is fed
+        self.cached_tokens = 0  # of these, read for another request; known once it has started
         self.times = Times()
         self.cancelled = False
         self._engine = engine  # the `Engine`, whose module needs this one
@@ -117,6 +119,7 @@ class Handle:
             top=tuple(event.top for event in tokens),
             finish_reason=reason,
             prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
         )
 
     def __iter__(self) -> Iterator[Event]:

@@ -304,7 +304,7 @@ class Service:
         # In a thread, because tokenizing takes time, and so does planning.
         handles = await asyncio.to_thread(self._submit, jobs, param, adapter)
         reply = Reply(asked, adapter or self._name, self._engine.decoder.tokenizer)
-        reply.prompt_tokens = sum(handle.prompt_tokens for handle in handles[:: asked.n])
+        reply.prompts = handles[:: asked.n]
         answers = Answers(handles, request.receive, self._metrics)
         if asked.stream:
             return EventStream(self._chunks(request, answers, reply))

@@ -52,9 +52,18 @@ class Metrics(Collector):
         stats = self._engine.stats
         yield GaugeMetricFamily("hrm_jax_running", "Answers being written.", stats.running)
         yield GaugeMetricFamily("hrm_jax_waiting", "Answers in the queue.", stats.waiting)
-        tokens = {"prompt": stats.prompt_tokens, "generated": stats.generated_tokens}
+        tokens = {
+            "prompt": stats.prompt_tokens,
+            "cached": stats.cached_tokens,
+            "generated": stats.generated_tokens,
+        }
         for name, what, label, counts in (
-            ("tokens", "Tokens read and made.", "kind", tokens),
+            (
+                "tokens",
+                "Tokens of prompts, those of them that were read before, and those made.",
+                "kind",
+                tokens,
+            ),
             ("answers", "Answers by how they ended.", "reason", stats.finished),
             ("compilations", "Compilations, by name and shape.", "program", stats.compilations),
         ):

@@ -13,6 +13,7 @@ class Options:
     api_key: str | None = None  # what clients must present; None asks for nothing
     slots: int = 8  # answers written at once
     max_queue: int = 64  # most answers that wait; more requests get 429
+    prefix_cache: int = 4  # prompts whose keys and values are kept for others that begin alike
     max_tokens: int = 0  # most new tokens of an answer; 0 takes the model's length
     max_body: int = 1 << 20  # most bytes of a request
     drain_seconds: float = 30.0  # how long running answers may take after the first signal

@@ -58,7 +58,12 @@ class Server:
     ) -> None:
         """Raises `ValueError` where a value is out of range, or the decoder's chat template is not
         valid."""
-        self.engine = Engine(decoder, slots=options.slots, max_queue=options.max_queue)
+        self.engine = Engine(
+            decoder,
+            slots=options.slots,
+            max_queue=options.max_queue,
+            prefix_cache=options.prefix_cache,
+        )
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.service = Service(self.engine, options, local=is_loopback(host))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hrm_jax.data.text.tokenizers import ByteTokenizer, Tokenizer
-from hrm_jax.engine.requests import Event
+from hrm_jax.engine.requests import Event, Handle
 from hrm_jax.server.schemas import ChatRequest, Generation
 
 _WORST = -9999.0  # JSON has no infinity
@@ -19,7 +19,8 @@ class Reply:
 
     def __init__(self, asked: Generation, model: str, tokenizer: Tokenizer) -> None:
         self.chat = isinstance(asked, ChatRequest)
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompts: Sequence[Handle] = ()  # a request of each prompt
+        self.completion_tokens = 0
         self._asked = asked
         self._tokenizer = tokenizer
         self._head = {
@@ -73,11 +74,14 @@ class Reply:
             "object": f"chat.completion{suffix}" if self.chat else "text_completion",
         }
 
-    def _usage(self) -> dict[str, int]:
+    def _usage(self) -> dict[str, Any]:
+        read = sum(handle.prompt_tokens for handle in self.prompts)
+        cached = sum(handle.cached_tokens for handle in self.prompts)
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": read,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "total_tokens": read + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": cached},
         }
 
     def _choice(self, index: int, events: Sequence[Event], whole: bool) -> dict[str, Any]:

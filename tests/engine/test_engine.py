@@ -175,6 +175,40 @@ def test_others_go_on_while_a_long_prompt_is_read(engine):
     assert [short.result().finish_reason, long.result().finish_reason] == ["length"] * 2
 
 
+def test_what_prompts_begin_with_is_read_once(decoder, recompute, monkeypatch):
+    plain = Engine(decoder, slots=3, prefill_chunk=8, prefix_cache=0)
+    engine = Engine(decoder, slots=3, prefill_chunk=8, prefix_cache=2)
+    chunks = []
+    prefill = decoder.programs.prefill
+    monkeypatch.setattr(
+        decoder.programs,
+        "prefill",
+        lambda cache, tokens, *rest: chunks.append(len(tokens)) or prefill(cache, tokens, *rest),
+    )
+    system = "s" * 40  # with BOS, 41 tokens
+
+    def ask(prompt):
+        """Tokens that were known, and those in chunks that were read."""
+        expected = _greedy(recompute, _fed(prompt), 10)
+        assert plain.generate(prompt, max_new_tokens=10, **GREEDY).tokens == expected
+        chunks.clear()
+        found = engine.generate(prompt, max_new_tokens=10, **GREEDY)
+        assert found.tokens == expected
+        return found.cached_tokens, sum(chunks)
+
+    assert ask(system + "abcdef") == (0, 48)
+    assert ask(system + "xyz") == (41, 2)
+    assert ask(system + "xyz") == (43, 0)  # the last token is in no chunk
+    assert ask(system + "xyz, and so on") == (43, 12)
+    assert ask("x" + system) == (0, 42)  # BOS alone is not worth it
+    assert ask(system + "abcdef") == (41, 8)  # the first prompt is not kept any more
+    assert ask("x" + system) == (0, 42)  # nor is this one, which was used least
+    assert engine.stats.cached_tokens == 41 + 43 + 43 + 41
+    together = [engine.submit(system + "abc", Sampling(4, **GREEDY)) for _ in range(3)]
+    assert len({handle.result().tokens for handle in together}) == 1
+    assert [handle.result().cached_tokens for handle in together] == [43, 43, 43]
+
+
 def test_log_probabilities_are_those_of_the_model(engine, recompute):
     found = engine.generate(
         "probable", max_new_tokens=7, seed=4, temperature=2.0, logprobs=20, ignore_eos=True
@@ -344,7 +378,13 @@ def test_an_empty_prompt_needs_a_first_token(decoder):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("slots", 0), ("max_length", LENGTH + 1), ("prefill_chunk", 0), ("max_queue", 0)],
+    [
+        ("slots", 0),
+        ("max_length", LENGTH + 1),
+        ("prefill_chunk", 0),
+        ("max_queue", 0),
+        ("prefix_cache", -1),
+    ],
 )
 def test_bad_sizes_are_named(decoder, name, value):
     with pytest.raises(ValueError, match=f"{name}: expected at least 1.*got {value}"):
