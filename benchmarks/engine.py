@@ -2,15 +2,17 @@
 
     python benchmarks/engine.py
     python benchmarks/engine.py --requests=8 --rounds=7
+    python benchmarks/engine.py --shared=256 --alone
 
 The same random weights (a Llama over bytes, 26 million parameters) answer the same requests, of
-mixed prompt and answer lengths, all there at once: in the engine, and as one left-padded batch with
-a KV cache in `transformers.generate`, which goes on until the longest answer is done. Only tokens
-that were asked for count. Measured in turn, medians quoted; the first tokens of `transformers` are
-those of the whole batch. The answers must be the same. A third engine serves four adapters (rank 8
-on all linear layers), which the requests take in turn. Two rounds come before those that count, so
-that all programs are compiled; the last column says how many programs these requests were the first
-to need.
+mixed prompt and answer lengths, all there at once: in the engine, and as one batch with a KV cache
+in `transformers.generate` (padded on the left) and, where it is installed, in CTranslate2; both go
+on until the longest answer is done. Only tokens that were asked for count. Measured in turn,
+medians quoted; their first tokens are those of the whole batch. The answers must be the same.
+Another engine serves four adapters (rank 8 on all linear layers), which the requests take in turn.
+Two rounds come before those that count, so that all programs are compiled; the last column says how
+many programs these requests were the first to need. With --shared all prompts of a round begin with
+so many tokens, others in each round, and one more engine reads those once (`prefix_cache`).
 """
 
 from __future__ import annotations
@@ -18,9 +20,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib.util
 import itertools
+import json
 import os
+import pathlib
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,7 +40,7 @@ from hrm_jax.compilation import run_in_main_thread
 from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Sampling
-from hrm_jax.interop.hugging_face import to_hugging_face
+from hrm_jax.interop.hugging_face import save_pretrained, to_hugging_face
 from hrm_jax.layers import lora
 from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.transformer import Transformer, TransformerConfig
@@ -64,13 +70,16 @@ class Run:
     answers: list[list[int]]
 
 
-def mixed(count: int, prompt: int, answer: int, seed: int = 0) -> list[Request]:
-    """Requests whose lengths are spread evenly up to the longest."""
-    rng = np.random.default_rng(seed)
+def mixed(count: int, prompt: int, answer: int, shared: int = 0, seed: int = 0) -> list[Request]:
+    """Requests whose lengths are spread evenly up to the longest: the same for all seeds."""
+    lengths, rng = np.random.default_rng(0), np.random.default_rng(seed)
     shares = (np.arange(count) + 0.5) / count
-    prompts, wanted = (np.ceil(rng.permutation(shares) * x).astype(int) for x in (prompt, answer))
+    prompts, wanted = (
+        np.ceil(lengths.permutation(shares) * x).astype(int) for x in (prompt, answer)
+    )
+    first = rng.integers(0, 256, shared).tolist()
     return [
-        Request(rng.integers(0, 256, n).tolist(), int(m))
+        Request([*first, *rng.integers(0, 256, n).tolist()], int(m))
         for n, m in zip(prompts, wanted, strict=True)
     ]
 
@@ -89,9 +98,10 @@ def ours(engine: Engine, requests: list[Request]) -> Run:
     return Run(took, cpu, first, answers)
 
 
-def theirs(
-    config: TransformerConfig, params: Mapping[str, Any], threads: int
-) -> Callable[[list[Request]], Run]:
+Answers = Callable[[list[Request]], Run]
+
+
+def of_transformers(config: TransformerConfig, params: Mapping[str, Any], threads: int) -> Answers:
     """Answers by `transformers` with the same weights."""
     import torch
     import transformers
@@ -130,6 +140,42 @@ def theirs(
     return run
 
 
+def of_ctranslate2(config: TransformerConfig, params: Mapping[str, Any], threads: int) -> Answers:
+    """Answers by CTranslate2 with the same weights, in float32."""
+    import ctranslate2
+
+    with tempfile.TemporaryDirectory() as folder:
+        model, converted = (str(pathlib.Path(folder) / name) for name in ("model", "converted"))
+        save_pretrained(model, config, params, "bytes")
+        converter = ctranslate2.converters.TransformersConverter(model)
+        converter.convert(converted)
+        generator = ctranslate2.Generator(converted, intra_threads=threads, compute_type="float32")
+        words = list(json.loads((pathlib.Path(converted) / "vocabulary.json").read_text()))
+
+    def run(requests: list[Request]) -> Run:
+        start, cpu = time.monotonic(), time.process_time()
+        first: list[float] = []
+
+        def seen(_: Any) -> bool:
+            if not first:
+                first.append(time.monotonic() - start)
+            return False
+
+        made = generator.generate_batch(
+            [[words[token] for token in [BOS, *r.prompt]] for r in requests],
+            max_length=max(r.wanted for r in requests),
+            sampling_topk=1,
+            end_token=[],
+            include_prompt_in_result=False,
+            callback=seen,
+        )
+        took, cpu = time.monotonic() - start, time.process_time() - cpu
+        ids = [x.sequences_ids[0][: r.wanted] for x, r in zip(made, requests, strict=True)]
+        return Run(took, cpu, first * len(requests), ids)
+
+    return run
+
+
 def drawn_adapters(kind: LoraConfig, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Adapters of which nothing is 0."""
     key = jax.random.key(seed)
@@ -151,11 +197,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompt", type=int, default=256, help="tokens of the longest prompt")
     parser.add_argument("--answer", type=int, default=128, help="tokens of the longest answer")
     parser.add_argument("--slots", type=int, default=32)
+    parser.add_argument("--shared", type=int, default=0, help="tokens that all prompts begin with")
     threads = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=threads, help="PyTorch's; default: cores")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--alone", action="store_true", help="without transformers")
+    parser.add_argument("--alone", action="store_true", help="without others' engines")
     add_save_flag(parser)
     args = parser.parse_args(argv)
     run_in_main_thread()
@@ -164,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
         hidden_size=args.hidden,
         num_layers=args.layers,
         ffn_size=args.hidden * 11 // 4,
-        max_length=args.prompt + args.answer + 64,
+        max_length=args.shared + args.prompt + args.answer + 64,
         positions="rotary",
         norm="rms",
         feed_forward="swiglu",
@@ -174,36 +221,44 @@ def main(argv: list[str] | None = None) -> None:
     start = jnp.zeros((1, 2), jnp.int32)
     params = jax.jit(Transformer(config).init)(jax.random.key(0), start)["params"]
     decoder = Decoder(config, params, ByteTokenizer())
-    engine = Engine(decoder, slots=args.slots)
+    plain = {"slots": args.slots, "prefix_cache": 0}  # the same prompts come in each round
+    engine = Engine(decoder, **plain)
     kind = LoraConfig(target_modules="all-linear")
     adapters = {str(i): (kind, drawn_adapters(kind, params, i)) for i in range(ADAPTERS)}
-    adapting = Engine(dataclasses.replace(decoder, adapters=adapters), slots=args.slots)
-    named = f"hrm_jax, {ADAPTERS} adapters"
-    other = None if args.alone else theirs(config, params, args.threads)
+    adapting = Engine(dataclasses.replace(decoder, adapters=adapters), **plain)
+    engines = {"hrm_jax": engine, f"hrm_jax, {ADAPTERS} adapters": adapting}
+    if args.shared:
+        engines["hrm_jax, prefixes kept"] = Engine(decoder, slots=args.slots)
+    others: dict[str, Answers] = {}
+    if not args.alone:
+        others["transformers"] = of_transformers(config, params, args.threads)
+        if importlib.util.find_spec("ctranslate2"):
+            others["CTranslate2"] = of_ctranslate2(config, params, args.threads)
     count = sum(x.size for x in jax.tree.leaves(params))
     note = (
         f"{jax.devices()[0].device_kind}, {config.dtype}, {count:,} parameters, prompts up to "
-        f"{args.prompt}, answers up to {args.answer} tokens, medians of {args.rounds}."
+        f"{args.prompt}, answers up to {args.answer} tokens, medians of {args.rounds}"
+        + (f", all prompts behind the same {args.shared} tokens." if args.shared else ".")
     )
     table = Table("engine", "Inference engine", COLUMNS, [note])
 
     for number in args.requests or (1, 8, 32):
-        requests = mixed(number, args.prompt, args.answer)
-        wanted = sum(r.wanted for r in requests)
-        engines = {"hrm_jax": engine, named: adapting}
+        sizes = (number, args.prompt, args.answer, args.shared)
+        wanted = sum(r.wanted for r in mixed(*sizes))
         before = {name: sum(x.stats.compilations.values()) for name, x in engines.items()}
-        runs: dict[str, list[Run]] = {**{name: [] for name in engines}, "transformers": []}
-        for _ in range(args.rounds + 2):
+        runs: dict[str, list[Run]] = {name: [] for name in (*engines, *others)}
+        for round_ in range(args.rounds + 2):
+            requests = mixed(*sizes, seed=round_ if args.shared else 0)
             for name, one in engines.items():
                 runs[name].append(ours(one, requests))
-            if other is not None:
-                runs["transformers"].append(other(requests))
-        if other is not None:
-            both = (runs[name][-1].answers for name in ("hrm_jax", "transformers"))
+            for name, answers in others.items():
+                runs[name].append(answers(requests))
+        for name in (*others, "hrm_jax, prefixes kept"):
+            both = (runs[x][-1].answers for x in ("hrm_jax", name if name in runs else "hrm_jax"))
             for mine, yours in zip(*both, strict=True):
-                assert mine == yours, f"not the same answer:\n{mine}\n{yours}"
-        measured = {name: some[2:] for name, some in runs.items() if some}
-        base = measured["transformers" if other else "hrm_jax"]
+                assert mine == yours, f"{name}: not the same answer:\n{mine}\n{yours}"
+        measured = {name: some[2:] for name, some in runs.items()}
+        base = measured["transformers" if others else "hrm_jax"]
         for name, some in measured.items():
             rate, cpu = median(some, lambda r: r.seconds), median(some, lambda r: r.cpu)
             first = np.array([f for r in some for f in r.first])
