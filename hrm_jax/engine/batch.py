@@ -49,7 +49,7 @@ class Request:
         """The events of what `row` has made."""
         events: list[Event] = []
         reason: FinishReason | None = None
-        for step in range(MAX_STEPS):
+        for step in range(len(made.token)):
             token = int(made.token[step, row])
             if token < 0 or reason is not None:
                 break
@@ -78,11 +78,18 @@ class RunningBatch:
     """Requests in rows, and one whose prompt is being read; for one thread at a time."""
 
     def __init__(
-        self, programs: Programs, slots: int, max_length: int, chunk: int, prefixes: int
+        self,
+        programs: Programs,
+        slots: int,
+        max_length: int,
+        chunk: int,
+        prefixes: int,
+        speculate: int,
     ) -> None:
         self._programs = programs
         self._slots = slots
         self._max_length = max_length
+        self._speculate = speculate
         self._chunk = min(chunk, max_length)
         self._small = -(-self._chunk // 4)  # what is read at the end of a prompt
         self._sizes = _row_sizes(slots)
@@ -94,7 +101,7 @@ class RunningBatch:
         self.entering: Request | None = None
         self._cache: Cache = None  # of `entering`
         self._prefixes.clear()
-        self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW)
+        self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW, self._speculate)
         self._in_rows: list[Request | None] = [None] * self._sizes[0]
 
     @property
@@ -174,10 +181,11 @@ class RunningBatch:
             self._prefixes.keep(request.adapter, request.to_read, self._cache)
         self.entering = self._cache = None
 
-    def decode(self, waiting: bool) -> list[tuple[Request, list[Event]]]:
+    def decode(self, waiting: bool) -> tuple[list[tuple[Request, list[Event]]], int]:
         """Takes steps: one while prompts are read or first tokens are due, else several; while
         others are `waiting`, no more than until a slot may be free. Returns the events of each
-        request; those that have ended keep their row until `remove`."""
+        request, and how many tokens were guessed; those that have ended keep their row until
+        `remove`."""
         served = self.served
         due = any(request.made == 0 for request in served)
         if due or self.entering is not None or (waiting and self.free):
@@ -189,19 +197,23 @@ class RunningBatch:
         self._make_room(served, steps, shrink=not waiting and self.entering is None)
         alive = np.array([request is not None for request in self._in_rows])
         alternatives = any(request.sampling.logprobs > 0 for request in served)
-        self._rows, made = self._programs.decode(self._rows, alive, steps, alternatives)
+        self._rows, made = self._programs.decode(
+            self._rows, alive, steps, alternatives, self._speculate
+        )
         made = jax.device_get(made)
-        return [
+        taken = [
             (request, request.take(made, row))
             for row, request in enumerate(self._in_rows)
             if request is not None
         ]
+        return taken, int(made.guessed.sum())
 
     def _make_room(self, served: list[Request], steps: int, shrink: bool) -> None:
         """Fits the batch to those served and the positions they may reach."""
-        need = max(r.position + min(steps, r.left) for r in served)
+        guesses = self._speculate
+        need = guesses + max(r.position + min(steps * (1 + guesses), r.left) for r in served)
         size, window = shape_of(self._rows.cache)
-        roomy = _window(max(r.position + min(r.left, _ROOM) for r in served))
+        roomy = _window(max(need, *(r.position + min(r.left, _ROOM) for r in served)))
         if need > window:
             window = roomy
         if shrink and max(r.left for r in served) >= _WORTH_MOVING:

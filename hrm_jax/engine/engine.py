@@ -51,6 +51,7 @@ class Stats:
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of these, what was read for another request
     generated_tokens: int = 0
+    guessed_tokens: int = 0  # of these, what was guessed rightly
     # How often each program of its decoder was compiled, by name and shape.
     compilations: dict[str, int] = dataclasses.field(default_factory=dict)
     queue_seconds: float = 0.0  # from submission until a request left the queue
@@ -70,24 +71,29 @@ class Engine:
         prefill_chunk: int = 64,
         max_queue: int = 256,
         prefix_cache: int = 4,
+        speculate: int = 0,
     ) -> None:
         """Puts the weights on the device; programs are compiled when they are first needed.
 
         `max_length` 0 takes the model's; `prefill_chunk` tokens of a prompt are read at once.
         Keys and values of the `prefix_cache` prompts that were used last are kept, a row of the
         batch each, so that the beginning of a prompt that one of them shares is not read again.
+        `speculate` tokens are guessed ahead in each step, as they came before in the same text:
+        answers are the same, and come sooner where they repeat something; the model's last
+        `speculate` positions are not used.
         Raises `ValueError`, which names the value that is out of range.
         """
-        limit = decoder.config.max_length
+        limit = decoder.config.max_length - max(speculate, 0)
         for name, value, least, most in (
             ("slots", slots, 1, math.inf),
             ("max_length", max_length or limit, 1, limit),
             ("prefill_chunk", prefill_chunk, 1, math.inf),
             ("max_queue", max_queue, 1, math.inf),
             ("prefix_cache", prefix_cache, 0, math.inf),
+            ("speculate", speculate, 0, decoder.config.max_length - 2),
         ):
             if not least <= value <= most:
-                expected = f"at least {least}" + (f" and at most {most}" if most == limit else "")
+                expected = f"at least {least}" + (f" and at most {most}" if most < math.inf else "")
                 raise ValueError(f"{name}: expected {expected}, got {value}")
         if decoder.config.max_length < 2 or not decoder.config.causal:
             raise ValueError("decoder: expected a causal model of at least 2 positions")
@@ -109,7 +115,7 @@ class Engine:
 
         self._stepping = threading.RLock()
         self._batch = RunningBatch(
-            decoder.programs, slots, self.max_length, prefill_chunk, prefix_cache
+            decoder.programs, slots, self.max_length, prefill_chunk, prefix_cache, speculate
         )
 
     # Callers' side
@@ -309,7 +315,10 @@ class Engine:
                 self._drop_cancelled()
                 self._read()
                 if self._batch.served:
-                    for request, events in self._batch.decode(waiting=bool(self._queue)):
+                    taken, guessed = self._batch.decode(waiting=bool(self._queue))
+                    with self._mutex:
+                        self._stats.guessed_tokens += guessed
+                    for request, events in taken:
                         self._hand_over(request, events)
             except Exception as error:
                 self._fail(error)

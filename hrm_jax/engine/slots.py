@@ -4,6 +4,15 @@ A `Rows` has a fixed number of rows R and room for W positions; each program is 
 each such shape. A prompt is read in chunks into a cache of one row of its own (`prefill`), which
 then becomes a row of the batch (`join`); `decode` takes several steps of all rows at once; `fit`
 moves rows to a larger or smaller batch.
+
+A step may guess tokens ahead, as they came before in the same text, and feed them too: as long as
+the model chooses what was guessed, each is one more token of the same step. What is chosen is the
+same, for a draw depends on its position and not on the step.
+
+References:
+    Leviathan et al., Fast inference from Transformers via speculative decoding
+    (https://arxiv.org/abs/2211.17192); Saxena, Prompt lookup decoding (2023), for guesses without a
+    model.
 """
 
 from __future__ import annotations
@@ -29,6 +38,8 @@ from hrm_jax.models.transformer import Cache, Transformer, TransformerConfig, in
 MAX_STEPS = 8
 """Most steps of one call of `decode`."""
 
+_LOOKED_UP = 3  # last tokens that are sought in the text before
+
 
 class Rows(struct.PyTreeNode):
     """State of the batch; a row that has nothing left is free."""
@@ -40,18 +51,20 @@ class Rows(struct.PyTreeNode):
     left: Int[Array, " B"]  # how many new tokens the row may still make
     added: Float[Array, "B D"]  # to the embedding of `token`
     seen: Bool[Array, "B V"]  # tokens fed or made so far
+    history: Int[Array, "B L"]  # the same by position, up to `token`; L is 0 where none is guessed
     stops: Bool[Array, "B V"]  # tokens that end the row
     choice: Choice
 
 
 class Made(struct.PyTreeNode):
-    """What `decode` has made, MAX_STEPS (M) of it at most; log-probabilities are under the model,
-    before penalty, temperature and cuts."""
+    """What `decode` has made, MAX_STEPS (1 + guesses) (M) tokens of each row at most;
+    log-probabilities are under the model, before penalty, temperature and cuts."""
 
-    token: Int[Array, "M B"]  # -1 where a row made none
+    token: Int[Array, "M B"]  # -1 behind those that a row made
     logprob: Float[Array, "M B"]
     top: Int[Array, "M B A"]  # the likeliest tokens, where asked for
     top_logprob: Float[Array, "M B A"]
+    guessed: Int[Array, " B"]  # how many of them were guessed
 
 
 class Programs:
@@ -93,7 +106,8 @@ class Programs:
                 self.compiled[name] = self.compiled.get(name, 0) + 1
         return self._ready[name](*args)
 
-    def empty_rows(self, count: int, window: int) -> Rows:
+    def empty_rows(self, count: int, window: int, speculate: int = 0) -> Rows:
+        """Free rows, of which `speculate` tokens are to be guessed in a step."""
         c = self.config
         return Rows(
             cache=init_cache(c, count, window),
@@ -103,6 +117,7 @@ class Programs:
             left=jnp.zeros(count, jnp.int32),
             added=jnp.zeros((count, c.hidden_size), jnp.float32),
             seen=jnp.zeros((count, c.vocab_size), bool),
+            history=jnp.zeros((count, c.max_length if speculate else 0), jnp.int32),
             stops=jnp.zeros((count, c.vocab_size), bool),
             choice=Choice.empty(count),
         )
@@ -151,6 +166,9 @@ class Programs:
         """Puts a request into a row of a batch, which is donated. `cache` is what the prompt but
         its last token left; `added` to the last token's embedding is float32 [D]."""
         size = self.config.vocab_size
+        history = np.zeros(rows.history.shape[1], np.int32)
+        if len(history):
+            history[: len(tokens)] = tokens
         one = {
             "token": np.int32(tokens[-1]),
             "position": np.int32(len(tokens) - 1),
@@ -158,6 +176,7 @@ class Programs:
             "left": np.int32(left),
             "added": np.asarray(added, np.float32),
             "seen": np.isin(np.arange(size), tokens),
+            "history": history,
             "stops": np.isin(np.arange(size), stops),
             "choice": choice,
         }
@@ -171,7 +190,7 @@ class Programs:
             fields = jax.tree.map(lambda old, new: old.at[row].set(new), old, one)
             return rows.replace(cache=joined, **fields)
 
-        name = f"join {len(rows.left)} {window_of(rows.cache)} {window_of(cache)}"
+        name = f"join {_named(rows)} {window_of(cache)}"
         return self._call(name, run, (0,), rows, np.int32(row), cache, one)
 
     def fit(self, rows: Rows, source: list[int], cache: Cache) -> Rows:
@@ -179,7 +198,7 @@ class Programs:
         row it was, -1 for a free one. `cache` is room for it, with anything in it, and donated;
         positions for which there is no room are lost."""
         window = window_of(cache)
-        name = f"fit {len(rows.left)} {window_of(rows.cache)} {len(source)} {window}"
+        name = f"fit {_named(rows)} {len(source)} {window}"
 
         def run(cache: Cache, rows: Rows, source: Any) -> Rows:
             at = jnp.maximum(source, 0)
@@ -190,17 +209,20 @@ class Programs:
         return self._call(name, run, (0,), cache, rows, np.array(source, np.int32))
 
     def decode(
-        self, rows: Rows, alive: np.ndarray, steps: int, alternatives: bool
+        self, rows: Rows, alive: np.ndarray, steps: int, alternatives: bool, speculate: int = 0
     ) -> tuple[Rows, Made]:
         """Takes up to `steps` (at most MAX_STEPS) steps of all rows that have something left;
-        `rows` have room for them and are donated. Those not `alive`, bool [B], become free;
-        `alternatives` says whether any row wants to know the likeliest tokens."""
-        name = f"decode {len(rows.left)} {window_of(rows.cache)}"
+        `rows` have room for them, and for `speculate` tokens that are guessed in the last one, and
+        are donated. Those not `alive`, bool [B], become free; `alternatives` says whether any row
+        wants to know the likeliest tokens."""
+        name = f"decode {_named(rows)}" + f" {speculate}" * (speculate > 0)
         args = (rows, alive, np.int32(steps), np.bool_(alternatives))
-        return self._call(name, self._decode, (2,), self._variables, self._suppressed, *args)
+        run = functools.partial(self._decode, speculate)
+        return self._call(name, run, (2,), self._variables, self._suppressed, *args)
 
     def _decode(
         self,
+        speculate: int,
         variables: Any,
         suppressed: Any,
         rows: Rows,
@@ -210,11 +232,13 @@ class Programs:
     ) -> tuple[Rows, Made]:
         variables = _of_rows(variables, rows.adapter)
         count, most = len(alive), min(MAX_ALTERNATIVES, self.config.vocab_size)
+        length = MAX_STEPS * (1 + speculate)
         made = Made(
-            token=jnp.full((MAX_STEPS, count), -1, jnp.int32),
-            logprob=jnp.zeros((MAX_STEPS, count), jnp.float32),
-            top=jnp.zeros((MAX_STEPS, count, most), jnp.int32),
-            top_logprob=jnp.zeros((MAX_STEPS, count, most), jnp.float32),
+            token=jnp.full((length, count), -1, jnp.int32),
+            logprob=jnp.zeros((length, count), jnp.float32),
+            top=jnp.zeros((length, count, most), jnp.int32),
+            top_logprob=jnp.zeros((length, count, most), jnp.float32),
+            guessed=jnp.zeros(count, jnp.int32),
         )
 
         def going(carry: Any) -> Any:
@@ -223,8 +247,7 @@ class Programs:
 
         def body(carry: Any) -> Any:
             step, rows, made = carry
-            rows, new = self._step(variables, suppressed, rows, alternatives, most)
-            made = jax.tree.map(lambda old, one: old.at[step].set(one), made, new)
+            rows, made = self._step(variables, suppressed, rows, made, alternatives, speculate)
             return step + 1, rows, made
 
         rows = rows.replace(left=jnp.where(alive, rows.left, 0))
@@ -232,38 +255,101 @@ class Programs:
         return rows, made
 
     def _step(
-        self, variables: Any, suppressed: Any, rows: Rows, alternatives: Any, most: int
+        self,
+        variables: Any,
+        suppressed: Any,
+        rows: Rows,
+        made: Made,
+        alternatives: Any,
+        speculate: int,
     ) -> tuple[Rows, Made]:
-        where = {"cache": rows.cache, "start": rows.position, "added": rows.added[:, None]}
+        guesses = _looked_up(rows.history, rows.position, speculate)
+        fed = jnp.concatenate([rows.token[:, None], guesses], axis=1)
+        added = jnp.pad(rows.added[:, None], ((0, 0), (0, speculate), (0, 0)))
+        where = {"cache": rows.cache, "start": rows.position, "added": added}
         model = self._model.bind(variables)
-        hidden, cache = model.hidden(rows.token[:, None], **where)
-        logits = model.logits(hidden[:, 0])
+        hidden, cache = model.hidden(fed, **where)
+        logits = model.logits(hidden)
+        rows = rows.replace(cache=cache, added=jnp.zeros_like(rows.added))
         active = rows.left > 0
-        token = choose(logits, rows.seen, suppressed, rows.choice, rows.position + 1)
-        logprobs = jax.nn.log_softmax(logits)
-        each = jnp.arange(len(token))
+        for i in range(1 + speculate):
+            rows, made = _take(rows, made, logits[:, i], active, suppressed, alternatives)
+            if i < speculate:
+                active &= (rows.left > 0) & (rows.token == guesses[:, i])
+                made = made.replace(guessed=made.guessed + active)
+        return rows, made
 
-        def likeliest() -> tuple[Array, Array]:
-            values, ids = jax.lax.top_k(logprobs, most)
-            return ids.astype(jnp.int32), values
 
-        def nothing() -> tuple[Array, Array]:
-            shape = (len(token), most)
-            return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+def _take(
+    rows: Rows,
+    made: Made,
+    logits: Float[Array, "B V"],
+    active: Bool[Array, " B"],
+    suppressed: Bool[Array, " V"],
+    alternatives: Any,
+) -> tuple[Rows, Made]:
+    """The token that `active` rows choose, and what becomes of them."""
+    token = choose(logits, rows.seen, suppressed, rows.choice, rows.position + 1)
+    logprobs = jax.nn.log_softmax(logits)
+    each, most = jnp.arange(len(token)), made.top.shape[-1]
 
-        top = jax.lax.cond(alternatives, likeliest, nothing)
-        new = Made(jnp.where(active, token, -1), logprobs[each, token], *top)
-        left = jnp.where(active & ~rows.stops[each, token], rows.left - 1, 0)
-        going = left > 0  # a row that has ended stays where it is, within the model's length
-        rows = rows.replace(
-            cache=cache,
-            token=jnp.where(going, token, rows.token),
-            position=rows.position + going,
-            left=left,
-            added=jnp.zeros_like(rows.added),
-            seen=rows.seen.at[each, token].max(active),
-        )
-        return rows, new
+    def likeliest() -> tuple[Array, Array]:
+        values, ids = jax.lax.top_k(logprobs, most)
+        return ids.astype(jnp.int32), values
+
+    def nothing() -> tuple[Array, Array]:
+        shape = (len(token), most)
+        return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+
+    new = (token, logprobs[each, token], *jax.lax.cond(alternatives, likeliest, nothing))
+    so_far = jnp.sum(made.token >= 0, axis=0)
+    so_far = jnp.where(active, so_far, len(made.token))  # nowhere
+    names = ("token", "logprob", "top", "top_logprob")
+    written = {
+        name: getattr(made, name).at[so_far, each].set(value, mode="drop")
+        for name, value in zip(names, new, strict=True)
+    }
+    left = jnp.where(rows.stops[each, token], 0, rows.left - 1)
+    left = jnp.where(active, left, rows.left)
+    going = active & (left > 0)  # a row that has ended stays where it is, within the model's length
+    position = rows.position + going
+    history = rows.history
+    if history.shape[1]:
+        history = history.at[each, position].set(jnp.where(going, token, history[each, position]))
+    rows = rows.replace(
+        token=jnp.where(going, token, rows.token),
+        position=position,
+        left=left,
+        seen=rows.seen.at[each, token].max(active),
+        history=history,
+    )
+    return rows, made.replace(**written)
+
+
+def _looked_up(
+    history: Int[Array, "B L"], position: Int[Array, " B"], count: int
+) -> Int[Array, "B G"]:
+    """Guesses for the `count` (G) tokens behind `position`: those that followed where most of the
+    last tokens came before, of several such places the last one that so many follow."""
+    if not count:
+        return jnp.zeros((len(position), 0), jnp.int32)
+    length = history.shape[1]
+    places, at = jnp.arange(length), position[:, None]
+    alike = places < at
+    matched = jnp.zeros(history.shape, jnp.int32)
+    for back in range(_LOOKED_UP):
+        key = jnp.take_along_axis(history, jnp.maximum(at - back, 0), axis=1)
+        alike &= (jnp.roll(history, back, axis=1) == key) & (places >= back)
+        matched += alike
+    score = (2 * matched + (places <= at - count)) * length + places
+    best = jnp.argmax(jnp.where(matched > 0, score, 0), axis=1)
+    followed = best[:, None] + 1 + jnp.arange(count)
+    return jnp.take_along_axis(history, jnp.minimum(followed, length - 1), axis=1)
+
+
+def _named(rows: Rows) -> str:
+    guessing = " guessing" if rows.history.shape[1] else ""
+    return f"{len(rows.left)} {window_of(rows.cache)}{guessing}"
 
 
 def _of_rows(variables: dict[str, Any], adapter: Int[Array, " B"]) -> dict[str, Any]:

@@ -56,11 +56,12 @@ class Metrics(Collector):
             "prompt": stats.prompt_tokens,
             "cached": stats.cached_tokens,
             "generated": stats.generated_tokens,
+            "guessed": stats.guessed_tokens,
         }
         for name, what, label, counts in (
             (
                 "tokens",
-                "Tokens of prompts, those of them that were read before, and those made.",
+                "Tokens of prompts, those read before, those made, those guessed.",
                 "kind",
                 tokens,
             ),

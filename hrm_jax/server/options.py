@@ -14,6 +14,7 @@ class Options:
     slots: int = 8  # answers written at once
     max_queue: int = 64  # most answers that wait; more requests get 429
     prefix_cache: int = 4  # prompts whose keys and values are kept for others that begin alike
+    speculate: int = 0  # tokens that are guessed ahead, as they came before in the same text
     max_tokens: int = 0  # most new tokens of an answer; 0 takes the model's length
     max_body: int = 1 << 20  # most bytes of a request
     drain_seconds: float = 30.0  # how long running answers may take after the first signal

@@ -63,6 +63,7 @@ class Server:
             slots=options.slots,
             max_queue=options.max_queue,
             prefix_cache=options.prefix_cache,
+            speculate=options.speculate,
         )
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import hrm_jax.engine
 from hrm_jax.data.text.tokenizers import BOS, EOS, PAD, PLAN, ByteTokenizer
+from hrm_jax.engine import slots
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampling
 from hrm_jax.inference import engine as old_name
@@ -124,6 +125,10 @@ def test_other_models_up_to_their_last_position(changes, scanned):
         logits[:, list(SUPPRESSED)] = -np.inf
         expected = logits.argmax(-1)[len(_fed(prompt)) - 1 : -1]
         np.testing.assert_array_equal(found.tokens, expected)
+        guessing = Engine(decoder, slots=2, prefill_chunk=16, speculate=3)
+        answer = guessing.generate(prompt, max_new_tokens=100, **GREEDY)
+        assert answer.tokens == found.tokens[:-3]
+        assert answer.finish_reason == "length"
 
 
 MIXED = [
@@ -207,6 +212,52 @@ def test_what_prompts_begin_with_is_read_once(decoder, recompute, monkeypatch):
     together = [engine.submit(system + "abc", Sampling(4, **GREEDY)) for _ in range(3)]
     assert len({handle.result().tokens for handle in together}) == 1
     assert [handle.result().cached_tokens for handle in together] == [43, 43, 43]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    count=st.integers(1, 4),
+)
+def test_guesses_are_what_came_before(tokens, count):
+    """Against a plain loop over all places."""
+    history = np.full((2, 16), 2, np.int32)
+    history[1, : len(tokens)] = tokens
+    at = len(tokens) - 1
+
+    def alike(place):
+        back = 0
+        while back < 3 and back <= place and tokens[place - back] == tokens[at - back]:
+            back += 1
+        return back
+
+    found = [(alike(p), p <= at - count, p) for p in range(at) if alike(p)]
+    guesses = slots._looked_up(jnp.asarray(history), jnp.array([3, at]), count)
+    if found:
+        best = max(found)[2]
+        expected = history[1, best + 1 : best + 1 + count]
+        np.testing.assert_array_equal(guesses[1], expected)
+
+
+def test_guesses_change_no_answer(decoder, engine, alone):
+    guessing = Engine(decoder, slots=3, prefill_chunk=8, speculate=3)
+    handles = [guessing.submit(prompt, sampling) for prompt, sampling in MIXED]
+    assert [handle.result().tokens for handle in handles] == alone
+    assert guessing.stats.guessed_tokens < 10
+
+
+def test_answers_that_repeat_something_are_guessed():
+    calm = _decoder(init_std=0.02, tie_head=True)  # it says the last token again
+    plain, guessing = (Engine(calm, slots=2, prefill_chunk=8, speculate=k) for k in (0, 3))
+    options = {"max_new_tokens": 60, "logprobs": 3, **GREEDY}
+    expected, found = (x.generate("abc", **options) for x in (plain, guessing))
+    assert found.tokens == expected.tokens
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
+    assert [[t for t, _ in top] for top in found.top] == [[t for t, _ in x] for x in expected.top]
+    assert 30 < guessing.stats.guessed_tokens <= 45  # of four tokens of a step three
+    ended = guessing.generate("abc", **options, stop=("c" * 7,))  # within what is guessed
+    assert ended.tokens == expected.tokens[:7]
+    assert plain.stats.guessed_tokens == 0
 
 
 def test_log_probabilities_are_those_of_the_model(engine, recompute):
@@ -384,10 +435,12 @@ def test_an_empty_prompt_needs_a_first_token(decoder):
         ("prefill_chunk", 0),
         ("max_queue", 0),
         ("prefix_cache", -1),
+        ("speculate", -1),
+        ("speculate", LENGTH - 1),
     ],
 )
 def test_bad_sizes_are_named(decoder, name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1.*got {value}"):
+    with pytest.raises(ValueError, match=f"{name}: expected at least [01].*got {value}"):
         Engine(decoder, **{name: value})
 
 

@@ -67,6 +67,8 @@ def test_figures(serving):
             'hrm_jax_requests_total{endpoint="/v1/chat/completions",outcome="refused"} 1.0',
             'hrm_jax_tokens_total{kind="prompt"} 8.0',
             'hrm_jax_tokens_total{kind="generated"} 10.0',
+            'hrm_jax_tokens_total{kind="cached"} 0.0',
+            'hrm_jax_tokens_total{kind="guessed"} 0.0',
             'hrm_jax_answers_total{reason="length"} 2.0',
             "hrm_jax_running 0.0",
             "hrm_jax_waiting 0.0",

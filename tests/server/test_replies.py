@@ -34,6 +34,10 @@ def test_a_completion(client, server):
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (6, 12, 18)
     tokens = client.completions.create(**{**options, "prompt": [BOS, *b"hello"]})
     assert tokens.choices[0].text == expected.text
+    assert usage.prompt_tokens_details.cached_tokens == 0
+    twice = [client.completions.create(**{**options, "prompt": "x" * 40}) for _ in range(2)]
+    assert twice[0].choices[0].text == twice[1].choices[0].text
+    assert [x.usage.prompt_tokens_details.cached_tokens for x in twice] == [0, 40]
     greedy = client.completions.create(**options, temperature=0)
     assert greedy.choices[0].text != expected.text
     only = client.completions.create(**options, extra_body={"top_k": 1})
