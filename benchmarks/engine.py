@@ -3,6 +3,7 @@
     python benchmarks/engine.py
     python benchmarks/engine.py --requests=8 --rounds=7
     python benchmarks/engine.py --shared=256 --alone
+    python benchmarks/engine.py --pretrained --speculate=4
 
 The same random weights (a Llama over bytes, 26 million parameters) answer the same requests, of
 mixed prompt and answer lengths, all there at once: in the engine, and as one batch with a KV cache
@@ -11,8 +12,10 @@ on until the longest answer is done. Only tokens that were asked for count. Meas
 medians quoted; their first tokens are those of the whole batch. The answers must be the same.
 Another engine serves four adapters (rank 8 on all linear layers), which the requests take in turn.
 Two rounds come before those that count, so that all programs are compiled; the last column says how
-many programs these requests were the first to need. With --shared all prompts of a round begin with
-so many tokens, others in each round, and one more engine reads those once (`prefix_cache`).
+many programs these requests were the first to need. With --shared all prompts of a round begin
+with so many tokens, others in each round, and one more engine reads those once (`prefix_cache`).
+With --speculate one more guesses so many tokens ahead, which makes no sense for random weights and
+bytes: --pretrained takes the packaged model, and prompts from the prose that it has not read.
 """
 
 from __future__ import annotations
@@ -37,13 +40,15 @@ import numpy as np
 from report import Table, add_save_flag
 
 from hrm_jax.compilation import run_in_main_thread
+from hrm_jax.data.text.embedded import spanish_documents
 from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
 from hrm_jax.engine.engine import Engine, Sampling
-from hrm_jax.interop.hugging_face import save_pretrained, to_hugging_face
+from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.layers import lora
 from hrm_jax.layers.lora import LoraConfig
 from hrm_jax.models.transformer import Transformer, TransformerConfig
+from hrm_jax.trained.pretrained import pretrained
 
 ADAPTERS = 4
 COLUMNS = (
@@ -70,18 +75,25 @@ class Run:
     answers: list[list[int]]
 
 
-def mixed(count: int, prompt: int, answer: int, shared: int = 0, seed: int = 0) -> list[Request]:
-    """Requests whose lengths are spread evenly up to the longest: the same for all seeds."""
+def mixed(
+    count: int, prompt: int, answer: int, shared: int = 0, text: bytes = b"", seed: int = 0
+) -> list[Request]:
+    """Requests whose lengths are spread evenly up to the longest: the same for all seeds. Prompts
+    are from places of a text, where there is one."""
     lengths, rng = np.random.default_rng(0), np.random.default_rng(seed)
     shares = (np.arange(count) + 0.5) / count
     prompts, wanted = (
         np.ceil(lengths.permutation(shares) * x).astype(int) for x in (prompt, answer)
     )
-    first = rng.integers(0, 256, shared).tolist()
-    return [
-        Request([*first, *rng.integers(0, 256, n).tolist()], int(m))
-        for n, m in zip(prompts, wanted, strict=True)
-    ]
+
+    def drawn(length: int) -> list[int]:
+        if not text:
+            return rng.integers(0, 256, length).tolist()
+        start = rng.integers(len(text) - length)
+        return list(text[start : start + length])
+
+    first = drawn(shared)
+    return [Request([*first, *drawn(n)], int(m)) for n, m in zip(prompts, wanted, strict=True)]
 
 
 def ours(engine: Engine, requests: list[Request]) -> Run:
@@ -107,9 +119,9 @@ def of_transformers(config: TransformerConfig, params: Mapping[str, Any], thread
     import transformers
 
     torch.set_num_threads(threads)
-    tensors, settings = to_hugging_face(config, params, pad_token_id=PAD)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings)).eval()
-    model.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in tensors.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(folder, config, params, "bytes")
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     def run(requests: list[Request]) -> Run:
         start, cpu = time.monotonic(), time.process_time()
@@ -200,6 +212,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shared", type=int, default=0, help="tokens that all prompts begin with")
     threads = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=threads, help="PyTorch's; default: cores")
+    parser.add_argument("--speculate", type=int, default=0, help="tokens that are guessed ahead")
+    parser.add_argument("--pretrained", action="store_true", help="the packaged model")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--alone", action="store_true", help="without others' engines")
@@ -220,13 +234,22 @@ def main(argv: list[str] | None = None) -> None:
     )
     start = jnp.zeros((1, 2), jnp.int32)
     params = jax.jit(Transformer(config).init)(jax.random.key(0), start)["params"]
+    text = b""
+    if args.pretrained:
+        model = pretrained("spanish-gpt2")
+        config, params = model.config, model.variables["params"]
+        text = b"".join(spanish_documents()[1])
     decoder = Decoder(config, params, ByteTokenizer())
     plain = {"slots": args.slots, "prefix_cache": 0}  # the same prompts come in each round
     engine = Engine(decoder, **plain)
     kind = LoraConfig(target_modules="all-linear")
     adapters = {str(i): (kind, drawn_adapters(kind, params, i)) for i in range(ADAPTERS)}
     adapting = Engine(dataclasses.replace(decoder, adapters=adapters), **plain)
-    engines = {"hrm_jax": engine, f"hrm_jax, {ADAPTERS} adapters": adapting}
+    adapted = f"hrm_jax, {ADAPTERS} adapters"
+    engines = {"hrm_jax": engine, adapted: adapting}
+    if args.speculate:
+        guessing = Engine(decoder, **plain, speculate=args.speculate)
+        engines[f"hrm_jax, {args.speculate} guessed"] = guessing
     if args.shared:
         engines["hrm_jax, prefixes kept"] = Engine(decoder, slots=args.slots)
     others: dict[str, Answers] = {}
@@ -236,14 +259,15 @@ def main(argv: list[str] | None = None) -> None:
             others["CTranslate2"] = of_ctranslate2(config, params, args.threads)
     count = sum(x.size for x in jax.tree.leaves(params))
     note = (
-        f"{jax.devices()[0].device_kind}, {config.dtype}, {count:,} parameters, prompts up to "
+        f"{jax.devices()[0].device_kind}, {config.dtype}, {count:,} parameters"
+        f"{' of spanish-gpt2' if args.pretrained else ''}, prompts up to "
         f"{args.prompt}, answers up to {args.answer} tokens, medians of {args.rounds}"
         + (f", all prompts behind the same {args.shared} tokens." if args.shared else ".")
     )
     table = Table("engine", "Inference engine", COLUMNS, [note])
 
     for number in args.requests or (1, 8, 32):
-        sizes = (number, args.prompt, args.answer, args.shared)
+        sizes = (number, args.prompt, args.answer, args.shared, text)
         wanted = sum(r.wanted for r in mixed(*sizes))
         before = {name: sum(x.stats.compilations.values()) for name, x in engines.items()}
         runs: dict[str, list[Run]] = {name: [] for name in (*engines, *others)}
@@ -253,8 +277,8 @@ def main(argv: list[str] | None = None) -> None:
                 runs[name].append(ours(one, requests))
             for name, answers in others.items():
                 runs[name].append(answers(requests))
-        for name in (*others, "hrm_jax, prefixes kept"):
-            both = (runs[x][-1].answers for x in ("hrm_jax", name if name in runs else "hrm_jax"))
+        for name in runs.keys() - {adapted}:
+            both = (runs[x][-1].answers for x in ("hrm_jax", name))
             for mine, yours in zip(*both, strict=True):
                 assert mine == yours, f"{name}: not the same answer:\n{mine}\n{yours}"
         measured = {name: some[2:] for name, some in runs.items()}

@@ -210,11 +210,11 @@ def test_the_pytorch_baseline_computes_the_same_training_step(positions, q_targe
 def test_the_engine_gives_the_answers_of_transformers(capsys):
     pytest.importorskip("transformers")
     sizes = {"hidden": 64, "layers": 1, "slots": 2, "rounds": 1, "requests": 3}
-    sizes |= {"prompt": 20, "answer": 10, "threads": 1, "shared": 40}
+    sizes |= {"prompt": 20, "answer": 10, "threads": 1, "shared": 40, "speculate": 2}
     _main("engine", *(f"--{name}={value}" for name, value in sizes.items()))
     rows = _rows(capsys.readouterr().out)
     kept = "hrm_jax, prefixes kept"
-    names = ("hrm_jax", "hrm_jax, 4 adapters", kept, "transformers")
+    names = ("hrm_jax", "hrm_jax, 4 adapters", "hrm_jax, 2 guessed", kept, "transformers")
     for (number, engine, rate, ratio, *_), name in zip(rows, names, strict=True):
         assert (number, engine) == ("3", name)
         assert float(rate) > 0
