@@ -94,17 +94,19 @@ def start() -> Callable[..., Any]:
 def child(tmp_path_factory) -> Callable[..., dict[str, str]]:
     """Makes the environment of a process of its own: so many devices, compiling as here.
 
-    Such processes share a folder of compiled programs, with a limit of its size: JAX locks it.
+    Those that are `killed`, maybe while they write what they have compiled, share a folder for that
+    which is nobody else's, with a limit of its size: JAX locks it.
     """
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**31),
     }
 
-    def make(devices: int = 1) -> dict[str, str]:
+    def make(devices: int = 1, killed: bool = False) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-        return {**os.environ, **cache, "PYTHONPATH": path, "XLA_FLAGS": flags}
+        own = {"PYTHONPATH": path, "XLA_FLAGS": flags, **(cache if killed else {})}
+        return {**os.environ, **own}
 
     return make
 

@@ -64,7 +64,7 @@ def pair(values, port, tmp_path, child):
                     *("--multihost", f"--coordinator=localhost:{port}", "--num_processes=2"),
                     *(f"--process_id={number}", f"--heartbeat_timeout={HEARTBEAT}"),
                 ],
-                env=child(2),
+                env=child(2, killed=True),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

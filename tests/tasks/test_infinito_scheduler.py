@@ -317,7 +317,7 @@ def test_kill_9_and_it_goes_on_exactly(folder, run, tmp_path, child):
         f"def get_config():\n    return ConfigDict({_config(folder)!r})\n"
     )
     flags = [f"--config={tmp_path / 'config.py'}", f"--workdir={tmp_path / 'run'}"]
-    environment = child(jax.device_count())
+    environment = child(jax.device_count(), killed=True)
     script = forked.Script([ROOT / "launch" / "train.py", *flags], environment=environment)
     try:
         while not (tmp_path / "run" / "checkpoints" / "2").exists():

@@ -76,7 +76,7 @@ def test_a_crash_changes_nothing(name, devices, tmp_path, on_devices, assert_sam
 def test_kill_9(name, devices, tmp_path, on_devices, assert_same_state, child):
     done = subprocess.run(
         [sys.executable, HERE / "toys.py", name, tmp_path / "killed", str(devices)],
-        env=child(4),
+        env=child(4, killed=True),
         capture_output=True,
         text=True,
         timeout=300,

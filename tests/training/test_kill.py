@@ -54,7 +54,7 @@ def _command(values, folder):
 
 @pytest.fixture(scope="module")
 def environment(child):
-    return child()
+    return child(killed=True)
 
 
 def _ended(script):
