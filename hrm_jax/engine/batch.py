@@ -244,9 +244,8 @@ class RunningBatch:
 
 
 def _row_sizes(slots: int) -> list[int]:
-    """Powers of two and the number of slots. Not 1: for it XLA's CPU compiler copies the cache."""
-    sizes = [2**i for i in range(1, slots.bit_length())]
-    return [*(size for size in sizes if size < slots), max(2, slots)]
+    """Powers of two and the number of slots."""
+    return [*(2**i for i in range(slots.bit_length()) if 2**i < slots), slots]
 
 
 def _window(need: int) -> int:

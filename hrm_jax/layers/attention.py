@@ -136,6 +136,9 @@ def _write(
 ) -> Float[Array, "B K L C"]:
     """Puts `new` at each row's place."""
     new = new.astype(cache.dtype)
+    if len(cache) == 1:  # whose slice XLA, on a CPU and in a loop, would update in a copy
+        places = start[0] + jnp.arange(new.shape[2])
+        return cache.at[:, jnp.arange(new.shape[1])[:, None], places].set(new, mode="drop")
     return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(row, x, (0, at, 0)))(
         cache, new, start
     )
