@@ -219,6 +219,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--alone", action="store_true", help="without others' engines")
     add_save_flag(parser)
     args = parser.parse_args(argv)
+    for name in ("hidden", "layers") if args.pretrained else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} has no effect: --pretrained is given")
     run_in_main_thread()
 
     config = TransformerConfig(

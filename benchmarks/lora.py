@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8, help="rows of a step")
+    parser.add_argument("--microbatch", type=int, default=0, help="rows at a time, 0: all")
     parser.add_argument("--length", type=int, default=320, help="tokens of a row")
     parser.add_argument("--steps", type=int, default=50, help="steps whose losses are compared")
     parser.add_argument("--rounds", type=int, default=5)
@@ -147,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     config: dict[str, Any] = {
         "task": "instruct",
         "batch_size": args.batch,
+        "microbatch_size": args.microbatch,
         "epochs": 0,
         "steps": args.steps + args.rounds * args.of,
         "eval_new_tokens": 32,
