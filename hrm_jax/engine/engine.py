@@ -85,12 +85,12 @@ class Engine:
         """
         limit = decoder.config.max_length - max(speculate, 0)
         for name, value, least, most in (
+            ("speculate", speculate, 0, decoder.config.max_length - 2),
             ("slots", slots, 1, math.inf),
             ("max_length", max_length or limit, 1, limit),
             ("prefill_chunk", prefill_chunk, 1, math.inf),
             ("max_queue", max_queue, 1, math.inf),
             ("prefix_cache", prefix_cache, 0, math.inf),
-            ("speculate", speculate, 0, decoder.config.max_length - 2),
         ):
             if not least <= value <= most:
                 expected = f"at least {least}" + (f" and at most {most}" if most < math.inf else "")

@@ -436,7 +436,7 @@ def test_an_empty_prompt_needs_a_first_token(decoder):
         ("max_queue", 0),
         ("prefix_cache", -1),
         ("speculate", -1),
-        ("speculate", LENGTH - 1),
+        ("speculate", LENGTH + 1),
     ],
 )
 def test_bad_sizes_are_named(decoder, name, value):
