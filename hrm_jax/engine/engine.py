@@ -85,7 +85,7 @@ class Engine:
         """
         limit = decoder.config.max_length - max(speculate, 0)
         for name, value, least, most in (
-            ("speculate", speculate, 0, decoder.config.max_length - 2),
+            ("speculate", speculate, 0, max(decoder.config.max_length - 2, 0)),
             ("slots", slots, 1, math.inf),
             ("max_length", max_length or limit, 1, limit),
             ("prefill_chunk", prefill_chunk, 1, math.inf),
