@@ -16,7 +16,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     either: Any = parser.add_mutually_exclusive_group(required=True)
     either.add_argument("--workdir", type=expanded, help="folder of a language model's run")
     either.add_argument(
-        "--model", type=expanded, help="folder with a model of Hugging Face's transformers"
+        "--model",
+        type=expanded,
+        help="folder with a model of Hugging Face's transformers; or spanish-gpt2 (packaged)",
     )
     parser.add_argument(
         "--checkpoint", type=checkpoint, help="of a run: last (the default), best or a step"

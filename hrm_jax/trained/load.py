@@ -50,9 +50,12 @@ def load_pretrained(
 ) -> LanguageModel:
     """Loads a language model of Hugging Face's transformers with its tokenizer and chat template.
 
-    The folder is one that `from_hugging_face` and `load_tokenizer` take. Weights are kept, and is
-    computed, in `dtype`. A `ConfigError` or `DataError` says what is missing or not supported.
+    The folder is one that `from_hugging_face` and `load_tokenizer` take, or the name of a model
+    that comes with the package. Weights are kept, and is computed, in `dtype`. A `ConfigError` or
+    `DataError` says what is missing or not supported.
     """
+    if folder in PRETRAINED:
+        return pretrained(os.fspath(folder), dtype)
     path = path_of(folder)
     tokenizer = load_tokenizer(os.fspath(path))
     config, params = from_hugging_face(path, dtype=dtype)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
+from typing import Literal
 
 import hrm_jax.trained
 from hrm_jax.data.text.tokenizers import load_tokenizer
@@ -25,9 +27,11 @@ def pretrained_folder(name: str) -> pathlib.Path:
 
 
 @functools.cache
-def pretrained(name: str) -> LanguageModel:
-    """A model that comes with the package; the card in its folder says what it was trained on."""
+def pretrained(name: str, dtype: Literal["float32", "bfloat16"] = "float32") -> LanguageModel:
+    """A model that comes with the package; the card in its folder says what it was trained on.
+    Weights are kept, and is computed, in `dtype`."""
     folder = pretrained_folder(name)
-    config, params = from_hugging_face(folder)
+    config, params = from_hugging_face(folder, dtype=dtype)
+    config = dataclasses.replace(config, dtype=dtype)
     tokenizer = PRETRAINED[name]  # its folder has it too, for transformers
     return LanguageModel(config, {"params": params}, load_tokenizer(tokenizer), tokenizer, name)

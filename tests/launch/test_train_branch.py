@@ -1,5 +1,7 @@
 """Branches from the command line: listed, checked, trained, resumed, rotated."""
 
+import argparse
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -15,6 +17,7 @@ from hrm_jax.interop.hugging_face import save_pretrained
 from hrm_jax.models import language
 from hrm_jax.models.transformer import TransformerConfig
 from hrm_jax.trained import pretrained
+from hrm_jax.trained.arguments import load_model
 from hrm_jax.training import loop
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -205,6 +208,13 @@ def test_the_packaged_model_is_found_by_its_name(model, monkeypatch):
     found = hrm_jax.pretrained("spanish-gpt2")
     assert found.config.hidden_size == 32
     assert (found.name, found.tokenizer_name) == ("spanish-gpt2", "bytes")
+    given = argparse.Namespace(
+        workdir=None, checkpoint=None, model="spanish-gpt2", dtype="bfloat16"
+    )
+    narrow = load_model(given)  # as generate.py and serve.py do
+    assert (narrow.name, narrow.tokenizer_name) == ("spanish-gpt2", "bytes")
+    assert narrow.config == dataclasses.replace(found.config, dtype="bfloat16")
+    assert {str(x.dtype) for x in jax.tree.leaves(narrow.variables)} == {"bfloat16"}
     pretrained.pretrained.cache_clear()
     monkeypatch.undo()
     with pytest.raises(ValueError, match="'spanish': expected one of spanish-gpt2"):
