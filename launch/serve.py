@@ -21,7 +21,7 @@ LIMITS = {
     "slots": "answers written at once",
     "max_queue": "most answers that wait",
     "prefix_cache": "prompts that are kept, so that their beginnings are read once; 0: none",
-    "speculate": "tokens that are guessed ahead: the same answers, sooner if they repeat things",
+    "speculate": "tokens that are guessed ahead: the same answers, in fewer steps",
     "max_tokens": "most tokens of an answer; 0: the model's length",
     "max_body": "most bytes of a request",
     "drain_seconds": "for running answers after SIGTERM",
