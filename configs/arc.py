@@ -8,7 +8,7 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
           held-out tasks are solved at the first try (seed 0; 95.0%, 97.5% with seeds 1, 2), and
           all cells of these tries are right (99.3%, 99.4%); copying the input gives 0% and 59.7%,
           one colour 0% and 56.5%. Half as many steps: 95.0%, 85.0%, 92.5%. Grids that must be
-          mirrored are not learnt in 1,500 steps: 0 of 6. 15 minutes of one CPU core.
+          mirrored are not learnt in 1,500 steps: 0 of 6. 15 minutes of one busy CPU core.
 `small`   made-up tasks of all twelve kinds on grids of up to 10×10 cells, one consumer GPU.
 `paper`   30×30 canvas, 1000 augmentations of each task, 27.3M parameters and the puzzle table, the
           paper's recipe. The tasks, ARC-AGI-1 for example, are given by
@@ -24,7 +24,7 @@ from hrm_jax.tasks import preset_config
 
 PRESETS = {
     "laptop": {
-        "expect": "15 minutes of one CPU core, 95 to 100% of held-out tasks at once.",
+        "expect": "15 minutes of one busy CPU core, 95 to 100% of held-out tasks at once.",
         "data": {
             "families": "recolour,keep,border,lines,dominant",
             "side": 5,

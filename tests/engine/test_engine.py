@@ -303,6 +303,8 @@ def test_added_embeddings_reach_their_positions_only(decoder, recompute):
         assert found.tokens == _greedy(recompute, tokens, 9, added), name
         assert found.tokens != _greedy(recompute, tokens, 9), name
         assert found.prompt_tokens == len(tokens)
+        again = engine.generate(name, max_new_tokens=9, **GREEDY)
+        assert (again.tokens, again.cached_tokens) == (found.tokens, 0)  # tokens are not all
 
 
 def test_an_end_token_ends_an_answer(engine, decoder):
