@@ -76,15 +76,25 @@ class LanguageModel:
         _, logits = self._planned(tokens)
         return tuple(int(code) for code in np.argmax(logits, axis=-1))
 
-    def _prepare(self, tokens: list[int]) -> tuple[list[int], np.ndarray]:
-        """The woven prompt as in training, and what the plan adds to it."""
+    def _prepare(self, tokens: list[int], room: int) -> tuple[list[int], np.ndarray]:
+        """The woven prompt as in training, and what the plan adds to it.
+
+        Where plans are made of the text before, the executor reads the end of a long prompt, as
+        much as leaves the answer its room, but half of its positions at least; the planner reads
+        what is before that, and what is too long for both stays in the prompt, which is refused.
+        """
         config: Any = self.config
-        projected, _ = self._planned(tokens)
-        added = np.zeros((len(tokens) + config.num_plans, config.hidden_size), np.float32)
-        added[len(tokens) :] = projected
-        if not config.executor_sees_prompt:
+        count, read, place = config.num_plans, tokens, len(tokens)
+        if config.plans_from == "before":
+            most = max(room - count, config.max_length // 2)
+            ahead = max(0, min(len(tokens) - most, config.planner_length))
+            read, tokens, place = tokens[:ahead] or [config.pad_id], tokens[ahead:], 0
+        projected, _ = self._planned(read)
+        added = np.zeros((len(tokens) + count, config.hidden_size), np.float32)
+        added[place : place + count] = projected
+        if config.plans_from == "prompt" and not config.executor_sees_prompt:
             tokens = [config.pad_id] * len(tokens)
-        return [*tokens, *[config.plan_id] * config.num_plans], added
+        return [*tokens[:place], *[config.plan_id] * count, *tokens[place:]], added
 
     def _planned(self, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Projected plan vectors [M, D] and logits of the codes [M, K] ([M, 0] without codes)."""

@@ -6,7 +6,12 @@ the plan in the place of PLAN tokens, and goes on writing. So the text is
 
     BOS prompt PLAN … PLAN continuation EOS
 
-in training as in generation. The codebook is straight-through Gumbel-softmax: one code is chosen,
+in training as in generation. Or (`plans_from`) the planner reads the text before all that the
+executor reads, and the plan stands in front:
+
+    [text before] PLAN … PLAN prompt continuation
+
+The codebook is straight-through Gumbel-softmax: one code is chosen,
 the gradient is that of the relaxed choice.
 
 References:
@@ -42,6 +47,10 @@ class PlannerExecutorConfig(LanguageModelConfig):
         plan_id, pad_id: Token that stands for a plan vector, and the one that stands for nothing.
         planner_layers, executor_layers: Blocks of each.
         planner_length: Most tokens that the planner reads; of a longer text the last.
+        plans_from: What the planner reads: the prompt, which the executor reads too, as in the
+            original; or the text before, which is beyond the executor's `max_length`.
+        pooling: How what was read becomes one vector for each plan vector: by the mean of all of
+            it, as in the original, or of one of M equal parts each.
         plan_size: Size E of a plan vector.
         num_plans: Plan vectors M.
         num_codes: Codes K of the codebook that all plan vectors share; 0 leaves them continuous.
@@ -60,6 +69,8 @@ class PlannerExecutorConfig(LanguageModelConfig):
     planner_layers: int = 2
     executor_layers: int = 8
     planner_length: int = 512
+    plans_from: Literal["prompt", "before"] = "prompt"
+    pooling: Literal["mean", "parts"] = "mean"
     plan_size: int = 256
     num_plans: int = 1
     num_codes: int = 32
@@ -67,7 +78,10 @@ class PlannerExecutorConfig(LanguageModelConfig):
     executor_sees_prompt: bool = True
 
     def unused(self) -> dict[str, str]:
-        return {} if self.num_codes else {"code_temperature": "num_codes is 0"}
+        found = {} if self.num_codes else {"code_temperature": "num_codes is 0"}
+        if self.plans_from == "before":
+            found["executor_sees_prompt"] = "plans_from is 'before'"
+        return found
 
     def __post_init__(self) -> None:
         check, size = functools.partial(require_fields, self, "model"), self.vocab_size
@@ -106,7 +120,7 @@ class PlannerExecutorConfig(LanguageModelConfig):
     @property
     def weight_bytes(self) -> int:
         """What the parameters take, float32, and the tables of positions; less the biases."""
-        plans = self.num_plans * self.plan_size
+        plans = self.plan_size * (self.num_plans if self.pooling == "mean" else 1)
         own = self.hidden_size * (plans + self.plan_size) + self.num_codes * self.plan_size
         return self.planner.weight_bytes + self.executor.weight_bytes + 4 * own
 
@@ -139,6 +153,20 @@ def prompt_of(
     return jnp.where(places < split[:, None], prompt, pad_id), taken
 
 
+def text_before(
+    tokens: Int[Array, "B P"], ends: tuple[int, ...], least: Int[Array, " B"], pad_id: int
+) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
+    """What follows the last of each row's `ends`, but nothing before its place `least`, padded; and
+    how many tokens that are. Where there are none, it is one PAD."""
+    places = jnp.arange(tokens.shape[1])
+    ended = jnp.max(jnp.where(jnp.isin(tokens, jnp.array(ends)), places + 1, 0), axis=1)
+    first = jnp.maximum(ended, least)
+    count = tokens.shape[1] - first
+    source = jnp.minimum(first[:, None] + places, tokens.shape[1] - 1)
+    text = jnp.take_along_axis(tokens, source, axis=1)
+    return jnp.where(places < count[:, None], text, pad_id), jnp.maximum(count, 1)
+
+
 class Planner(nn.Module):
     """From text to plan vectors."""
 
@@ -149,7 +177,8 @@ class Planner(nn.Module):
         c = self.config
         self.encoder = Transformer(c.planner, self.train)
         self.drop = nn.Dropout(c.dropout, deterministic=not self.train)
-        self.project = Dense(c.num_plans * c.plan_size, kernel_init=nn.initializers.lecun_normal())
+        size = c.plan_size * (c.num_plans if c.pooling == "mean" else 1)
+        self.project = Dense(size, kernel_init=nn.initializers.lecun_normal())
         if c.num_codes:
             shape = (c.num_codes, c.plan_size)
             self.codebook = self.param("codebook", nn.initializers.normal(1.0), shape)
@@ -168,9 +197,14 @@ class Planner(nn.Module):
         """
         c = self.config
         x, _ = self.encoder.hidden(tokens, lengths=lengths)
-        valid = (jnp.arange(tokens.shape[1]) < lengths[:, None])[..., None]
-        pooled = jnp.sum(jnp.where(valid, x.astype(jnp.float32), 0), axis=1)
-        pooled = self.drop(pooled / jnp.maximum(lengths, 1)[:, None])
+        parts = c.num_plans if c.pooling == "parts" else 1
+        places, counts = jnp.arange(tokens.shape[1]), jnp.maximum(lengths, 1)[:, None]
+        part = jnp.where(places < lengths[:, None], places * parts // counts, -1)
+        inside = jax.nn.one_hot(part, parts, axis=1)  # [B, parts, S]
+        pooled = jnp.einsum(
+            "bps,bsd->bpd", inside, x.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
+        )
+        pooled = self.drop(pooled / jnp.maximum(inside.sum(-1, keepdims=True), 1))
         plan = self.project(pooled).reshape(-1, c.num_plans, c.plan_size)
         if not c.num_codes:
             return Plan(plan, None)

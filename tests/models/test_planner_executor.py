@@ -11,7 +11,13 @@ import pytest
 
 from hrm_jax.fields import ConfigError
 from hrm_jax.models.language import init, network
-from hrm_jax.models.planner_executor import Planner, PlannerExecutorConfig, prompt_of, weave
+from hrm_jax.models.planner_executor import (
+    Planner,
+    PlannerExecutorConfig,
+    prompt_of,
+    text_before,
+    weave,
+)
 
 SMALL = PlannerExecutorConfig(
     hidden_size=32,
@@ -65,6 +71,33 @@ def test_the_planner_reads_the_last_tokens_before_the_split() -> None:
     prompt, lengths = prompt_of(jnp.arange(8).reshape(2, 4), jnp.array([2, 4]), 3, 99)
     assert prompt.tolist() == [[0, 1, 99], [5, 6, 7]]
     assert lengths.tolist() == [2, 3]
+
+
+def test_the_text_before_begins_behind_the_last_end() -> None:
+    tokens, least = jnp.array([[1, 2, 3, 4], [1, 9, 3, 8], [1, 9, 3, 4]]), jnp.array([1, 0, 4])
+    text, counts = text_before(tokens, (8, 9), least, 0)
+    assert text.tolist() == [[2, 3, 4, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert counts.tolist() == [3, 1, 1]
+    text, counts = text_before(tokens, (9,), jnp.zeros(3, int), 0)
+    assert text.tolist() == [[1, 2, 3, 4], [3, 8, 0, 0], [3, 4, 0, 0]]
+    assert counts.tolist() == [4, 2, 2]
+
+
+def test_each_plan_vector_is_of_a_part_of_the_text() -> None:
+    config = dataclasses.replace(SMALL, pooling="parts", num_codes=0)
+    encoder, project = draw(config)["planner"]["encoder"], draw(config)["planner"]["project"]
+    lengths = jnp.array([8, 5, 1])
+    plan = jax.jit(lambda *args: Planner(config).apply({"params": draw(config)["planner"]}, *args))
+    found = plan(TOKENS[:, :8], lengths).vectors
+    hidden, _ = network(config.planner).apply(
+        {"params": encoder}, TOKENS[:, :8], lengths=lengths, method="hidden"
+    )
+    nothing = jnp.zeros(32)
+    for row, parts in enumerate([((0, 4), (4, 8)), ((0, 3), (3, 5)), ((0, 1), None)]):
+        for number, part in enumerate(parts):
+            mean = hidden[row, slice(*part)].mean(0) if part else nothing
+            expected = mean @ project["kernel"] + project["bias"]
+            np.testing.assert_allclose(found[row, number], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("codes", [0, 6])

@@ -108,6 +108,69 @@ def test_it_learns_the_next_byte_and_not_the_one_after(abc_file, model):
     assert int(logits[0, -1].argmax()) == ord("c")
 
 
+# Continuous, a vector for each half of the text before, so that two places of it can be told.
+BEFORE = {
+    **{name: value for name, value in PLANNED.items() if name != "num_codes"},
+    **{"num_codes": 0, "plans_from": "before", "pooling": "parts", "max_length": 8},
+}
+
+
+@pytest.fixture
+def far_file(tmp_path):
+    """Lines of one letter, which comes back after as many digits as a window has places."""
+    path = tmp_path / "far.txt"
+    path.write_text("\n".join(f"{letter}12345678" * 8 for letter in "abcd"))
+    return str(path)
+
+
+def _before(far_file, **more):
+    data = {"train": far_file, "test": far_file, "document": "line", "length": 8, "eval_stride": 4}
+    return _text(far_file, BEFORE, data=data, **more)
+
+
+def test_a_plan_of_the_text_before_tells_what_the_executor_cannot_see(far_file):
+    slower = {**FAST, "learning_rate": 0.003}
+    task = _before(far_file, steps=200, batch_size=16, plan={"dropout": 0.0}, optimizer=slower)
+    state, _ = _trained(task)
+    figures = task.evaluate(state)
+    for other in ("shuffled", "no"):
+        assert figures[f"eval/bits_per_byte_{other}_plan"] > figures["eval/bits_per_byte"] + 0.2
+
+    model = task.model(task.config, task.weights(state), "")
+    for letter in "abcd":
+        prompt = 2 * f"{letter}12345678"
+        assert (
+            model.generate(list(prompt.encode()), max_new_tokens=1, temperature=0.0).text == letter
+        )
+    with pytest.raises(ValueError, match=r"at most 23 tokens, .* 10 positions, got 24"):
+        model.generate(24 * [ord(".")])
+
+
+def test_the_planner_reads_what_is_before_the_window_and_nothing_else(far_file):
+    task = _before(far_file)
+    batch = jax.tree.map(jnp.asarray, task.held_out(limit=0)[0])
+    rows = task.rows(batch, None)
+    assert rows["tokens"].shape == (len(batch["tokens"]), 8)
+    assert int(rows["counted"].sum()) == len(task.documents[1].tokens)
+    read, lengths = rows["planned"]
+    for row, before, window, count in zip(
+        batch["tokens"].tolist(), read.tolist(), rows["tokens"].tolist(), lengths, strict=True
+    ):
+        text = row[:16]
+        if EOS in text:
+            text = text[len(text) - text[::-1].index(EOS) :]
+        text = [token for token in text if token != PAD] or [PAD]
+        assert before[:count] == text
+        assert row[16:] == window
+
+    counts = set()
+    for seed in range(20):
+        other = task.rows(batch, jax.random.key(seed))["planned"]
+        counts |= set(np.asarray(lengths - other[1]).tolist())
+    assert min(counts) == 0  # never more
+    assert 3 < len(counts) <= 17
+
+
 def test_bits_per_byte_of_a_uniform_model(abc_file):
     task = _text(abc_file)
     params = jax.tree.map(jnp.zeros_like, task.init(jax.random.key(0)).params)

@@ -116,12 +116,18 @@ def encode_document(
 
 
 def eval_windows(
-    documents: Documents | TokenDocuments, tokenizer: Tokenizer, length: int, stride: int
+    documents: Documents | TokenDocuments,
+    tokenizer: Tokenizer,
+    length: int,
+    stride: int,
+    before: int = 0,
 ) -> tuple[Tokens, npt.NDArray[np.bool_]]:
     """Cuts documents into overlapping windows such that each of their tokens is scored once.
 
-    Returns tokens, int32 [N, length], filled up with PAD; and which of them are scored, bool: in
-    each window the last `stride`, or all but the first where it begins its document.
+    Returns tokens, int32 [N, before + length], filled up with PAD; and which of them are scored,
+    bool: in each window the last `stride`, or all but the first where it begins its document. In
+    front of the windows stand the `before` tokens that precede them in their documents, PAD where
+    these are fewer.
 
     A document begins with what the tokenizer puts in front of a text, or else with EOS, which ends
     the one before, or else with BOS; these are not scored. No window reaches over the end of a
@@ -138,13 +144,13 @@ def eval_windows(
         )
     pad = start[0] if tokenizer.pad_id is None else tokenizer.pad_id
     tokens, masks = [], []
-    column = np.arange(length)
+    column = np.arange(-before, length)
     for i in range(len(documents)):
         sequence = np.concatenate([start, encode_document(documents, i, tokenizer)])
         beyond = max(0, len(sequence) - length)
         first = stride * np.arange(1 + -(-beyond // stride))[:, None]
         at = first + column
-        inside = at < len(sequence)
-        tokens.append(np.where(inside, sequence[np.minimum(at, len(sequence) - 1)], pad))
+        inside = (at >= 0) & (at < len(sequence))
+        tokens.append(np.where(inside, sequence[np.clip(at, 0, len(sequence) - 1)], pad))
         masks.append(inside & (column >= np.where(first == 0, len(start), length - stride)))
     return np.concatenate(tokens, dtype=np.int32), np.concatenate(masks)

@@ -82,6 +82,12 @@ class PairConfig(LanguageConfig):
     data: PairData = PairData()
     best_metric: str = "eval/exact_match"
 
+    def unused(self) -> dict[str, str]:
+        found = super().unused()
+        if getattr(self.model, "plans_from", "prompt") != "prompt":
+            found["model.plans_from"] = "nothing is before a prompt"
+        return found
+
 
 class PairTask(LanguageTask):
     """Prompts and targets: the target and its EOS count."""

@@ -35,7 +35,8 @@ _TOKENIZER, _HELD_OUT = "tokenizer", "held_out.jsonl.gz"  # in the folder for a 
 
 Rows = Mapping[str, Any]
 """`tokens` [B, S]; `split` [B], in front of which the plan is put and up to which it is made;
-`counted` bool [B, S], the tokens whose prediction counts."""
+`counted` bool [B, S], the tokens whose prediction counts. Where plans are made of other text than
+`tokens`, `planned` is that, [B, P], and its lengths [B]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +213,8 @@ class LanguageTask(Task):
         regulariser = jnp.float32(0)
         if self.planned:
             temperature = config.plan.temperature(step, config.steps)
-            plan = self.apply(
-                params, tokens, split, noise_key, temperature, method="plan", **options
-            )
+            read = rows.get("planned", (tokens, split))
+            plan = self.apply(params, *read, noise_key, temperature, method="plan", **options)
             shown = jax.random.bernoulli(shown_key, 1 - config.plan.dropout, split.shape)
             logits = self.apply(
                 params, tokens, split, plan.vectors, shown, method="execute", **options
@@ -257,7 +257,7 @@ class LanguageTask(Task):
         if not self.planned:
             nats, count = self._nats(self.apply(params, tokens), rows)
             return {"right": jnp.sum(nats), "count": jnp.sum(count)}
-        plan = self.apply(params, tokens, split, method="plan")
+        plan = self.apply(params, *rows.get("planned", (tokens, split)), method="plan")
         others = jnp.roll(plan.vectors, max(1, len(real) // 2), axis=0)
         nobody = jnp.zeros(real.shape, bool)
         out: dict[str, Any] = {}
@@ -293,6 +293,8 @@ class LanguageTask(Task):
             f"config.init_from: {config.init_from}: not the weights of a language model",
         )
         free = ["dropout", "dtype", "remat"]
+        if isinstance(sizes, PlannerExecutorConfig):
+            free.append("plans_from")
         lengths = ["max_length", "planner_length"]
         if sizes.positions != "learned":  # then no weight depends on them
             free += [

@@ -26,6 +26,7 @@ from hrm_jax.data.text.token_arrays import TokenDocuments, read_token_array
 from hrm_jax.data.text.tokenizers import Tokenizer
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require
+from hrm_jax.models.planner_executor import text_before
 from hrm_jax.tasks.language.report import SAMPLES
 from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
@@ -35,6 +36,7 @@ _BRANCHES = "branches"
 
 AnyText = Documents | TokenDocuments
 _EVAL_SEED = 0  # of the held-out windows that are scored
+_SHORTER = 0.1  # share of training windows in front of which the planner reads less than it could
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +174,13 @@ class TextTask(LanguageTask):
                 f"{config.model.max_length}"
             )
 
+    @property
+    def before(self) -> int:
+        """How many tokens in front of a window the planner reads, and it alone."""
+        model = self.config.model
+        from_before = self.planned and model.plans_from == "before"
+        return model.planner_length if from_before else 0
+
     @functools.cached_property
     def documents(self) -> tuple[AnyText, AnyText]:
         """Training and held-out documents."""
@@ -204,7 +213,7 @@ class TextTask(LanguageTask):
         source = TextWindows(
             self.documents[0],
             self.tokenizer,
-            config.data.length,
+            self.before + config.data.length,
             config.batch_size,
             config.seed,
             jax.process_index(),
@@ -213,14 +222,36 @@ class TextTask(LanguageTask):
         return batch_iterator(source)
 
     def rows(self, batch: Mapping[str, Array], key: PRNGKeyArray | None) -> Rows:
-        """The plan goes in front of a random token, or in evaluation of the first new one."""
+        """The plan goes in front of a random token, or in evaluation of the first new one; one of
+        the text before goes in front of the window."""
         tokens = batch["tokens"]
         count, length = tokens.shape
+        if self.before:
+            return self._behind(tokens, batch.get("counted"), key)
         if key is None:
             split = jnp.full(count, self.config.data.length - self.config.data.eval_stride)
             return {"tokens": tokens, "split": split, "counted": batch["counted"]}
         split = jax.random.randint(key, (count,), 1, max(2, 3 * length // 4))
         return {"tokens": tokens, "split": split, "counted": jnp.ones(tokens.shape, bool)}
+
+    def _behind(self, tokens: Array, counted: Array | None, key: PRNGKeyArray | None) -> Rows:
+        """Windows behind the text of which their plans are made; in training that is now and then
+        shorter, as at the beginning of a document."""
+        count, least = len(tokens), jnp.zeros(len(tokens), jnp.int32)
+        if key is not None:
+            chance, draw = jax.random.split(key)
+            shorter = jax.random.bernoulli(chance, _SHORTER, (count,))
+            least = shorter * jax.random.randint(draw, (count,), 0, self.before + 1)
+        ends = (self.end_id, self.pad_id)
+        pad = self.config.model.pad_id
+        window = tokens[:, self.before :]
+        everything = jnp.ones(window.shape, bool)
+        return {
+            "tokens": window,
+            "split": jnp.zeros(count, jnp.int32),
+            "counted": everything if counted is None else counted[:, self.before :],
+            "planned": text_before(tokens[:, : self.before], ends, least, pad),
+        }
 
     def held_out(
         self, source: str | None = None, limit: int | None = None
@@ -230,7 +261,9 @@ class TextTask(LanguageTask):
         if source is None and "documents" not in vars(self):
             source = self.kept
         documents = self.documents[1] if source is None else data.read(source, self.tokenizer)
-        tokens, counted = eval_windows(documents, self.tokenizer, data.length, data.eval_stride)
+        tokens, counted = eval_windows(
+            documents, self.tokenizer, data.length, data.eval_stride, self.before
+        )
         limit = data.eval_windows if limit is None else limit
         order = np.random.default_rng(_EVAL_SEED).permutation(len(tokens))[: limit or None]
         bytes_per_token = len(self._text(documents).tokens) / max(int(counted.sum()), 1)
