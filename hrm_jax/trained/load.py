@@ -57,6 +57,11 @@ def load_pretrained(
     if folder in PRETRAINED:
         return pretrained(os.fspath(folder), dtype)
     path = path_of(folder)
+    require(
+        path.is_dir(),
+        f"{path}: there is no such folder, and what comes with the package is "
+        f"{', '.join(PRETRAINED)}",
+    )
     tokenizer = load_tokenizer(os.fspath(path))
     config, params = from_hugging_face(path, dtype=dtype)
     require(

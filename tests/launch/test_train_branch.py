@@ -219,3 +219,6 @@ def test_the_packaged_model_is_found_by_its_name(model, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="'spanish': expected one of spanish-gpt2"):
         hrm_jax.pretrained("spanish")
+    given.model = "spanish-gpt3"
+    with pytest.raises(ValueError, match=r"spanish-gpt3: there is no such folder.* spanish-gpt2"):
+        load_model(given)
