@@ -17,9 +17,9 @@ from hrm_jax.models.transformer import TransformerConfig
 Adapters = Mapping[str, tuple[LoraConfig, Mapping[str, Any]]]
 """Low-rank adapters by name, as of `hrm_jax.layers.lora`."""
 
-Prepare = Callable[[list[int], int], tuple[list[int], np.ndarray | None]]
-"""From a prompt's tokens, and how many positions an answer leaves for them, to those that the model
-is fed and what is added to their embeddings, float32 [n, D], or None."""
+Prepare = Callable[[list[int]], tuple[list[int], np.ndarray | None]]
+"""From a prompt's tokens to those that the model is fed and what is added to their embeddings,
+float32 [n, D], or None."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,5 +49,5 @@ class Decoder:
         """Weights on the device and what was compiled for them, for all engines of this model."""
         return Programs(self.config, self.params, self.suppressed, list(self.adapters.values()))
 
-    def prepared(self, ids: list[int], room: int) -> tuple[list[int], np.ndarray | None]:
-        return (ids, None) if self.prepare is None else self.prepare(ids, room)
+    def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
+        return (ids, None) if self.prepare is None else self.prepare(ids)

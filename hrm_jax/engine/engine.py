@@ -152,13 +152,11 @@ class Engine:
         ids = checked_tokens("prompt", ids, vocabulary)
         if not ids:
             raise RequestError("prompt: empty, and the tokenizer has no token to begin with")
-        room = self.max_length - sampling.max_new_tokens
-        tokens, added = self.decoder.prepared(ids, room)
-        beyond = len(tokens) - (self.max_length - 1)
-        if beyond > 0:
+        tokens, added = self.decoder.prepared(ids)
+        if len(tokens) >= self.max_length:
             raise PromptTooLong(
-                f"prompt: expected at most {len(ids) - beyond} tokens, so that an answer fits "
-                f"into {self.max_length} positions, got {len(ids)}"
+                f"prompt: expected at most {self.max_length - 1} tokens, so that an answer fits "
+                f"into {self.max_length}, got {len(tokens)}"
             )
         if not sampling.ignore_eos:
             stops += end_ids(tokenizer)

@@ -73,28 +73,35 @@ class LanguageModel:
         tokens = prompt_tokens(self.tokenizer, prompt)
         if not tokens:
             raise ValueError("prompt: empty, and the tokenizer has no token to begin with")
-        _, logits = self._planned(tokens)
+        _, logits = self._planned(self._divided(tokens)[0])
         return tuple(int(code) for code in np.argmax(logits, axis=-1))
 
-    def _prepare(self, tokens: list[int], room: int) -> tuple[list[int], np.ndarray]:
-        """The woven prompt as in training, and what the plan adds to it.
+    def _divided(self, tokens: list[int]) -> tuple[list[int], list[int]]:
+        """What the planner reads of a prompt, and what the executor does.
 
-        Where plans are made of the text before, the executor reads the end of a long prompt, as
-        much as leaves the answer its room, but half of its positions at least; the planner reads
-        what is before that, and what is too long for both stays in the prompt, which is refused.
+        Where plans are made of the text before, the executor has the end of the prompt, half of its
+        positions, the planner what is before that and behind the end of another text; a prompt that
+        is too long for both is left to the executor, which will not take it.
         """
         config: Any = self.config
-        count, read, place = config.num_plans, tokens, len(tokens)
-        if config.plans_from == "before":
-            most = max(room - count, config.max_length // 2)
-            ahead = max(0, min(len(tokens) - most, config.planner_length))
-            read, tokens, place = tokens[:ahead] or [config.pad_id], tokens[ahead:], 0
+        if config.plans_from == "prompt":
+            return tokens, tokens
+        ahead = max(0, min(len(tokens) - config.max_length // 2, config.planner_length))
+        ends = [i for i in range(ahead) if tokens[i] == self.tokenizer.eos_id]
+        first = ends[-1] + 1 if ends else 0
+        return tokens[first:ahead] or [config.pad_id], tokens[ahead:]
+
+    def _prepare(self, tokens: list[int]) -> tuple[list[int], np.ndarray]:
+        """The woven prompt as in training, and what the plan adds to it."""
+        config: Any = self.config
+        read, tokens = self._divided(tokens)
         projected, _ = self._planned(read)
-        added = np.zeros((len(tokens) + count, config.hidden_size), np.float32)
-        added[place : place + count] = projected
+        place = len(tokens) if config.plans_from == "prompt" else 0
+        added = np.zeros((len(tokens) + config.num_plans, config.hidden_size), np.float32)
+        added[place : place + config.num_plans] = projected
         if config.plans_from == "prompt" and not config.executor_sees_prompt:
             tokens = [config.pad_id] * len(tokens)
-        return [*tokens[:place], *[config.plan_id] * count, *tokens[place:]], added
+        return [*tokens[:place], *[config.plan_id] * config.num_plans, *tokens[place:]], added
 
     def _planned(self, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Projected plan vectors [M, D] and logits of the codes [M, K] ([M, 0] without codes)."""

@@ -49,8 +49,8 @@ class PlannerExecutorConfig(LanguageModelConfig):
         planner_length: Most tokens that the planner reads; of a longer text the last.
         plans_from: What the planner reads: the prompt, which the executor reads too, as in the
             original; or the text before, which is beyond the executor's `max_length`.
-        pooling: How what was read becomes one vector for each plan vector: by the mean of all of
-            it, as in the original, or of one of M equal parts each.
+        pooling: What a plan vector is made of: the mean of all that was read, as in the original,
+            or of one of M equal parts of it.
         plan_size: Size E of a plan vector.
         num_plans: Plan vectors M.
         num_codes: Codes K of the codebook that all plan vectors share; 0 leaves them continuous.
@@ -81,6 +81,8 @@ class PlannerExecutorConfig(LanguageModelConfig):
         found = {} if self.num_codes else {"code_temperature": "num_codes is 0"}
         if self.plans_from == "before":
             found["executor_sees_prompt"] = "plans_from is 'before'"
+        if self.num_plans == 1:
+            found["pooling"] = "num_plans is 1"
         return found
 
     def __post_init__(self) -> None:
@@ -90,6 +92,12 @@ class PlannerExecutorConfig(LanguageModelConfig):
         limits(1, 2**20, "plan_size")
         limits(1, 2**16, "num_plans")
         limits(1, 2**23, "max_length", "planner_length")
+        if self.pooling == "parts":
+            check(
+                f"1 to planner_length {self.planner_length}, for pooling by parts",
+                lambda x: 1 <= x <= self.planner_length,
+                "num_plans",
+            )
         check("0 or at least 2", lambda x: x == 0 or x >= 2, "num_codes")
         limits(0, 2**20, "num_codes")
         check("more than 0", lambda x: x > 0, "code_temperature")
@@ -154,12 +162,12 @@ def prompt_of(
 
 
 def text_before(
-    tokens: Int[Array, "B P"], ends: tuple[int, ...], least: Int[Array, " B"], pad_id: int
+    tokens: Int[Array, "B P"], end_id: int, least: Int[Array, " B"], pad_id: int
 ) -> tuple[Int[Array, "B P"], Int[Array, " B"]]:
-    """What follows the last of each row's `ends`, but nothing before its place `least`, padded; and
-    how many tokens that are. Where there are none, it is one PAD."""
+    """What follows the last end of a text in each row, but nothing before its place `least`,
+    padded; and how many tokens that are. Where there are none, it is one PAD."""
     places = jnp.arange(tokens.shape[1])
-    ended = jnp.max(jnp.where(jnp.isin(tokens, jnp.array(ends)), places + 1, 0), axis=1)
+    ended = jnp.max(jnp.where(tokens == end_id, places + 1, 0), axis=1)
     first = jnp.maximum(ended, least)
     count = tokens.shape[1] - first
     source = jnp.minimum(first[:, None] + places, tokens.shape[1] - 1)
@@ -198,9 +206,11 @@ class Planner(nn.Module):
         c = self.config
         x, _ = self.encoder.hidden(tokens, lengths=lengths)
         parts = c.num_plans if c.pooling == "parts" else 1
-        places, counts = jnp.arange(tokens.shape[1]), jnp.maximum(lengths, 1)[:, None]
-        part = jnp.where(places < lengths[:, None], places * parts // counts, -1)
-        inside = jax.nn.one_hot(part, parts, axis=1)  # [B, parts, S]
+        bounds = lengths[:, None] * jnp.arange(parts + 1) // parts  # of a short text parts overlap
+        first, last = bounds[:, :-1], jnp.maximum(bounds[:, 1:], bounds[:, :-1] + 1)
+        places = jnp.arange(tokens.shape[1])
+        inside = (places >= first[..., None]) & (places < last[..., None])
+        inside = (inside & (places < lengths[:, None, None])).astype(jnp.float32)  # [B, parts, S]
         pooled = jnp.einsum(
             "bps,bsd->bpd", inside, x.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST
         )

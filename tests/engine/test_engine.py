@@ -294,7 +294,7 @@ def test_added_embeddings_reach_their_positions_only(decoder, recompute):
         added = np.zeros((len(tokens), CONFIG.hidden_size), np.float32)
         added[at] = rng.normal(size=CONFIG.hidden_size)
         prepared[(BOS, *name.encode())] = tokens, added
-    planned = dataclasses.replace(decoder, prepare=lambda ids, room: prepared[tuple(ids)])
+    planned = dataclasses.replace(decoder, prepare=lambda ids: prepared[tuple(ids)])
     engine = Engine(planned, slots=2, prefill_chunk=8)
     for name, found in zip(
         plans, engine.batch_generate(list(plans), max_new_tokens=9, **GREEDY), strict=True
@@ -377,7 +377,7 @@ def test_prompts_that_cannot_be_served(engine):
 
 @pytest.mark.parametrize("token", [-1, 260, 2**70])
 def test_what_is_no_token_of_the_model_is_refused_before_it_is_planned(decoder, token):
-    def prepare(ids, room):
+    def prepare(ids):
         raise AssertionError("a plan was made")
 
     engine = Engine(dataclasses.replace(decoder, prepare=prepare), slots=1)

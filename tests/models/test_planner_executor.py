@@ -75,10 +75,10 @@ def test_the_planner_reads_the_last_tokens_before_the_split() -> None:
 
 def test_the_text_before_begins_behind_the_last_end() -> None:
     tokens, least = jnp.array([[1, 2, 3, 4], [1, 9, 3, 8], [1, 9, 3, 4]]), jnp.array([1, 0, 4])
-    text, counts = text_before(tokens, (8, 9), least, 0)
-    assert text.tolist() == [[2, 3, 4, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    assert counts.tolist() == [3, 1, 1]
-    text, counts = text_before(tokens, (9,), jnp.zeros(3, int), 0)
+    text, counts = text_before(tokens, 9, least, 0)
+    assert text.tolist() == [[2, 3, 4, 0], [3, 8, 0, 0], [0, 0, 0, 0]]
+    assert counts.tolist() == [3, 2, 1]
+    text, counts = text_before(tokens, 9, jnp.zeros(3, int), 0)
     assert text.tolist() == [[1, 2, 3, 4], [3, 8, 0, 0], [3, 4, 0, 0]]
     assert counts.tolist() == [4, 2, 2]
 
@@ -92,12 +92,24 @@ def test_each_plan_vector_is_of_a_part_of_the_text() -> None:
     hidden, _ = network(config.planner).apply(
         {"params": encoder}, TOKENS[:, :8], lengths=lengths, method="hidden"
     )
-    nothing = jnp.zeros(32)
-    for row, parts in enumerate([((0, 4), (4, 8)), ((0, 3), (3, 5)), ((0, 1), None)]):
+    for row, parts in enumerate([((0, 4), (4, 8)), ((0, 2), (2, 5)), ((0, 1), (0, 1))]):
         for number, part in enumerate(parts):
-            mean = hidden[row, slice(*part)].mean(0) if part else nothing
+            mean = hidden[row, slice(*part)].mean(0)
             expected = mean @ project["kernel"] + project["bias"]
             np.testing.assert_allclose(found[row, number], expected, atol=1e-5)
+
+
+def test_a_text_shorter_than_the_plan_has_a_gradient() -> None:
+    config = dataclasses.replace(SMALL, pooling="parts", num_plans=3)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params: dict) -> jax.Array:
+        plan = Planner(config).apply({"params": params}, TOKENS[:, :8], jnp.array([8, 2, 1]))
+        return jnp.sum(plan.vectors**2)
+
+    for leaf in jax.tree.leaves(gradient(draw(config)["planner"])):
+        assert np.isfinite(leaf).all()
 
 
 @pytest.mark.parametrize("codes", [0, 6])
@@ -166,7 +178,12 @@ def test_an_executor_that_does_not_see_the_prompt_knows_it_from_the_plan_alone()
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [({"num_plans": 0}, "num_plans"), ({"num_codes": 1}, "num_codes")]
+    ("change", "named"),
+    [
+        ({"num_plans": 0}, "num_plans"),
+        ({"num_codes": 1}, "num_codes"),
+        ({"num_plans": 9, "pooling": "parts"}, "num_plans"),
+    ],
 )
 def test_impossible_sizes_are_named(change: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=f"model.{named}"):

@@ -47,7 +47,7 @@ def split_documents(
 
 
 class TextWindows(Draws):
-    """Windows of running text: tokens, int32 [B, S].
+    """Windows of running text: tokens, int32 [B, before + S], of which the last S are the window.
 
     The documents are one stream, BOS document EOS BOS document EOS …, with what the tokenizer puts
     in front of texts in the place of BOS, closed to a ring: each epoch cuts it, from a random place
@@ -62,20 +62,21 @@ class TextWindows(Draws):
         tokenizer: Tokenizer,
         length: int,
         *draws: int,
+        before: int = 0,
         **named: int,
     ) -> None:
         """Makes tokens of the documents; `length` is S, and what follows is that of `Draws`."""
         if length < 1:
             raise ValueError(f"length is {length}, expected 1 or more")
         self._stream, _ = joined(documents, tokenizer)
-        self._length = length
+        self._length, self._before = length, before
         super().__init__(max(1, len(self._stream) // length), *draws, **named)
 
     def batch(self, index: int, items: Indices, epochs: Indices) -> Batch:
         numbers, inverse = np.unique(epochs, return_inverse=True)
         places = np.array([self._place(epoch) for epoch in numbers])
         first = places[inverse] + items * self._length
-        at = first[:, None] + np.arange(self._length)
+        at = first[:, None] + np.arange(-self._before, self._length)
         return {"tokens": self._stream[at % len(self._stream)].astype(np.int32)}
 
     def _place(self, epoch: int) -> int:
@@ -126,8 +127,8 @@ def eval_windows(
 
     Returns tokens, int32 [N, before + length], filled up with PAD; and which of them are scored,
     bool: in each window the last `stride`, or all but the first where it begins its document. In
-    front of the windows stand the `before` tokens that precede them in their documents, PAD where
-    these are fewer.
+    front of the windows stand the `before` tokens that precede them in their documents, filled up
+    with EOS, which ends the document before.
 
     A document begins with what the tokenizer puts in front of a text, or else with EOS, which ends
     the one before, or else with BOS; these are not scored. No window reaches over the end of a
@@ -143,6 +144,7 @@ def eval_windows(
             "the tokenizer has neither a BOS nor an EOS token for documents to start with"
         )
     pad = start[0] if tokenizer.pad_id is None else tokenizer.pad_id
+    front = pad if tokenizer.eos_id is None else tokenizer.eos_id
     tokens, masks = [], []
     column = np.arange(-before, length)
     for i in range(len(documents)):
@@ -151,6 +153,7 @@ def eval_windows(
         first = stride * np.arange(1 + -(-beyond // stride))[:, None]
         at = first + column
         inside = (at >= 0) & (at < len(sequence))
-        tokens.append(np.where(inside, sequence[np.clip(at, 0, len(sequence) - 1)], pad))
+        filled = np.where(inside, sequence[np.clip(at, 0, len(sequence) - 1)], pad)
+        tokens.append(np.where(at < 0, front, filled))
         masks.append(inside & (column >= np.where(first == 0, len(start), length - stride)))
     return np.concatenate(tokens, dtype=np.int32), np.concatenate(masks)

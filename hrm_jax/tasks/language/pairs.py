@@ -24,7 +24,7 @@ from hrm_jax.data.text.tokenizers import around, suppressed_tokens
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError, require, require_fields
 from hrm_jax.models.decoding import greedy
-from hrm_jax.models.planner_executor import weave
+from hrm_jax.models.planner_executor import PlannerExecutorConfig, weave
 from hrm_jax.tasks.language.report import SAMPLES
 from hrm_jax.tasks.language.task import LanguageConfig, LanguageTask, Rows
 
@@ -94,6 +94,15 @@ class PairTask(LanguageTask):
 
     unit = "pairs"
     example = "1234"
+
+    @classmethod
+    def with_sizes(cls, config: Any, sizes: Any) -> Any:
+        """As of other texts; plans are made of the prompt."""
+        config = super().with_sizes(config, sizes)
+        if not isinstance(config.model, PlannerExecutorConfig):
+            return config
+        model = dataclasses.replace(config.model, plans_from="prompt")
+        return dataclasses.replace(config, model=model)
 
     @functools.cached_property
     def pairs(self) -> tuple[Pairs, Pairs]:

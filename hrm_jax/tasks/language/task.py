@@ -293,8 +293,6 @@ class LanguageTask(Task):
             f"config.init_from: {config.init_from}: not the weights of a language model",
         )
         free = ["dropout", "dtype", "remat"]
-        if isinstance(sizes, PlannerExecutorConfig):
-            free.append("plans_from")
         lengths = ["max_length", "planner_length"]
         if sizes.positions != "learned":  # then no weight depends on them
             free += [

@@ -213,11 +213,12 @@ class TextTask(LanguageTask):
         source = TextWindows(
             self.documents[0],
             self.tokenizer,
-            self.before + config.data.length,
+            config.data.length,
             config.batch_size,
             config.seed,
             jax.process_index(),
             jax.process_count(),
+            before=self.before,
         )
         return batch_iterator(source)
 
@@ -242,7 +243,6 @@ class TextTask(LanguageTask):
             chance, draw = jax.random.split(key)
             shorter = jax.random.bernoulli(chance, _SHORTER, (count,))
             least = shorter * jax.random.randint(draw, (count,), 0, self.before + 1)
-        ends = (self.end_id, self.pad_id)
         pad = self.config.model.pad_id
         window = tokens[:, self.before :]
         everything = jnp.ones(window.shape, bool)
@@ -250,7 +250,7 @@ class TextTask(LanguageTask):
             "tokens": window,
             "split": jnp.zeros(count, jnp.int32),
             "counted": everything if counted is None else counted[:, self.before :],
-            "planned": text_before(tokens[:, : self.before], ends, least, pad),
+            "planned": text_before(tokens[:, : self.before], self.end_id, least, pad),
         }
 
     def held_out(
@@ -274,16 +274,23 @@ class TextTask(LanguageTask):
         return ({self.config.data.json_field: test.text(i)} for i in range(len(test)))
 
     def samples(self, model: LanguageModel) -> list[str]:
-        """How the beginnings of held-out texts go on."""
+        """How held-out texts go on after a few words, and the text before where it is planned
+        from."""
         length = min(64, self.config.data.length // 4)
         room = min(_SAMPLE_TOKENS, self.config.data.length - length - 2)
+        more = 0
+        if self.before:
+            seen = self.config.model.max_length // 2
+            room, more = min(room, seen - 1), max(0, self.before + seen - length)
         test = self._text(self.documents[1])
         lines = []
         for i in range(SAMPLES):
             document = test[i % len(test)]
             place = len(document) * (i + 1) // (SAMPLES + 1)
             first = document.find(b" ", place) + 1
-            prompt = document[first : first + length].decode(errors="ignore")
+            shown, unseen = document[first : first + length], document[max(0, first - more) : first]
+            prompt = (unseen + shown).decode(errors="ignore")
             text = model.generate(prompt, temperature=0.7, max_new_tokens=room, seed=i).text
+            prompt = shown.decode(errors="ignore")
             lines.append(f"  {prompt!r} → {text!r}")
         return lines

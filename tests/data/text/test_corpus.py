@@ -113,6 +113,18 @@ def test_windows_go_on_from_a_saved_position():
     np.testing.assert_array_equal(next(other)["tokens"], source[5]["tokens"])
 
 
+def test_windows_with_what_is_before_them_are_as_many():
+    documents = _distinct([50, 90, 30])
+    plain = TextWindows(documents, TOKENIZER, 8, 4, seed=2)
+    more = TextWindows(documents, TOKENIZER, 8, 4, seed=2, before=5)
+    ring = [x for i in range(3) for x in (BOS, *documents[i], EOS)] * 2
+    for step in range(len(ring) // 32):
+        tokens = more[step]["tokens"]
+        np.testing.assert_array_equal(tokens[:, 5:], plain[step]["tokens"])
+        for row in tokens.tolist():
+            assert any(row == ring[i : i + 13] for i in range(len(ring) // 2))
+
+
 def test_a_stream_shorter_than_a_window_goes_round():
     source = TextWindows(Documents.of(["abc"]), TOKENIZER, 12, 2, seed=0)
     ring = [BOS, *b"abc", EOS] * 4
@@ -146,6 +158,17 @@ def test_every_byte_is_scored_once_with_its_context(length, stride):
     assert row == len(tokens)
     assert set(counted.values()) == {1}
     assert len(counted) == mask.sum() == len(documents.tokens)
+
+    # With what is before each window in its document, and else the end of another.
+    more, theirs = eval_windows(documents, TOKENIZER, length, stride, before=6)
+    np.testing.assert_array_equal(more[:, 6:], tokens)
+    np.testing.assert_array_equal(theirs, np.pad(mask, ((0, 0), (6, 0))))
+    texts = iter([BOS, *documents[d]] for d in range(len(documents)))
+    for row in more.tolist():
+        if row[6] == BOS:
+            text, start = next(texts), 0
+        assert row[:6] == [*[EOS] * 6, *text[:start]][-6:]
+        start += stride
 
 
 def test_a_bits_per_byte_of_known_models(data):
