@@ -7,8 +7,9 @@ Without data of your own it learns from the novels that come with the package; o
     --config.data.train=folder,more.txt.gz --config.data.test=held_out.txt
 
 `--config.model.name=transformer` trains a plain decoder of the same size. The plan of a text that
-the executor sees anyway saves it nothing, and the run says so; `configs/spanish_numbers.py` cannot
-do without.
+the executor sees anyway saves it nothing, and the run says so; neither does one of the text before
+(`--config.model.plans_from=before`, see docs/language.md) save much. `configs/spanish_numbers.py`
+cannot do without.
 
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
