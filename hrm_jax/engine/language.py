@@ -15,6 +15,7 @@ from hrm_jax.compilation import jit
 from hrm_jax.data.text.tokenizers import Tokenizer, prompt_tokens, suppressed_tokens
 from hrm_jax.engine.decoder import Adapters, Decoder
 from hrm_jax.engine.engine import Completion, Engine, Event, Sampling
+from hrm_jax.engine.requests import PromptTooLong
 from hrm_jax.models.planner_executor import PlannerExecutor, PlannerExecutorConfig
 from hrm_jax.models.transformer import TransformerConfig, unstack_layers
 
@@ -80,12 +81,18 @@ class LanguageModel:
         """What the planner reads of a prompt, and what the executor does.
 
         Where plans are made of the text before, the executor has the end of the prompt, half of its
-        positions, the planner what is before that and behind the end of another text; a prompt that
-        is too long for both is left to the executor, which will not take it.
+        positions, the planner what is before that and behind the end of another text. What is too
+        long for the planner is the executor's; `PromptTooLong` where it is too long for both.
         """
         config: Any = self.config
         if config.plans_from == "prompt":
             return tokens, tokens
+        most = config.planner_length + config.max_length - 1
+        if len(tokens) > most:
+            raise PromptTooLong(
+                f"prompt: expected at most {most} tokens, the planner's {config.planner_length} "
+                f"and what leaves an answer room in {config.max_length}, got {len(tokens)}"
+            )
         ahead = max(0, min(len(tokens) - config.max_length // 2, config.planner_length))
         ends = [i for i in range(ahead) if tokens[i] == self.tokenizer.eos_id]
         first = ends[-1] + 1 if ends else 0
