@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from report import Table, add_save_flag
 
-from hrm_jax.compilation import run_in_main_thread
+from hrm_jax.compilation import divide_cpu, run_in_main_thread
 from hrm_jax.data.text.embedded import spanish_documents
 from hrm_jax.data.text.tokenizers import BOS, PAD, ByteTokenizer
 from hrm_jax.engine.decoder import Decoder
@@ -213,6 +213,7 @@ def main(argv: list[str] | None = None) -> None:
     threads = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=threads, help="PyTorch's; default: cores")
     parser.add_argument("--speculate", type=int, default=0, help="tokens that are guessed ahead")
+    parser.add_argument("--devices", type=int, default=1, help="one more engine, divided over them")
     parser.add_argument("--pretrained", action="store_true", help="the packaged model")
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--layers", type=int, default=8)
@@ -223,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} has no effect: --pretrained is given")
     run_in_main_thread()
+    divide_cpu(args.devices)
 
     config = TransformerConfig(
         hidden_size=args.hidden,
@@ -253,6 +255,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.speculate:
         guessing = Engine(decoder, **plain, speculate=args.speculate)
         engines[f"hrm_jax, {args.speculate} guessed"] = guessing
+    if args.devices > 1:
+        divided = dataclasses.replace(decoder, devices=args.devices)
+        engines[f"hrm_jax, {args.devices} devices"] = Engine(divided, **plain)
     if args.shared:
         engines["hrm_jax, prefixes kept"] = Engine(decoder, slots=args.slots)
     others: dict[str, Answers] = {}

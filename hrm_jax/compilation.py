@@ -77,9 +77,7 @@ def divide_cpu(devices: int) -> None:
         return
     flag = "xla_force_host_platform_device_count"
     if jax.process_count() > 1 or jax.live_arrays() or flag in os.environ.get("XLA_FLAGS", ""):
-        log.info(
-            "JAX has %d CPU devices already, not %d (config.mesh.cpu_devices).", there, devices
-        )
+        log.info("JAX has %d CPU devices already, not the %d asked for.", there, devices)
         return
     backend.clear_backends()
     jax.config.update("jax_num_cpu_devices", devices)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 
+from hrm_jax.compilation import divide_cpu
 from hrm_jax.paths import expanded
 from hrm_jax.server.logs import LossyHandler
 from hrm_jax.server.options import Options
@@ -55,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME=FOLDER",
         help="a low-rank adapter (peft) that requests name as their model; may be given again",
     )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        default=1,
+        help="over which the model is divided, and where there is no accelerator, the CPU too",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="others than this need an API key")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument(
@@ -88,7 +95,9 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
+            divide_cpu(max(0, args.devices))
             decoder = with_adapters(load_model(args), _by_name(args.adapter)).decoder
+            decoder = dataclasses.replace(decoder, devices=args.devices)
             if args.chat_template:
                 template = pathlib.Path(args.chat_template).read_text(encoding="utf-8")
                 decoder = dataclasses.replace(decoder, chat_template=template)

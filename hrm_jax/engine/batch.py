@@ -13,7 +13,7 @@ from hrm_jax.engine.prefixes import Prefixes
 from hrm_jax.engine.requests import AnswerText, Event, FinishReason, Handle
 from hrm_jax.engine.sampling import Choice, Sampling
 from hrm_jax.engine.slots import MAX_STEPS, Made, Programs, shape_of, window_of
-from hrm_jax.models.transformer import Cache, init_cache
+from hrm_jax.models.transformer import Cache
 
 _SMALLEST_WINDOW = 64
 _ROOM = 64  # new tokens that a batch is given room for when it is moved
@@ -126,7 +126,7 @@ class RunningBatch:
             self._cache, request.read = self._prefixes.find(request.adapter, request.to_read)
             request.handle.cached_tokens = request.read
         if not request.read:
-            self._cache = init_cache(self._programs.config, 1, _SMALLEST_WINDOW)
+            self._cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
 
     def read(self, ahead: Sequence[Request]) -> bool:
         """Reads a chunk of the entering prompt, if more than its last token (left to `decode`) is
@@ -230,7 +230,7 @@ class RunningBatch:
         room, self._spare = self._spare, None
         if room is None or shape_of(room) != (size, window):
             self._spare = room
-            room = init_cache(self._programs.config, size, window)
+            room = self._programs.empty_cache(size, window)
         source = [row for row, request in enumerate(self._in_rows) if request is not None]
         served = [self._in_rows[row] for row in source]
         free = size - len(source)

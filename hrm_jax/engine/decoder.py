@@ -35,6 +35,7 @@ class Decoder:
     chat_template: str = ""  # Jinja, in Hugging Face's form; "" takes the server's
     name: str = ""  # shown as the model's id
     adapters: Adapters = dataclasses.field(default_factory=dict)  # that a request may name
+    devices: int = 1  # that the model is divided over, see `hrm_jax.engine.division`
 
     def __post_init__(self) -> None:
         size = self.config.vocab_size
@@ -47,7 +48,8 @@ class Decoder:
     @functools.cached_property
     def programs(self) -> Programs:
         """Weights on the device and what was compiled for them, for all engines of this model."""
-        return Programs(self.config, self.params, self.suppressed, list(self.adapters.values()))
+        adapters = list(self.adapters.values())
+        return Programs(self.config, self.params, self.suppressed, adapters, self.devices)
 
     def prepared(self, ids: list[int]) -> tuple[list[int], np.ndarray | None]:
         return (ids, None) if self.prepare is None else self.prepare(ids)

@@ -30,6 +30,7 @@ from jax.tree_util import DictKey
 from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.compilation import jit
+from hrm_jax.engine.division import Division
 from hrm_jax.engine.sampling import MAX_ALTERNATIVES, Choice, choose
 from hrm_jax.layers.dense import LORA
 from hrm_jax.layers.lora import LoraConfig, stack
@@ -76,8 +77,10 @@ class Programs:
         params: Mapping[str, Any],
         suppressed: tuple[int, ...],
         adapters: Sequence[tuple[LoraConfig, Mapping[str, Any]]] = (),
+        devices: int = 1,
     ) -> None:
         self.config = config
+        self._division = Division(config, devices)
         self.compiled: dict[str, int] = {}  # how often each program was, by name and shape
         self._model = Transformer(config)
         # Cast once what layers would cast in each step; norms compute in float32.
@@ -92,7 +95,9 @@ class Programs:
         if adapters:
             cast = functools.partial(jnp.asarray, dtype=config.dtype)
             self._variables[LORA] = jax.tree.map(cast, stack(params, adapters))
-        self._suppressed = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
+        self._variables = self._division.variables(self._variables)
+        never = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
+        self._suppressed = self._division.place(never)
         self._ready: dict[str, Any] = {}
         self._compiling = threading.Lock()  # several engines may share the programs
 
@@ -101,15 +106,20 @@ class Programs:
     ) -> Any:
         with self._compiling:
             if name not in self._ready:
-                program = jit(function, donate_argnums=donated)
+                placed = self._division.shardings(function, args)
+                program = jit(function, donate_argnums=donated, **placed)
                 self._ready[name] = program.lower(*args).compile()
                 self.compiled[name] = self.compiled.get(name, 0) + 1
         return self._ready[name](*args)
 
+    def empty_cache(self, count: int, window: int) -> Cache:
+        """Room for `window` positions of so many rows."""
+        return self._division.place(init_cache(self.config, count, window))
+
     def empty_rows(self, count: int, window: int, speculate: int = 0) -> Rows:
         """Free rows, of which `speculate` tokens are to be guessed in a step."""
         c = self.config
-        return Rows(
+        rows = Rows(
             cache=init_cache(c, count, window),
             token=jnp.zeros(count, jnp.int32),
             adapter=jnp.zeros(count, jnp.int32),
@@ -121,6 +131,7 @@ class Programs:
             stops=jnp.zeros((count, c.vocab_size), bool),
             choice=Choice.empty(count),
         )
+        return self._division.place(rows)
 
     def widen(self, cache: Cache, window: int) -> Cache:
         """A cache of one row with more room."""
@@ -129,7 +140,7 @@ class Programs:
             return jax.tree.map(lambda to, x: _put(to, x, 0), wider, cache)
 
         name = f"widen {window_of(cache)} {window}"
-        return self._call(name, run, (0,), init_cache(self.config, 1, window), cache)
+        return self._call(name, run, (0,), self.empty_cache(1, window), cache)
 
     def prefill(
         self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray, adapter: int = 0
@@ -269,7 +280,7 @@ class Programs:
         where = {"cache": rows.cache, "start": rows.position, "added": added}
         model = self._model.bind(variables)
         hidden, cache = model.hidden(fed, **where)
-        logits = model.logits(hidden)
+        logits = self._division.whole(model.logits(hidden))
         rows = rows.replace(cache=cache, added=jnp.zeros_like(rows.added))
         active = rows.left > 0
         for i in range(1 + speculate):

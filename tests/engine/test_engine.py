@@ -19,6 +19,7 @@ from hrm_jax.engine.engine import Engine, Event, QueueFull, RequestError, Sampli
 from hrm_jax.inference import engine as old_name
 from hrm_jax.layers import lora
 from hrm_jax.layers.lora import LoraConfig
+from hrm_jax.layers.packed import quantize
 from hrm_jax.models.transformer import Transformer, TransformerConfig, stack_layers
 
 LENGTH = 96
@@ -107,9 +108,10 @@ GPT2 = {"positions": "learned", "norm": "layer", "feed_forward": "gelu", "tie_he
 RLM = {"positions": "sinusoidal", "bias": True, "feed_forward": "relu", "num_kv_heads": 4}
 
 
+@pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize(("changes", "scanned"), [(GPT2, True), (RLM, False)], ids=["gpt2", "rlm"])
-def test_other_models_up_to_their_last_position(changes, scanned):
-    decoder = _decoder(max_length=40, **changes)
+def test_other_models_up_to_their_last_position(changes, scanned, devices):
+    decoder = dataclasses.replace(_decoder(max_length=40, **changes), devices=devices)
     if scanned:
         config = dataclasses.replace(decoder.config, scan_layers=True)
         decoder = dataclasses.replace(decoder, config=config, params=stack_layers(decoder.params))
@@ -446,6 +448,55 @@ def test_bad_sizes_are_named(decoder, name, value):
         Engine(decoder, **{name: value})
 
 
+def test_devices_share_a_model_and_change_no_answer(decoder, alone):
+    shared = dataclasses.replace(decoder, devices=2)
+    engine = Engine(shared, slots=3, prefill_chunk=8)
+    handles = [engine.submit(prompt, sampling) for prompt, sampling in MIXED]
+    assert [handle.result().tokens for handle in handles] == alone
+    guessing = Engine(shared, slots=3, prefill_chunk=8, speculate=2)
+    handles = [guessing.submit(prompt, sampling) for prompt, sampling in MIXED]
+    assert [handle.result().tokens for handle in handles] == alone
+    programs, width = shared.programs, CONFIG.hidden_size
+
+    def held(array):
+        return {piece.data.shape for piece in array.addressable_shards}, len(array.devices())
+
+    layer = programs._variables["params"]["layers_1"]
+    assert held(layer["attention"]["q_proj"]["kernel"]) == ({(width, width // 2)}, 2)
+    assert held(layer["attention"]["k_proj"]["kernel"]) == ({(width, width // 4)}, 2)
+    assert held(layer["attention"]["o_proj"]["kernel"]) == ({(width // 2, width)}, 2)
+    assert held(layer["ffn"]["down_proj"]["kernel"]) == ({(24, width)}, 2)
+    assert held(layer["ffn_norm"]["scale"]) == ({(width,)}, 2)
+    for key_or_value in jax.tree.leaves(engine._batch._rows.cache):
+        (shape,), devices = held(key_or_value)
+        assert shape[1] == CONFIG.key_heads // 2
+        assert devices == 2
+    decode = next(text for name, text in programs._ready.items() if name.startswith("decode"))
+    sums = decode.as_text().count(" all-reduce(")
+    assert sums == 2 * CONFIG.num_layers  # behind attention, behind the feed-forward layer
+
+
+@pytest.mark.parametrize(
+    ("devices", "what"),
+    [
+        (0, "expected 1 to"),
+        (1000, "expected 1 to .* as many as JAX has, got 1000"),
+        (4, "4 do not divide the model's num_kv_heads 2"),
+        (3, "3 do not divide the model's num_heads 4"),
+    ],
+)
+def test_devices_that_cannot_share_a_model_are_refused(decoder, devices, what):
+    with pytest.raises(ValueError, match=f"devices: {what}"):
+        Engine(dataclasses.replace(decoder, devices=devices))
+
+
+def test_packed_weights_are_not_divided(decoder):
+    packed = quantize(decoder.params, "int8", jnp.float32)
+    with pytest.raises(ValueError, match="devices: .*kernel.* is packed; expected 1"):
+        Engine(dataclasses.replace(decoder, params=packed, devices=2))
+    Engine(dataclasses.replace(decoder, params=packed)).generate("a", max_new_tokens=1)
+
+
 def test_suppressed_tokens_must_exist_and_not_be_the_end(decoder):
     with pytest.raises(ValueError, match="suppressed: 258 is the tokenizer's end token"):
         dataclasses.replace(decoder, suppressed=(EOS,))
@@ -577,7 +628,8 @@ def test_engines_of_one_decoder_share_what_is_compiled(decoder, engine):
     assert other.stats.finished == {"length": 1}
 
 
-def test_each_request_has_its_adapter(decoder, engine):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_each_request_has_its_adapter(decoder, engine, devices):
     params, adapters = decoder.params, {}
     kinds = (
         LoraConfig(r=2, target_modules="all-linear"),
@@ -590,7 +642,8 @@ def test_each_request_has_its_adapter(decoder, engine):
             for x in jax.tree.leaves(fresh)
         ]
         adapters[f"of {kind.r}"] = (kind, jax.tree.unflatten(jax.tree.structure(fresh), drawn))
-    several = Engine(dataclasses.replace(decoder, adapters=adapters), slots=4, prefill_chunk=8)
+    adapting = dataclasses.replace(decoder, adapters=adapters, devices=devices)
+    several = Engine(adapting, slots=4, prefill_chunk=8)
     prompts = [list(b"En un lugar de la Mancha"), list(b"de cuyo nombre")]
     names = [None, *adapters]
     handles = [

@@ -111,11 +111,13 @@ def test_ctrl_c_drains_too(decoder):
 
 
 @pytest.mark.slow
-def test_sigterm_drains_the_script(language_run):
+def test_sigterm_drains_the_script_on_two_devices(language_run, child):
+    flags = [f"--workdir={language_run}", "--port=0", "--drain_seconds=300", "--devices=2"]
     with subprocess.Popen(
-        [sys.executable, SERVE, f"--workdir={language_run}", "--port=0", "--drain_seconds=300"],
+        [sys.executable, SERVE, *flags],
         stdout=subprocess.PIPE,
         text=True,
+        env={**child(), "XLA_FLAGS": ""},
     ) as process:
         fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         try:
@@ -157,6 +159,7 @@ def run_script(capsys, monkeypatch):
         (["--max_connections=0"], "max_connections: expected at least 1, got 0"),
         (["--allowed_hosts=a.org, https://b.org"], "allowed_hosts: expected names such as"),
         (["--slots=0"], "slots: expected at least 1"),
+        (["--devices=0"], "devices: expected 1 to"),
         (["--api_key="], "api_key: expected at least one character"),
         (["--checkpoint=7"], "no checkpoint 7; there are: 1"),
         (["--chat_template=none.jinja"], "none.jinja"),

@@ -1,0 +1,111 @@
+"""How a model and what it remembers lie on several devices that serve it together.
+
+Each device has some of the heads and of the feed-forward channels of every layer, the keys and
+values of its heads, and as much of the head over the vocabulary; the rest is whole everywhere. So
+each reads its share of the weights in a step, and two sums over the devices in each layer put
+together what they found.
+
+References:
+    Shoeybi et al., Megatron-LM (https://arxiv.org/abs/1909.08053), §3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.tree_util import DictKey
+
+from hrm_jax.models.transformer import TransformerConfig
+
+_BY_OUTPUT = {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head"}
+_BY_INPUT = {"o_proj", "down_proj"}
+_MODEL = "model"  # the mesh's axis
+
+
+class Division:
+    """A model divided over the first of JAX's devices; over one, it is where it was.
+
+    Raises `ValueError` where there are not so many, or they do not divide the heads, the key heads
+    or the feed-forward channels.
+    """
+
+    def __init__(self, config: TransformerConfig, devices: int) -> None:
+        there = jax.devices()
+        if not 1 <= devices <= len(there):
+            raise ValueError(
+                f"devices: expected 1 to {len(there)}, as many as JAX has, got {devices}"
+            )
+        divided = {
+            "num_heads": config.num_heads,
+            "num_kv_heads": config.key_heads,
+            "ffn_size": config.ffn_size,
+        }
+        for name, size in divided.items():
+            if size % devices:
+                raise ValueError(f"devices: {devices} do not divide the model's {name} {size}")
+        self._devices = devices
+        self._mesh = None
+        if devices > 1:
+            self._mesh = jax.make_mesh(
+                (devices,), (_MODEL,), axis_types=(AxisType.Auto,), devices=there[:devices]
+            )
+
+    def variables(self, tree: Any) -> Any:
+        """Parameters and adapters of a `Transformer`, where they belong."""
+        if self._mesh is None:
+            return tree
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: jax.device_put(x, self._over(x, self._axis(path, x))), tree
+        )
+
+    def place(self, tree: Any) -> Any:
+        """Anything else, where it belongs: caches divided, the rest whole."""
+        if self._mesh is None:
+            return tree
+        return jax.tree.map(lambda x: jax.device_put(x, self._of_state(x)), tree)
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """In a program: makes x whole on all devices."""
+        if self._mesh is None:
+            return x
+        return jax.lax.with_sharding_constraint(x, self._over(x, None))
+
+    def shardings(self, function: Any, args: Any) -> dict[str, Any]:
+        """Arguments of `jax.jit` for a program: what it is given and gives stays in its place."""
+        if self._mesh is None:
+            return {}
+
+        def given(x: Any) -> NamedSharding:
+            there = getattr(x, "sharding", None)
+            return there if isinstance(there, NamedSharding) else self._of_state(x)
+
+        made = jax.eval_shape(function, *args)
+        return {
+            "in_shardings": jax.tree.map(given, args),
+            "out_shardings": jax.tree.map(self._of_state, made),
+        }
+
+    def _axis(self, path: tuple[Any, ...], x: Any) -> int | None:
+        """The axis, from the last one, along which a parameter is divided."""
+        if not all(isinstance(key, DictKey) for key in path):
+            raise ValueError(f"devices: {jax.tree_util.keystr(path)} is packed; expected 1")
+        *_, layer, leaf = (key.key for key in path)
+        axis = None
+        if layer in _BY_OUTPUT and leaf in ("kernel", "bias", "b", "gain"):
+            axis = -1
+        elif layer in _BY_INPUT and leaf in ("kernel", "a"):
+            axis = -2
+        return axis if axis is not None and x.shape[axis] % self._devices == 0 else None
+
+    def _of_state(self, x: Any) -> NamedSharding:
+        # Caches [..., B, K, L, C] alone have so many axes; their heads are divided.
+        return self._over(x, -3 if len(jax.numpy.shape(x)) >= 4 else None)
+
+    def _over(self, x: Any, axis: int | None) -> NamedSharding:
+        assert self._mesh is not None
+        spec = [None] * len(jax.numpy.shape(x))
+        if axis is not None:
+            spec[axis] = _MODEL  # type: ignore[call-overload]
+        return NamedSharding(self._mesh, PartitionSpec(*spec))
