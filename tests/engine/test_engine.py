@@ -492,7 +492,7 @@ def test_devices_that_cannot_share_a_model_are_refused(decoder, devices, what):
 
 def test_packed_weights_are_not_divided(decoder):
     packed = quantize(decoder.params, "int8", jnp.float32)
-    with pytest.raises(ValueError, match="devices: .*kernel.* is packed; expected 1"):
+    with pytest.raises(ValueError, match=r"devices: .*kernel.* is packed; expected 1"):
         Engine(dataclasses.replace(decoder, params=packed, devices=2))
     Engine(dataclasses.replace(decoder, params=packed)).generate("a", max_new_tokens=1)
 
