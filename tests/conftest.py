@@ -1,10 +1,12 @@
 """What tests of several rooms share: configurations, finished runs, a browser."""
 
 import contextlib
+import gc
 import importlib.util
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +14,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Frees the programs of a file that is done: of all files they take gigabytes."""
+    if nextitem is not None and nextitem.path != item.path and "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -52,13 +52,11 @@ class Division:
                 (devices,), (_MODEL,), axis_types=(AxisType.Auto,), devices=there[:devices]
             )
 
-    def variables(self, tree: Any) -> Any:
-        """Parameters and adapters of a `Transformer`, where they belong."""
+    def parameter(self, path: tuple[Any, ...], x: Any) -> Any:
+        """A leaf of a `Transformer`'s parameters or adapters, where it belongs."""
         if self._mesh is None:
-            return tree
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: jax.device_put(x, self._over(x, self._axis(path, x))), tree
-        )
+            return x
+        return jax.device_put(x, self._over(x, self._axis(path, x)))
 
     def place(self, tree: Any) -> Any:
         """Anything else, where it belongs: caches divided, the rest whole."""

@@ -83,19 +83,17 @@ class Programs:
         self._division = Division(config, devices)
         self.compiled: dict[str, int] = {}  # how often each program was, by name and shape
         self._model = Transformer(config)
+
         # Cast once what layers would cast in each step; norms compute in float32.
-        self._variables: dict[str, Any] = {
-            "params": jax.tree_util.tree_map_with_path(
-                lambda path, x: jnp.asarray(
-                    x, config.dtype if path[-1] in map(DictKey, ("kernel", "embedding")) else None
-                ),
-                params,
-            )
-        }
+        def laid(path: tuple[Any, ...], x: Any, always: bool = False) -> Any:
+            cast = always or path[-1] in map(DictKey, ("kernel", "embedding"))
+            return self._division.parameter(path, jnp.asarray(x, config.dtype if cast else None))
+
+        mapped = jax.tree_util.tree_map_with_path
+        self._variables: dict[str, Any] = {"params": mapped(laid, params)}
         if adapters:
-            cast = functools.partial(jnp.asarray, dtype=config.dtype)
-            self._variables[LORA] = jax.tree.map(cast, stack(params, adapters))
-        self._variables = self._division.variables(self._variables)
+            cast = functools.partial(laid, always=True)
+            self._variables[LORA] = mapped(cast, stack(params, adapters))
         never = jnp.asarray(np.isin(np.arange(config.vocab_size), suppressed))
         self._suppressed = self._division.place(never)
         self._ready: dict[str, Any] = {}
