@@ -19,11 +19,11 @@ PRESETS = {
     "laptop": {
         "expect": "4 minutes on two CPU cores, 98% of held-out moves optimal.",
         "data": {"num_train": 50_000},
-        "steps": 1400,
+        "steps": 2800,
         "batch_size": 64,
         "microbatch_size": 16,
-        "eval_every": 700,
-        "checkpoint_every": 700,
+        "eval_every": 1400,
+        "checkpoint_every": 1400,
         "eval_slots": 64,
         "best_metric": "eval/optimal",
         "tensorboard": False,  # saves the import
@@ -47,7 +47,7 @@ PRESETS = {
             "name": "muon",
             "learning_rate": 5e-3,
             "warmup_steps": 50,
-            "lr_min_ratio": 0.2,
+            "lr_min_ratio": 0.03,
             "weight_decay": 0.01,
             "puzzle_emb_lr": 1e-3,
             "puzzle_emb_weight_decay": 0.1,
