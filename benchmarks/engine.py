@@ -224,7 +224,8 @@ def main(argv: list[str] | None = None) -> None:
         if getattr(args, name) != parser.get_default(name):
             parser.error(f"--{name} has no effect: --pretrained is given")
     run_in_main_thread()
-    divide_cpu(args.devices)
+    if args.devices != 1:
+        divide_cpu(args.devices)
 
     config = TransformerConfig(
         hidden_size=args.hidden,
@@ -255,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.speculate:
         guessing = Engine(decoder, **plain, speculate=args.speculate)
         engines[f"hrm_jax, {args.speculate} guessed"] = guessing
-    if args.devices > 1:
+    if args.devices != 1:
         divided = dataclasses.replace(decoder, devices=args.devices)
         engines[f"hrm_jax, {args.devices} devices"] = Engine(divided, **plain)
     if args.shared:

@@ -10,8 +10,8 @@ Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it 
           after each 16; the whole command took 151 to 170 s on two CPU cores.
 `hrm6`    HRM on 6×6 boards, 1,000 generated puzzles, 0.26M parameters: 98.4% of 1,000
           held-out puzzles (98.3% to 99.4%: seeds 0, 1, 2, 11, 12 and 1234) with up to 8 ACT steps
-          (trained with 4); the whole command took 152 to 166 s on two CPU cores. In 2,000 steps of 64 puzzles seed 1234
-          came to 94.5%.
+          (trained with 4); the whole command took 152 to 166 s on two CPU cores. In 2,000 steps of
+          64 puzzles seed 1234 came to 94.5%.
 `real`    the network of `laptop` for real 9×9 puzzles in CSV files. Trained on 122,457 it solved
           37.6% of 2,000 others, 73% of which are of the hardest lists, with up to 16 ACT steps
           (40.8% with 64) after 52 minutes on two busy CPU cores; on a GPU it is twice as wide:

@@ -71,7 +71,9 @@ def run_in_main_thread() -> None:
 def divide_cpu(devices: int) -> None:
     """Starts JAX anew with so many CPU devices, 0 for as they are. Where there is another backend
     it does nothing; it says so and does nothing where arrays or several processes are there, or
-    XLA_FLAGS ask for other devices."""
+    XLA_FLAGS ask for other devices. `ValueError` for less than 0 and more than 256."""
+    if not 0 <= devices <= 256:
+        raise ValueError(f"devices: expected 0 to 256 of a CPU, got {devices}")
     there = jax.local_device_count()
     if jax.default_backend() != "cpu" or devices in (0, there):
         return

@@ -95,7 +95,8 @@ def main(argv: list[str] | None = None) -> int:
         from hrm_jax.server.process import Server, bind
 
         with bind(args.host, args.port, key) as listener:
-            divide_cpu(max(0, args.devices))
+            if args.devices > 1:
+                divide_cpu(args.devices)
             decoder = with_adapters(load_model(args), _by_name(args.adapter)).decoder
             decoder = dataclasses.replace(decoder, devices=args.devices)
             if args.chat_template:

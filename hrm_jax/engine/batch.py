@@ -18,6 +18,7 @@ from hrm_jax.models.transformer import Cache
 _SMALLEST_WINDOW = 64
 _ROOM = 64  # new tokens that a batch is given room for when it is moved
 _WORTH_MOVING = 16  # steps to go, for a smaller batch
+_TOGETHER = 4  # prompts that are read at once, where so many are there
 
 
 @dataclasses.dataclass(eq=False)
@@ -41,9 +42,14 @@ class Request:
         return np.asarray(self.tokens[:-1], np.int32)
 
     @property
+    def end(self) -> int:
+        """How many those are."""
+        return len(self.tokens) - 1
+
+    @property
     def position(self) -> int:
         """Position of the token that is fed next, once the prompt is read."""
-        return len(self.tokens) - 1 + self.made
+        return self.end + self.made
 
     def take(self, made: Made, row: int) -> list[Event]:
         """The events of what `row` has made."""
@@ -75,7 +81,7 @@ class Request:
 
 
 class RunningBatch:
-    """Requests in rows, and one whose prompt is being read; for one thread at a time."""
+    """Requests in rows, and some whose prompts are being read; for one thread at a time."""
 
     def __init__(
         self,
@@ -98,8 +104,7 @@ class RunningBatch:
         self.reset()
 
     def reset(self) -> None:
-        self.entering: Request | None = None
-        self._cache: Cache = None  # of `entering`
+        self._entering: dict[Request, Cache] = {}
         self._prefixes.clear()
         self._rows = self._programs.empty_rows(self._sizes[0], _SMALLEST_WINDOW, self._speculate)
         self._in_rows: list[Request | None] = [None] * self._sizes[0]
@@ -109,55 +114,76 @@ class RunningBatch:
         return [request for request in self._in_rows if request is not None]
 
     @property
+    def entering(self) -> list[Request]:
+        return list(self._entering)
+
+    @property
     def free(self) -> int:
         """How many more requests could have a row."""
-        return self._slots - len(self.served) - (self.entering is not None)
+        return self._slots - len(self.served) - len(self._entering)
+
+    @property
+    def takes(self) -> int:
+        """How many more prompts could be begun with now."""
+        return min(self.free, _TOGETHER - len(self._entering))
+
+    def awaits(self, request: Request) -> bool:
+        """Whether a prompt begins as one that is being read, so that it had better come after."""
+        if request.added is not None or not self._entering:
+            return False
+        read = [(x.adapter, x.to_read) for x in self._entering if x.added is None]
+        return self._prefixes.expects(request.adapter, request.to_read, read)
 
     def remove(self, request: Request) -> None:
-        if request is self.entering:
-            self.entering = self._cache = None
+        if request in self._entering:
+            del self._entering[request]
         else:
             self._in_rows[self._in_rows.index(request)] = None
 
     def enter(self, request: Request) -> None:
         """Begins with a prompt: behind what is known of it."""
-        self.entering = request
+        cache = None
         if request.added is None:
-            self._cache, request.read = self._prefixes.find(request.adapter, request.to_read)
+            cache, request.read = self._prefixes.find(request.adapter, request.to_read)
             request.handle.cached_tokens = request.read
         if not request.read:
-            self._cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
+            cache = self._programs.empty_cache(1, _SMALLEST_WINDOW)
+        self._entering[request] = cache
 
-    def read(self, ahead: Sequence[Request]) -> bool:
-        """Reads a chunk of the entering prompt, if more than its last token (left to `decode`) is
-        unread, and says so; gives it a row when all is read, with room for those `ahead` too."""
-        request = self.entering
-        assert request is not None
-        end = len(request.tokens) - 1
-        unread = request.read < end
-        if unread:
-            self._read_chunk(request, end)
-        if request.read == end:
-            self._join(request, ahead)
-        return unread
+    def read(self, ahead: Sequence[Request]) -> int:
+        """Reads a chunk of each entering prompt, if there are `_TOGETHER`, else of the first one,
+        and says of how many: of those of which more than the last token (left to `decode`) is
+        unread. Those that are read get rows, with room for those `ahead` too."""
+        unread = [x for x in self._entering if x.read < x.end]
+        group = unread if len(unread) == _TOGETHER else unread[:1]
+        if group:
+            self._read_chunks(group)
+        for request in self.entering:
+            if request.read == request.end:
+                self._join(request, [*(x for x in self._entering if x is not request), *ahead])
+        return len(group)
 
-    def _read_chunk(self, request: Request, end: int) -> None:
-        size = self._small if end - request.read <= 2 * self._small else self._chunk
+    def _read_chunks(self, group: Sequence[Request]) -> None:
+        rest = max(request.end - request.read for request in group)
+        size = self._small if rest <= 2 * self._small else self._chunk
         # A chunk at the end of the model's length begins earlier and reads some tokens again.
-        start = max(0, min(request.read, self._max_length - size))
-        stop = min(end, start + size)
-        tokens = np.zeros(size, np.int32)
-        tokens[: stop - start] = request.tokens[start:stop]
-        added = np.zeros((size, self._programs.config.hidden_size), np.float32)
-        if request.added is not None:
-            added[: stop - start] = request.added[start:stop]
-        room = window_of(self._cache)
-        if start + size > room:
-            while room < start + size:
-                room *= 4  # few sizes, for each is compiled for
-            self._cache = self._programs.widen(self._cache, room)
-        self._cache = self._programs.prefill(self._cache, tokens, start, added, request.adapter)
-        request.read = stop
+        starts = [max(0, min(x.read, self._max_length - size)) for x in group]
+        tokens = np.zeros((len(group), size), np.int32)
+        added = np.zeros((len(group), size, self._programs.config.hidden_size), np.float32)
+        room = max(window_of(self._entering[request]) for request in group)
+        while room < max(starts) + size:
+            room *= 4  # few sizes, for each is compiled for
+        for row, (request, start) in enumerate(zip(group, starts, strict=True)):
+            stop = min(request.end, start + size)
+            tokens[row, : stop - start] = request.tokens[start:stop]
+            if request.added is not None:
+                added[row, : stop - start] = request.added[start:stop]
+            request.read = stop
+            if window_of(self._entering[request]) < room:
+                self._entering[request] = self._programs.widen(self._entering[request], room)
+        caches, adapters = [self._entering[x] for x in group], [x.adapter for x in group]
+        read = self._programs.prefill(caches, tokens, starts, added, adapters)
+        self._entering.update(zip(group, read, strict=True))
 
     def _join(self, request: Request, ahead: Sequence[Request]) -> None:
         (size, window), served = shape_of(self._rows.cache), len(self.served)
@@ -172,14 +198,14 @@ class RunningBatch:
         row = self._in_rows.index(None)
         nothing = np.zeros(self._programs.config.hidden_size, np.float32)
         last = nothing if request.added is None else request.added[-1]
+        cache = self._entering.pop(request)
         self._rows = self._programs.join(
-            self._rows, row, self._cache, request.tokens, request.left, last, request.stops,
+            self._rows, row, cache, request.tokens, request.left, last, request.stops,
             Choice.of(request.sampling), request.adapter,
         )  # fmt: skip
         self._in_rows[row] = request
         if request.added is None:
-            self._prefixes.keep(request.adapter, request.to_read, self._cache)
-        self.entering = self._cache = None
+            self._prefixes.keep(request.adapter, request.to_read, cache)
 
     def decode(self, waiting: bool) -> tuple[list[tuple[Request, list[Event]]], int]:
         """Takes steps: one while prompts are read or first tokens are due, else several; while
@@ -188,13 +214,13 @@ class RunningBatch:
         `remove`."""
         served = self.served
         due = any(request.made == 0 for request in served)
-        if due or self.entering is not None or (waiting and self.free):
+        if due or self._entering or (waiting and self.free):
             steps = 1
         elif waiting:
             steps = min(MAX_STEPS, min(request.left for request in served))
         else:
             steps = min(MAX_STEPS, max(request.left for request in served))
-        self._make_room(served, steps, shrink=not waiting and self.entering is None)
+        self._make_room(served, steps, shrink=not waiting and not self._entering)
         alive = np.array([request is not None for request in self._in_rows])
         alternatives = any(request.sampling.logprobs > 0 for request in served)
         self._rows, made = self._programs.decode(

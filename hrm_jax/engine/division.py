@@ -1,9 +1,10 @@
 """How a model and what it remembers lie on several devices that serve it together.
 
-Each device has some of the heads and of the feed-forward channels of every layer, the keys and
-values of its heads, and as much of the head over the vocabulary; the rest is whole everywhere. So
-each reads its share of the weights in a step, and two sums over the devices in each layer put
-together what they found.
+Each device has some of the heads and of the feed-forward channels of every layer, and the keys and
+values of its heads, so that it reads its share of these weights in a step; two sums over the
+devices in each layer put together what they found. A head over the vocabulary of its own is divided
+too, if the number of devices divides the vocabulary, and its logits are gathered. The rest, with a
+head that is the embeddings, is whole everywhere.
 
 References:
     Shoeybi et al., Megatron-LM (https://arxiv.org/abs/1909.08053), §3.
@@ -11,17 +12,19 @@ References:
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from hrm_jax.models.transformer import TransformerConfig
+from hrm_jax.compilation import jit
+from hrm_jax.layers.attention import HEADS
+from hrm_jax.models.transformer import Cache, TransformerConfig, init_cache
 
 _BY_OUTPUT = {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head"}
 _BY_INPUT = {"o_proj", "down_proj"}
-_MODEL = "model"  # the mesh's axis
 
 
 class Division:
@@ -45,11 +48,12 @@ class Division:
         for name, size in divided.items():
             if size % devices:
                 raise ValueError(f"devices: {devices} do not divide the model's {name} {size}")
+        self._config = config
         self._devices = devices
         self._mesh = None
         if devices > 1:
             self._mesh = jax.make_mesh(
-                (devices,), (_MODEL,), axis_types=(AxisType.Auto,), devices=there[:devices]
+                (devices,), (HEADS,), axis_types=(AxisType.Auto,), devices=there[:devices]
             )
 
     def parameter(self, path: tuple[Any, ...], x: Any) -> Any:
@@ -59,31 +63,46 @@ class Division:
         return jax.device_put(x, self._over(x, self._axis(path, x)))
 
     def place(self, tree: Any) -> Any:
-        """Anything else, where it belongs: caches divided, the rest whole."""
+        """Anything else but caches, whole on all devices."""
         if self._mesh is None:
             return tree
-        return jax.tree.map(lambda x: jax.device_put(x, self._of_state(x)), tree)
+        return jax.tree.map(lambda x: jax.device_put(x, self._over(x, None)), tree)
 
-    def whole(self, x: jax.Array) -> jax.Array:
-        """In a program: makes x whole on all devices."""
+    def empty_cache(self, rows: int, length: int) -> Cache:
+        """`init_cache`, each device's heads made there."""
         if self._mesh is None:
-            return x
-        return jax.lax.with_sharding_constraint(x, self._over(x, None))
+            return init_cache(self._config, rows, length)
+        make = functools.partial(init_cache, self._config, rows, length)
+        placed = jax.tree.map(self._of_state, jax.eval_shape(make))
+        return jax.jit(make, out_shardings=placed)()
 
-    def shardings(self, function: Any, args: Any) -> dict[str, Any]:
-        """Arguments of `jax.jit` for a program: what it is given and gives stays in its place."""
+    def gathered(self, logits: jax.Array) -> jax.Array:
+        """In a program: logits, whole on all devices."""
         if self._mesh is None:
-            return {}
+            return logits
+        if logits.shape[-1] % self._devices == 0 and not self._config.tie_head:
+            # Else the head's kernel would be gathered instead.
+            logits = jax.lax.with_sharding_constraint(logits, self._over(logits, -1))
+        return jax.lax.with_sharding_constraint(logits, self._over(logits, None))
+
+    def compiled(self, function: Any, donated: tuple[int, ...], args: Any) -> Any:
+        """A program for these arguments: what it is given and gives stays in its place."""
+        if self._mesh is None:
+            return jit(function, donate_argnums=donated).lower(*args).compile()
 
         def given(x: Any) -> NamedSharding:
             there = getattr(x, "sharding", None)
             return there if isinstance(there, NamedSharding) else self._of_state(x)
 
-        made = jax.eval_shape(function, *args)
-        return {
-            "in_shardings": jax.tree.map(given, args),
-            "out_shardings": jax.tree.map(self._of_state, made),
-        }
+        with jax.set_mesh(self._mesh):
+            made = jax.eval_shape(function, *args)
+            program = jit(
+                function,
+                donate_argnums=donated,
+                in_shardings=jax.tree.map(given, args),
+                out_shardings=jax.tree.map(self._of_state, made),
+            )
+            return program.lower(*args).compile()
 
     def _axis(self, path: tuple[Any, ...], x: Any) -> int | None:
         """The axis, from the last one, along which a parameter is divided."""
@@ -105,5 +124,5 @@ class Division:
         assert self._mesh is not None
         spec = [None] * len(jax.numpy.shape(x))
         if axis is not None:
-            spec[axis] = _MODEL  # type: ignore[call-overload]
+            spec[axis] = HEADS  # type: ignore[call-overload]
         return NamedSharding(self._mesh, PartitionSpec(*spec))

@@ -1,9 +1,9 @@
 """Generates for many requests at once: they join and leave a running batch between its steps.
 
 Requests stand in the rows of a batch whose size, and room for positions, are about the smallest of
-a few that hold them (`hrm_jax.engine.slots`). A prompt is read in chunks; between two chunks (or
-a few, where many wait) the others take a step, so that a long prompt does not hold them up. Where
-nobody waits, several steps are one call of the device.
+a few that hold them (`hrm_jax.engine.slots`). A prompt is read in chunks, and four side by side
+where so many wait; between two chunks (or a few, where many wait) the others take a step, so that a
+long prompt does not hold them up. Where nobody waits, several steps are one call of the device.
 
 A request's tokens depend on its prompt, its `Sampling` and the model only. The draws are the same
 whoever else is served; logits are the same up to rounding, since a batch of another shape may add
@@ -326,9 +326,8 @@ class Engine:
                 return self._busy()
 
     def _all(self) -> list[Request]:
-        entering = [] if self._batch.entering is None else [self._batch.entering]
         with self._mutex:
-            return [*self._batch.served, *entering, *self._queue]
+            return [*self._batch.served, *self._batch.entering, *self._queue]
 
     def _drop_cancelled(self) -> None:
         for request in self._all():
@@ -341,20 +340,22 @@ class Engine:
         with self._mutex:
             chunks = max(1, min(len(self._queue), self._batch.free) // 4)
         while chunks > 0:
-            if self._batch.entering is None:
+            for _ in range(self._batch.takes):
                 request = self._next()
                 if request is None:
-                    return
+                    break
                 self._batch.enter(request)
                 with self._mutex:
                     self._stats.cached_tokens += request.read
+            if not self._batch.entering:
+                return
             with self._mutex:
                 ahead = list(itertools.islice(self._queue, self.slots))
             chunks -= self._batch.read(ahead)
 
     def _next(self) -> Request | None:
         with self._mutex:
-            if not self._queue or not self._batch.free:
+            if not self._queue or not self._batch.free or self._batch.awaits(self._queue[0]):
                 return None
             request = self._queue.popleft()
             request.handle.times.started = now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -39,6 +40,20 @@ class Prefixes:
         self._kept.remove(best)
         self._kept.append(best)
         return jax.tree.map(lambda x: x.copy(), best.cache), count
+
+    def expects(
+        self, adapter: int, tokens: np.ndarray, read: Iterable[tuple[int, np.ndarray]]
+    ) -> bool:
+        """Whether more of a prompt will be known, worth waiting for, once those of other adapters
+        and tokens are `read`."""
+        if not self._most:
+            return False
+        kept = [(one.adapter, one.tokens) for one in self._kept]
+        now, then = (
+            max((_common(x, tokens) for of, x in some if of == adapter), default=0)
+            for some in (kept, read)
+        )
+        return then >= now + self._shortest
 
     def keep(self, adapter: int, tokens: np.ndarray, cache: Cache) -> None:
         """Takes a cache that nobody writes to any more; prompts that it goes on from are dropped,

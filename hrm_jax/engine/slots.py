@@ -29,12 +29,11 @@ from flax import struct
 from jax.tree_util import DictKey
 from jaxtyping import Array, Bool, Float, Int
 
-from hrm_jax.compilation import jit
 from hrm_jax.engine.division import Division
 from hrm_jax.engine.sampling import MAX_ALTERNATIVES, Choice, choose
 from hrm_jax.layers.dense import LORA
 from hrm_jax.layers.lora import LoraConfig, stack
-from hrm_jax.models.transformer import Cache, Transformer, TransformerConfig, init_cache
+from hrm_jax.models.transformer import Cache, Transformer, TransformerConfig
 
 MAX_STEPS = 8
 """Most steps of one call of `decode`."""
@@ -104,21 +103,19 @@ class Programs:
     ) -> Any:
         with self._compiling:
             if name not in self._ready:
-                placed = self._division.shardings(function, args)
-                program = jit(function, donate_argnums=donated, **placed)
-                self._ready[name] = program.lower(*args).compile()
+                self._ready[name] = self._division.compiled(function, donated, args)
                 self.compiled[name] = self.compiled.get(name, 0) + 1
         return self._ready[name](*args)
 
     def empty_cache(self, count: int, window: int) -> Cache:
         """Room for `window` positions of so many rows."""
-        return self._division.place(init_cache(self.config, count, window))
+        return self._division.empty_cache(count, window)
 
     def empty_rows(self, count: int, window: int, speculate: int = 0) -> Rows:
         """Free rows, of which `speculate` tokens are to be guessed in a step."""
         c = self.config
         rows = Rows(
-            cache=init_cache(c, count, window),
+            cache=None,
             token=jnp.zeros(count, jnp.int32),
             adapter=jnp.zeros(count, jnp.int32),
             position=jnp.zeros(count, jnp.int32),
@@ -129,7 +126,8 @@ class Programs:
             stops=jnp.zeros((count, c.vocab_size), bool),
             choice=Choice.empty(count),
         )
-        return self._division.place(rows)
+        cache = self.empty_cache(count, window)
+        return self._division.place(rows).replace(cache=cache)
 
     def widen(self, cache: Cache, window: int) -> Cache:
         """A cache of one row with more room."""
@@ -141,24 +139,35 @@ class Programs:
         return self._call(name, run, (0,), self.empty_cache(1, window), cache)
 
     def prefill(
-        self, cache: Cache, tokens: np.ndarray, start: int, added: np.ndarray, adapter: int = 0
-    ) -> Cache:
-        """Reads a chunk of a prompt, int32 [S], into a cache of one row, which has room for it and
-        is donated. `start` is the position of its first token; what fills the chunk up does no
-        harm; `added` to the embeddings is float32 [S, D]."""
+        self,
+        caches: Sequence[Cache],
+        tokens: np.ndarray,
+        starts: Sequence[int],
+        added: np.ndarray,
+        adapters: Sequence[int],
+    ) -> list[Cache]:
+        """Reads chunks of P prompts, int32 [P, S], into their caches of one row each, which have
+        the same room and are donated. `starts` are the positions of their first tokens; what fills
+        a chunk up does no harm; `added` to the embeddings is float32 [P, S, D]."""
 
         def run(
-            variables: Any, cache: Cache, tokens: Any, start: Any, added: Any, adapter: Any
-        ) -> Cache:
-            where = {"cache": cache, "start": start[None], "added": added[None]}
-            model = self._model.bind(_of_rows(variables, adapter[None]))
-            return model.hidden(tokens[None], **where)[1]
+            variables: Any, caches: list[Cache], tokens: Any, starts: Any, added: Any, adapters: Any
+        ) -> list[Cache]:
+            rows = jax.tree.map(lambda *each: jnp.concatenate(each, axis=-4), *caches)
+            where = {"cache": rows, "start": starts, "added": added}
+            model = self._model.bind(_of_rows(variables, adapters))
+            _, rows = model.hidden(tokens, **where)
+            return [
+                jax.tree.map(lambda x, i=i: x[..., i : i + 1, :, :, :], rows)
+                for i in range(len(caches))
+            ]
 
-        name = f"prefill {len(tokens)} {window_of(cache)}"
-        numbers = np.int32(start), added, np.int32(adapter)
-        return self._call(
-            name, run, (1,), self._variables, cache, tokens.astype(np.int32), *numbers
+        name = f"prefill {len(caches)} {tokens.shape[1]} {window_of(caches[0])}"
+        numbers = np.array(starts, np.int32), added, np.array(adapters, np.int32)
+        read: list[Cache] = self._call(
+            name, run, (1,), self._variables, list(caches), tokens.astype(np.int32), *numbers
         )
+        return read
 
     def join(
         self,
@@ -278,7 +287,7 @@ class Programs:
         where = {"cache": rows.cache, "start": rows.position, "added": added}
         model = self._model.bind(variables)
         hidden, cache = model.hidden(fed, **where)
-        logits = self._division.whole(model.logits(hidden))
+        logits = self._division.gathered(model.logits(hidden))
         rows = rows.replace(cache=cache, added=jnp.zeros_like(rows.added))
         active = rows.left > 0
         for i in range(1 + speculate):

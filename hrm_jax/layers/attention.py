@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from hrm_jax.kernels.attention import Engine, attention, masked_attention, seen, self_attention
@@ -15,6 +16,9 @@ from hrm_jax.kernels.rotary import Rotary, apply_rotary
 from hrm_jax.layers.dense import Dense
 from hrm_jax.layers.initializers import lecun_truncated_normal
 from hrm_jax.layers.norm import norm
+
+HEADS = "heads"
+"""The axis of the mesh around (`jax.set_mesh`) that divides heads, where there is one."""
 
 LayerCache = tuple[Float[Array, "B K L C"], Float[Array, "B K L C"]]
 """Keys and values of one layer, with room for L positions."""
@@ -136,9 +140,18 @@ def _write(
 ) -> Float[Array, "B K L C"]:
     """Puts `new` at each row's place."""
     new = new.astype(cache.dtype)
-    if len(cache) == 1:  # whose slice XLA, on a CPU and in a loop, would update in a copy
+    if len(cache) > 1:
+        return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(row, x, (0, at, 0)))(
+            cache, new, start
+        )
+
+    def scatter(cache: Array, new: Array, start: Array) -> Array:
+        # XLA, on a CPU and in a loop, would update a slice of one row in a copy.
         places = start[0] + jnp.arange(new.shape[2])
         return cache.at[:, jnp.arange(new.shape[1])[:, None], places].set(new, mode="drop")
-    return jax.vmap(lambda row, x, at: jax.lax.dynamic_update_slice(row, x, (0, at, 0)))(
-        cache, new, start
-    )
+
+    if HEADS in jax.sharding.get_abstract_mesh().axis_names:
+        # What is scattered by numbers of heads would be gathered from all devices.
+        heads = PartitionSpec(None, HEADS)
+        scatter = jax.shard_map(scatter, in_specs=(heads, heads, PartitionSpec()), out_specs=heads)
+    return scatter(cache, new, start)
