@@ -50,6 +50,7 @@ class Division:
                 raise ValueError(f"devices: {devices} do not divide the model's {name} {size}")
         self._config = config
         self._devices = devices
+        self._makers: dict[tuple[int, int], Any] = {}  # of empty caches
         self._mesh = None
         if devices > 1:
             self._mesh = jax.make_mesh(
@@ -72,9 +73,11 @@ class Division:
         """`init_cache`, each device's heads made there."""
         if self._mesh is None:
             return init_cache(self._config, rows, length)
-        make = functools.partial(init_cache, self._config, rows, length)
-        placed = jax.tree.map(self._of_state, jax.eval_shape(make))
-        return jax.jit(make, out_shardings=placed)()
+        if (rows, length) not in self._makers:
+            make = functools.partial(init_cache, self._config, rows, length)
+            placed = jax.tree.map(self._of_state, jax.eval_shape(make))
+            self._makers[rows, length] = jax.jit(make, out_shardings=placed)
+        return self._makers[rows, length]()
 
     def gathered(self, logits: jax.Array) -> jax.Array:
         """In a program: logits, whole on all devices."""
