@@ -157,7 +157,8 @@ def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared
     divided = experiment.train({**config, "mesh": mesh}, tmp_path / "sharded", progress=False)
     found, expected = (_memory(x.state, shared) for x in (divided, whole))
     np.testing.assert_array_equal(found.writes, expected.writes)
-    np.testing.assert_allclose(found.states, expected.states, rtol=1e-3, atol=1e-4)
+    # Six steps of training, in which each device adds up other numbers first.
+    np.testing.assert_allclose(found.states, expected.states, rtol=1e-3, atol=5e-4)
 
 
 def _kept(state):
