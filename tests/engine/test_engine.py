@@ -573,7 +573,7 @@ def test_a_full_queue_refuses_and_cancelling_makes_room(decoder, engine):
 
 
 def test_programs_are_compiled_once_for_each_shape(decoder):
-    engine = Engine(decoder, slots=4, prefill_chunk=16)
+    engine = Engine(dataclasses.replace(decoder), slots=4, prefill_chunk=16)
 
     def serve(seed):
         prompts = ["p" * (17 * i % 80) for i in range(9)]
