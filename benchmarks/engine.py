@@ -14,6 +14,7 @@ Another engine serves four adapters (rank 8 on all linear layers), which the req
 Two rounds come before those that count, so that all programs are compiled; the last column says how
 many programs these requests were the first to need. With --shared all prompts of a round begin
 with so many tokens, others in each round, and one more engine reads those once (`prefix_cache`).
+With --devices one more is divided over so many devices, a CPU's cores among them.
 With --speculate one more guesses so many tokens ahead, which makes no sense for random weights and
 bytes: --pretrained takes the packaged model, and prompts from the prose that it has not read.
 """
