@@ -192,11 +192,18 @@ class _Run:
             self.count_tokens()
 
     def profile(self) -> None:
-        """Takes a JAX profile of a few steps, some steps after the start; in process 0 only."""
+        """Takes a JAX profile of a few steps, some steps after the start; in process 0 only.
+
+        Of what XLA runs, not of Python's calls: JAX traces those with a hook that it sets in all
+        threads, which crashes the process where one of them, as of those that write a checkpoint,
+        has only just begun.
+        """
         if self.step == self.first + 3 and self.config.profile and is_first():
             folder = self.workdir / "profile"
             folder.mkdir(exist_ok=True)
-            self.profiling.enter_context(jax.profiler.trace(str(folder)))
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            self.profiling.enter_context(jax.profiler.trace(folder, profiler_options=options))
             self.profiling.callback(lambda: jax.block_until_ready(self.state))
         if self.step == self.first + 3 + _PROFILED_STEPS:
             self.profiling.close()
