@@ -314,7 +314,8 @@ def test_log_probabilities_are_those_of_the_model(engine, recompute):
     assert plain.top == ((),) * 7
 
 
-def test_added_embeddings_reach_their_positions_only(decoder, recompute):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_added_embeddings_reach_their_positions_only(decoder, recompute, devices):
     plans = {
         "plan at the end": (4, [BOS, 65, 66, 67, PLAN]),
         "plan in front": (1, [BOS, PLAN, *b"a prompt of several chunks, which is read"]),
@@ -325,8 +326,8 @@ def test_added_embeddings_reach_their_positions_only(decoder, recompute):
         added = np.zeros((len(tokens), CONFIG.hidden_size), np.float32)
         added[at] = rng.normal(size=CONFIG.hidden_size)
         prepared[(BOS, *name.encode())] = tokens, added
-    planned = dataclasses.replace(decoder, prepare=lambda ids: prepared[tuple(ids)])
-    engine = Engine(planned, slots=2, prefill_chunk=8)
+    changes = {"prepare": lambda ids: prepared[tuple(ids)], "devices": devices}
+    engine = Engine(dataclasses.replace(decoder, **changes), slots=2, prefill_chunk=8)
     for name, found in zip(
         plans, engine.batch_generate(list(plans), max_new_tokens=9, **GREEDY), strict=True
     ):
