@@ -14,7 +14,8 @@ cannot do without.
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
 `laptop`  1.2M parameters, 5.3 MB of text in 404 s on two CPU cores: 1.953 bits per byte on the two
-          held-out works (seed 0; xz -9 needs 2.64, an n-gram with 5 bytes of context 2.16).
+          held-out works (seed 0; 1.960 in 585 s on a slower machine; xz -9 needs 2.64, an n-gram
+          with 5 bytes of context 2.16).
 `paper`   the original's sizes, 43.1M parameters.
 """
 
@@ -24,7 +25,7 @@ from hrm_jax.tasks import preset_config
 
 PRESETS = {
     "laptop": {
-        "expect": "7 minutes on two CPU cores, 1.95 bits per byte of held-out prose.",
+        "expect": "7 to 10 minutes on two CPU cores, 1.96 bits per byte of held-out prose.",
         "data": {"length": 256, "eval_stride": 128, "eval_windows": 256},
         "steps": 1300,
         "batch_size": 16,

@@ -8,7 +8,7 @@ cuatro". Held-out numbers never occur in training.
 Presets (without one: `laptop` where JAX finds no accelerator, `paper` where it does):
 
 `laptop`  0.58M parameters, six continuous plan vectors: 100% of 512 held-out numbers below a
-          million word for word (seed 0), after 138 s on two CPU cores; with another number's plan
+          million word for word (seed 0), after 181 s on two CPU cores; with another number's plan
           a byte of the words costs 2.9 bits instead of 0.0.
 `paper`   the original's sizes, 43M parameters.
 """
