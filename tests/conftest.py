@@ -16,6 +16,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_collection_finish() -> None:
+    """Spares the collector what stays for good, and most of its rounds: a twentieth of the time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Frees the programs of a file that is done: of all files they take gigabytes."""
