@@ -47,6 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
     )
     parser.add_argument("--seed", type=int, help="seed of the symmetries, default 0")
+    parser.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        help="guess where an answer breaks the rules, asking so many times at most",
+    )
     args = parser.parse_args(argv)
     options = {k: v for k, v in vars(args).items() if k not in ("workdir", "data", "output")}
     try:

@@ -62,8 +62,10 @@ def _load(args: argparse.Namespace) -> list[PuzzleModel]:
     return [hrm_jax.load(args.workdir, args.checkpoint)]
 
 
-def _verdict(solution: Solution, votes: int) -> str:
-    counts = f"  votes={solution.votes}/{votes}  passes={solution.total_steps}" if votes > 1 else ""
+def _verdict(solution: Solution, votes: int, search: int) -> str:
+    counts = f"  votes={solution.votes}/{votes}" if votes > 1 else ""
+    counts += f"  questions={solution.questions}" if search else ""
+    counts += f"  passes={solution.total_steps}" if counts else ""
     rules = "satisfies the rules" if solution.valid else "BREAKS the rules"
     return f"{solution.text}  steps={solution.steps}{counts}  {rules}"
 
@@ -92,6 +94,12 @@ def main(argv: list[str] | None = None) -> int:
         "--last", type=int, default=1, help="so many of the newest checkpoints vote together"
     )
     parser.add_argument("--seed", type=int, help="seed of the symmetries, default 0")
+    parser.add_argument(
+        "--search",
+        type=int,
+        default=0,
+        help="guess where the answer breaks the rules, asking so many times at most",
+    )
     parser.add_argument(
         "--trace",
         type=expanded,
@@ -125,10 +133,11 @@ def main(argv: list[str] | None = None) -> int:
             verify=args.verify,
             others=others,
             seed=args.seed or 0,
+            search=args.search,
         )
         painter = model.known().painter
         for number, (question, solution) in enumerate(zip(questions, solutions, strict=True)):
-            print(_verdict(solution, args.votes * args.last))
+            print(_verdict(solution, args.votes * args.last, args.search))
             if tracing and not args.trace:
                 colour = sys.stdout.isatty()
                 print(trace_text(painter, question, solution.trace, colour=colour))

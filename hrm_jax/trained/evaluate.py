@@ -22,6 +22,7 @@ from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.tasks.base import Figures
 from hrm_jax.tasks.puzzles.evaluation import answers_compared, figures_of
+from hrm_jax.tasks.puzzles.search import Searched, searching_alone
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 from hrm_jax.tasks.relational.task import QuestionConfig
 from hrm_jax.tasks.rl.task import RLConfig
@@ -61,6 +62,7 @@ def evaluate(
     seed: int | None = None,
     save_outputs: str | os.PathLike[str] | None = None,
     save_logits: bool = False,
+    search: int = 0,
 ) -> Figures:
     """Evaluates a run's model.
 
@@ -82,11 +84,16 @@ def evaluate(
             puzzle_identifiers, steps and q_halt [N] (its sigmoid is the belief to be right), and
             where there is a vote all votes [V, N, S] and votes_q_halt [V, N].
         save_logits: Whether the file has the logits of the plain answers too, float32 [N, S, V].
+        search: The most questions about a puzzle in a search, see `PuzzleModel.solve_tokens`; 0 for
+            no search. Without votes.
 
     Returns:
         Of a language model or an agent the figures of its task. Else those of `evaluate_puzzles`:
         of the plain answers of the checkpoint, or the newest. Behind them, where there is a vote,
-        those of `voted_figures`.
+        those of `voted_figures`; where there is a search, those of `answers_compared` as
+        `searched/…`, `searched/obeys` (share of answers that obey the rules), and
+        `searched/questions` and `searched/steps` (means over puzzles of what it asked, and of the
+        ACT steps of that).
     """
     config = tasks.parse(read_config(workdir))
     data = None if data is None else path_of(data)
@@ -97,6 +104,7 @@ def evaluate(
             **{"halting": halting, "slots": slots},
             **{"submission": submission, "save_outputs": save_outputs},
             **{"save_logits": save_logits or None, "verify": verify or None},
+            **{"search": search or None},
             **{"votes": None if votes == 1 else votes, "last": None if last == 1 else last},
         }
         given = [name for name, value in not_taken.items() if value is not None]
@@ -133,6 +141,10 @@ def evaluate(
         if value is not None and value < 1:
             raise DataError(f"{name}: expected at least 1, got {value}")
     # What cannot be done is said before the work, not after it.
+    if search:
+        others = {"votes": votes > 1, "verify": verify, "last": last > 1, "submission": submission}
+        searching_alone(search, **others)
+        puzzle.possible(puzzles.inputs[:1])
     if votes > 1:
         jax.eval_shape(puzzle.transform, jax.random.key(seed or 0), puzzles.inputs[0])
     if verify:
@@ -161,6 +173,9 @@ def evaluate(
     }
     plain = model.answers(inputs, identifiers, trace=True, logits=save_logits, **options)
     figures = figures_of(puzzles, plain, puzzle)
+    if search:
+        searched = model.search(inputs, identifiers, search, **options)
+        figures = {**figures, **_searched_figures(puzzle, puzzles, searched)}
     options |= {"votes": votes, "seed": seed or 0, "plain": plain.replace(trace=None, logits=None)}
     ballots = cast_all(models, inputs, identifiers, **options)
     if submission is not None:
@@ -183,6 +198,15 @@ def evaluate(
         with atomic_path(save_outputs) as path:
             np.savez(path, **arrays)
     return {**figures, **voted_figures(puzzle, puzzles, ballots, verify=verify)}
+
+
+def _searched_figures(puzzle: Puzzle, puzzles: PuzzleSet, found: Searched) -> Figures:
+    answers = found.answers.predictions
+    figures = dict(answers_compared(puzzles, answers, puzzle))
+    figures["obeys"] = float(puzzle.obeys(puzzles.inputs[: len(answers)], answers).mean())
+    figures["questions"] = float(found.questions.mean())
+    figures["steps"] = float(found.steps.mean())
+    return {f"searched/{name}": value for name, value in figures.items()}
 
 
 def voted_figures(

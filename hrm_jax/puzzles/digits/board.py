@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from hrm_jax.puzzles.base import Array
@@ -65,6 +67,16 @@ def check_rules(boards: Array, shape: DigitShape) -> Array:
 def is_solution(boards: Array, shape: DigitShape) -> Array:
     """Whether a board is full and keeps the rules: digits [..., cells] to bool [...]."""
     return np.asarray(check_rules(boards, shape) & (boards > 0).all(-1))
+
+
+@functools.cache
+def peers(shape: DigitShape) -> Array:
+    """Which cells share a unit with each cell, float32 [cells, cells], 1 where they do."""
+    together = np.zeros((shape.cells, shape.cells), np.float32)
+    for unit in shape.units():
+        together[np.ix_(unit, unit)] = 1
+    np.fill_diagonal(together, 0)
+    return together
 
 
 def contradictions(board: Array, shape: DigitShape) -> str | None:

@@ -22,6 +22,7 @@ from hrm_jax.puzzles.digits.board import (
     digits_of_text,
     is_solution,
     parse,
+    peers,
     to_tokens,
 )
 from hrm_jax.puzzles.digits.solver import solve_many
@@ -103,6 +104,15 @@ class DigitPuzzle(BoardPuzzle):
         keeps = ((inputs == 1) | (inputs == predictions)).all(1)
         boards = predictions.astype(np.int8) - 1
         return np.asarray(keeps & is_solution(boards, self.board_shape(inputs.shape[1])))
+
+    def possible(self, inputs: Array) -> Array:
+        """Digits that stand in no unit of the cell."""
+        shape: DigitShape = self.board_shape(inputs.shape[1])
+        stands = inputs[..., None] == np.arange(shape.vocab_size)
+        stands[..., :2] = False
+        free = peers(shape) @ stands.astype(np.float32) == 0
+        free[..., :2] = False
+        return np.asarray(np.where((inputs > 1)[..., None], stands, True) & free)
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
         shape: DigitShape = self.board_shape(inputs.shape[1])

@@ -22,6 +22,7 @@ from hrm_jax.puzzles.base import Puzzle
 from hrm_jax.puzzles.text_files import read_line
 from hrm_jax.tasks.puzzles.evaluation import checked_indices, solve_puzzles
 from hrm_jax.tasks.puzzles.losses import LossName
+from hrm_jax.tasks.puzzles.search import Searched, search, searching_alone
 from hrm_jax.tasks.puzzles.votes import cast_all, elect, obeying
 
 
@@ -37,7 +38,8 @@ class Solution:
         trace_text: The answer after each step as text (the same, with a trace).
         valid: What `Puzzle.valid` says of the answer; None where it cannot be told.
         votes: How many votes this answer got.
-        total_steps: ACT steps of all votes together.
+        total_steps: ACT steps of all votes, or of all questions of a search, together.
+        questions: How often the network was asked in a search.
     """
 
     tokens: npt.NDArray[Any]
@@ -49,6 +51,7 @@ class Solution:
     valid: bool | None = None
     votes: int = 1
     total_steps: int = 0
+    questions: int = 1
 
     def __str__(self) -> str:
         return self.text or str(self.tokens)
@@ -122,6 +125,7 @@ class PuzzleModel:
         verify: bool = False,
         others: Sequence[PuzzleModel] = (),
         seed: int = 0,
+        search: int = 0,
     ) -> list[Solution]:
         """Solves puzzles given as tokens [N, S].
 
@@ -136,6 +140,8 @@ class PuzzleModel:
                 under random symmetries, of that seed. The answer with most votes is taken.
             verify: Whether only answers that obey the rules count, where there is one.
             others: Models that vote too (of other checkpoints), `votes` times each.
+            search: The most questions to the network about a puzzle in a search that it guides, see
+                `hrm_jax.tasks.puzzles.search.search`; 0 for no search. Without votes and traces.
         """
         config = self.config
         tokens = checked_indices(
@@ -153,6 +159,10 @@ class PuzzleModel:
         for name, value in (("max_steps", max_steps), ("votes", votes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
+        if search:
+            searching_alone(search, votes=votes > 1, verify=verify, others=others, trace=trace)
+            options = {"max_steps": max_steps or self.max_steps, "halting": halting, "slots": slots}
+            return self._searched(tokens, puzzle_identifiers, search, **options)
         ballots = cast_all(
             (self, *others),
             tokens,
@@ -174,6 +184,37 @@ class PuzzleModel:
             )
             for row in range(len(tokens))
         ]
+
+    def _searched(
+        self,
+        tokens: npt.NDArray[Any],
+        identifiers: npt.NDArray[Any] | None,
+        most: int,
+        **options: Any,
+    ) -> list[Solution]:
+        found = self.search(tokens, identifiers, most, **options)
+        return [
+            dataclasses.replace(
+                self._solution(row, tokens[row], found.answers),
+                questions=int(found.questions[row]),
+                total_steps=int(found.steps[row]),
+            )
+            for row in range(len(tokens))
+        ]
+
+    def search(
+        self,
+        inputs: npt.NDArray[Any],
+        identifiers: npt.NDArray[Any] | None,
+        most: int,
+        **options: Any,
+    ) -> Searched:
+        """Answers to tokens [N, S], as `hrm_jax.tasks.puzzles.search.search` finds them; the
+        options are those of `solve_puzzles`."""
+        if identifiers is None:
+            identifiers = np.zeros(len(inputs), np.int32)
+        solve = functools.partial(self.answers, logits=True, **options)
+        return search(self.known(), solve, inputs, identifiers, most)
 
     def answers(
         self, inputs: npt.NDArray[Any], identifiers: npt.NDArray[Any] | None = None, **options: Any
