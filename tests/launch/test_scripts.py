@@ -103,9 +103,27 @@ def test_evaluate_by_vote(run, trained, tmp_path):
     assert re.search(r"voted/steps +\d+\.\d{4}\n", out)
 
 
+def test_evaluate_by_search(run, trained):
+    flags = ["--workdir", trained, "--max_steps=2", "--limit=4"]
+    code, out, _ = run("evaluate", *flags, "--search=50")
+    assert code == 0
+    figures = json.loads(out.splitlines()[-1])
+    assert figures["eval/exact_accuracy"] == 0 < figures["searched/exact_accuracy"]
+    assert figures["searched/exact_accuracy"] == figures["searched/obeys"]
+    assert 1 < figures["searched/questions"] <= 50
+    assert figures["searched/steps"] <= 2 * figures["searched/questions"]
+    names = {name for name in figures if name.startswith("searched/")}
+    assert names == {
+        f"searched/{x}"
+        for x in ("exact_accuracy", "accuracy", "blank_accuracy", "obeys", "questions", "steps")
+    }
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--search=9", "--votes=2", "--verify"], "error: search: .*; votes, verify not with it"),
+        (["--search=-3"], "error: search: expected at least 1 question, got -3"),
         (["--checkpoint=3"], "error: .*no checkpoint 3; there are: 2, 4"),
         (["--data=none.csv"], "error: none.csv: no such file"),
         (["--max_steps=0"], "error: max_steps: expected at least 1"),
@@ -188,6 +206,15 @@ def test_solve_by_vote(run, trained):
     assert out.count("ACT step") == int(found[1])
 
 
+def test_solve_by_search(run, trained):
+    code, out, _ = run("solve", "--workdir", trained, PUZZLE, "--search=500", "--max_steps=1")
+    line = r"[1-4]{16}  steps=1  questions=(\d+)  passes=(\d+)  satisfies the rules\n"
+    found = re.fullmatch(line, out)
+    assert code == 0
+    assert found[1] == found[2]
+    assert int(found[1]) > 1
+
+
 @pytest.mark.slow
 def test_solve_and_evaluate_mazes(run, finished, tmp_path):
     workdir, _ = finished("maze")
@@ -200,6 +227,8 @@ def test_solve_and_evaluate_mazes(run, finished, tmp_path):
     code, one, _ = run("solve", *flags, maze, "--trace", "--votes=2", "--verify")
     assert code in (0, 1)
     assert [f"ACT step {k}/2" in one for k in (1, 2)] == [True] * 2
+    result = run("solve", *flags, maze, "--search=9")
+    _assert_one_line(result, "error: search: guesses at maze puzzles cannot be checked")
     figures = json.loads(run("evaluate", *flags, "--votes=2", "--verify")[1].splitlines()[-1])
     assert figures["voted/steps"] == 4
     for name in ("voted/valid", "voted/optimal", "verified/optimal", "verified/exact_accuracy"):

@@ -74,11 +74,11 @@ def search(
         rows = np.fromiter(nodes, np.int64)
         costs, _, asked = zip(*map(heapq.heappop, nodes.values()), strict=True)
         tokens = np.stack(asked)
+        possible = puzzle.possible(tokens)
+        blank = ~np.take_along_axis(possible, tokens[..., None].astype(np.int64), -1)[..., 0]
         filled = np.resize(np.arange(len(rows)), size)  # one shape for all rounds
         solved = solve(tokens[filled], identifiers[rows[filled]])
         iterations, seconds = iterations + solved.iterations, seconds + solved.seconds
-        possible = puzzle.possible(tokens)
-        blank = ~np.take_along_axis(possible, tokens[..., None].astype(np.int64), -1)[..., 0]
         answers = np.where(blank, solved.predictions[: len(rows)], tokens)
         right = puzzle.obeys(inputs[rows], answers)
         left = _left(possible)
