@@ -210,7 +210,7 @@ class Puzzle:
     def possible(self, inputs: Array) -> Array:
         """What the rules leave for each cell of questions, of which guesses may fill some blanks,
         bool [N, S, V]: for one that is filled nothing else, and nothing at all if it breaks them;
-        for a blank never what a blank is."""
+        for a blank never what a blank is; for what is no token of a question nothing."""
         raise DataError(f"search: guesses at {self.name} puzzles cannot be checked")
 
     def score(self, inputs: Array, labels: Array, predictions: Array) -> dict[str, Array]:

@@ -82,10 +82,11 @@ def evaluate(
         last: How many of the newest checkpoints vote, each as often.
         save_outputs: `.npz` file to write, atomically: inputs, labels and plain answers [N, S],
             puzzle_identifiers, steps and q_halt [N] (its sigmoid is the belief to be right), and
-            where there is a vote all votes [V, N, S] and votes_q_halt [V, N].
+            where there is a vote all votes [V, N, S] and votes_q_halt [V, N], or of a search the
+            answers as searched [N, S], and searched_questions and searched_steps [N].
         save_logits: Whether the file has the logits of the plain answers too, float32 [N, S, V].
         search: The most questions about a puzzle in a search, see `PuzzleModel.solve_tokens`; 0 for
-            no search. Without votes.
+            no search. Not with `votes`, `verify`, `last` and `submission`.
 
     Returns:
         Of a language model or an agent the figures of its task. Else those of `evaluate_puzzles`:
@@ -147,7 +148,7 @@ def evaluate(
         puzzle.possible(puzzles.inputs[:1])
     if votes > 1:
         jax.eval_shape(puzzle.transform, jax.random.key(seed or 0), puzzles.inputs[0])
-    if verify:
+    if verify or search:
         puzzle.obeys(puzzles.inputs[:1], puzzles.labels[:1])
     if submission is not None:
         puzzle.submission(puzzles, [])
@@ -174,8 +175,8 @@ def evaluate(
     plain = model.answers(inputs, identifiers, trace=True, logits=save_logits, **options)
     figures = figures_of(puzzles, plain, puzzle)
     if search:
-        searched = model.search(inputs, identifiers, search, **options)
-        figures = {**figures, **_searched_figures(puzzle, puzzles, searched)}
+        found = model.search(inputs, identifiers, search, **options)
+        figures = {**figures, **_searched_figures(puzzle, puzzles, found)}
     options |= {"votes": votes, "seed": seed or 0, "plain": plain.replace(trace=None, logits=None)}
     ballots = cast_all(models, inputs, identifiers, **options)
     if submission is not None:
@@ -192,6 +193,9 @@ def evaluate(
         }
         if save_logits:
             arrays["logits"] = plain.logits
+        if search:
+            arrays["searched"] = found.answers.predictions
+            arrays |= {"searched_questions": found.questions, "searched_steps": found.steps}
         if len(ballots) > 1:
             arrays["votes"] = np.stack([x.predictions for x in ballots])
             arrays["votes_q_halt"] = np.stack([x.q_halt for x in ballots])

@@ -103,8 +103,9 @@ def test_evaluate_by_vote(run, trained, tmp_path):
     assert re.search(r"voted/steps +\d+\.\d{4}\n", out)
 
 
-def test_evaluate_by_search(run, trained):
-    flags = ["--workdir", trained, "--max_steps=2", "--limit=4"]
+def test_evaluate_by_search(run, trained, tmp_path):
+    path = tmp_path / "outputs.npz"
+    flags = ["--workdir", trained, "--max_steps=2", "--limit=4", "--save_outputs", path]
     code, out, _ = run("evaluate", *flags, "--search=50")
     assert code == 0
     figures = json.loads(out.splitlines()[-1])
@@ -112,6 +113,12 @@ def test_evaluate_by_search(run, trained):
     assert figures["searched/exact_accuracy"] == figures["searched/obeys"]
     assert 1 < figures["searched/questions"] <= 50
     assert figures["searched/steps"] <= 2 * figures["searched/questions"]
+    saved = dict(np.load(path))
+    assert (saved["searched"] == saved["labels"]).all(1).mean() == figures[
+        "searched/exact_accuracy"
+    ]
+    for name in ("questions", "steps"):
+        assert saved[f"searched_{name}"].mean() == figures[f"searched/{name}"]
     names = {name for name in figures if name.startswith("searched/")}
     assert names == {
         f"searched/{x}"
@@ -123,7 +130,7 @@ def test_evaluate_by_search(run, trained):
     ("flags", "message"),
     [
         (["--search=9", "--votes=2", "--verify"], "error: search: .*; votes, verify not with it"),
-        (["--search=-3"], "error: search: expected at least 1 question, got -3"),
+        (["--search=-3"], "error: search: expected a number of questions, .* got -3"),
         (["--checkpoint=3"], "error: .*no checkpoint 3; there are: 2, 4"),
         (["--data=none.csv"], "error: none.csv: no such file"),
         (["--max_steps=0"], "error: max_steps: expected at least 1"),

@@ -6,9 +6,11 @@ import pytest
 import scipy.special
 
 from hrm_jax.data.errors import DataError
+from hrm_jax.fields import ConfigError
 from hrm_jax.models import recurrent
 from hrm_jax.models.act import Solved
 from hrm_jax.models.hrm import HRMConfig
+from hrm_jax.models.trm import TRMConfig
 from hrm_jax.puzzles import PUZZLES
 from hrm_jax.puzzles.digits.board import check_rules, from_tokens, to_tokens
 from hrm_jax.puzzles.latin.board import LatinShape
@@ -179,14 +181,53 @@ def test_an_untrained_model_finds_answers_too(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"search": -1}, "search: expected at least 1 question, got -1"),
+        ({"search": -1}, "search: expected a number of questions, 1 or more, got -1"),
         ({"search": 9, "votes": 2}, "votes not with it"),
+        ({"search": 9, "others": [None]}, "others or last not with it"),
         ({"search": 9, "verify": True, "trace": True}, "verify, trace not with it"),
     ],
 )
 def test_what_does_not_go_with_a_search(model, options, message):
-    with pytest.raises(ValueError, match=message):
-        model.solve("1..." + "." * 12, **options)
+    for number in (0, 1):  # puzzles
+        with pytest.raises(ValueError, match=message):
+            model.solve(np.ones((number, 16), np.uint8), **options)
+
+
+def test_what_it_cannot_search(puzzles):
+    for count, most in ((0, 5), (2, 0), (2, -1)):
+        with pytest.raises(ConfigError, match="search: expected"):
+            _searched([x[:count] for x in puzzles], belief=1.0, most=most)
+    config = HRMConfig(vocab_size=7, seq_len=16, hidden_size=32, num_heads=2, puzzle_emb_ndim=0)
+    other = PuzzleModel(config, {}, SUDOKU)
+    with pytest.raises(DataError, match="of 16 tokens have a vocabulary of 6, the model one of 7"):
+        other.solve(np.ones((1, 16), np.uint8), search=5)
+
+
+def test_a_token_that_no_question_has_is_no_blank(puzzles):
+    inputs = puzzles[0][:2].astype(np.int64)
+    inputs[0, np.flatnonzero(inputs[0] == 1)[0]] = 0
+    _, found = _searched((inputs, puzzles[1][:2]), belief=1.0)
+    assert found.answers.predictions.dtype == np.uint8
+    np.testing.assert_array_equal(SUDOKU.obeys(inputs, found.answers.predictions), [False, True])
+    assert found.questions[0] == 1
+    assert found.questions[1] >= 1
+
+
+def test_others_change_no_puzzle_s_search():
+    """Not even of a model whose restarts are drawn by a puzzle's place in the batch."""
+    units = tuple(tuple(tuple(x.tolist()) for x in kind) for kind in SUDOKU.units(16))
+    config = TRMConfig(
+        vocab_size=6, seq_len=16, hidden_size=16, L_layers=1, H_cycles=1, L_cycles=1, expansion=1.0,
+        halt_max_steps=2, puzzle_emb_ndim=0, mixer="units", unit_width=8, restart_noise=1.0,
+        restart_after=2, units=units, values=SUDOKU.values(16),
+    )  # fmt: skip
+    model = PuzzleModel(config, recurrent.init(config, jax.random.key(0)), SUDOKU)
+    inputs = to_tokens(generate(SudokuShape.of(4), 5, (5, 7), 0).questions)
+    options = {"search": 200, "max_steps": 6, "slots": 4}
+    together = model.solve(inputs, **options)
+    alone = [model.solve(row, **options) for row in inputs]
+    assert [x.questions for x in together] == [x.questions for x in alone]
+    assert len({x.questions for x in together}) > 2
 
 
 def test_guesses_that_cannot_be_checked():

@@ -112,7 +112,7 @@ class DigitPuzzle(BoardPuzzle):
         stands[..., :2] = False
         free = peers(shape) @ stands.astype(np.float32) == 0
         free[..., :2] = False
-        return np.asarray(np.where((inputs > 1)[..., None], stands, True) & free)
+        return np.asarray(np.where((inputs == 1)[..., None], True, stands) & free)
 
     def check(self, inputs: Array, labels: Array, columns: int, *, test: bool) -> Checks:
         shape: DigitShape = self.board_shape(inputs.shape[1])

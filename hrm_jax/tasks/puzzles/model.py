@@ -141,7 +141,8 @@ class PuzzleModel:
             verify: Whether only answers that obey the rules count, where there is one.
             others: Models that vote too (of other checkpoints), `votes` times each.
             search: The most questions to the network about a puzzle in a search that it guides, see
-                `hrm_jax.tasks.puzzles.search.search`; 0 for no search. Without votes and traces.
+                `hrm_jax.tasks.puzzles.search.search`; 0 for no search. `votes`, `verify`, `others`
+                and `trace` are not with it.
         """
         config = self.config
         tokens = checked_indices(
@@ -154,13 +155,15 @@ class PuzzleModel:
                 (len(tokens),),
                 config.num_puzzle_identifiers,
             )
+        if search:
+            others_too: Any = {"others or last": others, "trace": trace}
+            searching_alone(search, votes=votes > 1, verify=verify, **others_too)
         if not len(tokens):
             return []
         for name, value in (("max_steps", max_steps), ("votes", votes)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         if search:
-            searching_alone(search, votes=votes > 1, verify=verify, others=others, trace=trace)
             options = {"max_steps": max_steps or self.max_steps, "halting": halting, "slots": slots}
             return self._searched(tokens, puzzle_identifiers, search, **options)
         ballots = cast_all(
@@ -209,12 +212,23 @@ class PuzzleModel:
         most: int,
         **options: Any,
     ) -> Searched:
-        """Answers to tokens [N, S], as `hrm_jax.tasks.puzzles.search.search` finds them; the
-        options are those of `solve_puzzles`."""
+        """Answers to tokens [N, S], as `hrm_jax.tasks.puzzles.search.search` finds them.
+
+        The options are those of `solve_puzzles`; `slots` questions are asked at once. There are no
+        restarts (`restart_after`): a guess takes their place. DataError where the puzzle's
+        vocabulary is not the model's.
+        """
+        puzzle, size = self.known(), self.config.vocab_size
+        if not puzzle.fits(inputs.shape[1], size):
+            raise DataError(
+                f"search: {puzzle.name} puzzles of {inputs.shape[1]} tokens have a vocabulary of "
+                f"{puzzle.vocab_size(inputs.shape[1])}, the model one of {size}"
+            )
         if identifiers is None:
             identifiers = np.zeros(len(inputs), np.int32)
-        solve = functools.partial(self.answers, logits=True, **options)
-        return search(self.known(), solve, inputs, identifiers, most)
+        config = dataclasses.replace(self.config, restart_after=0)
+        solve = functools.partial(solve_puzzles, config, self.variables, logits=True, **options)
+        return search(puzzle, solve, inputs, identifiers, most, at_once=options["slots"])
 
     def answers(
         self, inputs: npt.NDArray[Any], identifiers: npt.NDArray[Any] | None = None, **options: Any

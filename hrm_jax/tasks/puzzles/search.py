@@ -53,12 +53,16 @@ def search(
     those of `at_once` puzzles go to `solve` together.
 
     Args:
-        solve: From tokens and identifiers to answers with logits, see `solve_puzzles`.
+        solve: From tokens and identifiers to answers with logits, see `solve_puzzles`. What it says
+            of a question may not depend on its place.
 
     Raises:
+        ConfigError: For no puzzles, or less than one question.
         DataError: Where guesses at such puzzles, or answers to them, cannot be checked.
     """
+    searching_alone(most)
     count = len(inputs)
+    require(count > 0, "search: expected at least one puzzle")
     size = min(at_once, 1 << (count - 1).bit_length())
     found: dict[int, tuple[Any, ...]] = {}  # answer, its ACT steps, its q_halt
     questions, steps = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -79,7 +83,8 @@ def search(
         filled = np.resize(np.arange(len(rows)), size)  # one shape for all rounds
         solved = solve(tokens[filled], identifiers[rows[filled]])
         iterations, seconds = iterations + solved.iterations, seconds + solved.seconds
-        answers = np.where(blank, solved.predictions[: len(rows)], tokens)
+        predictions = solved.predictions[: len(rows)]
+        answers = np.where(blank, predictions, tokens.astype(predictions.dtype))
         right = puzzle.obeys(inputs[rows], answers)
         left = _left(possible)
         questions[rows] += 1
@@ -96,17 +101,17 @@ def search(
                 for value, guess in zip(values[kept], guesses[kept], strict=True):
                     node = (costs[place] - float(log_p[value]), next(number), guess)
                     heapq.heappush(nodes[row], node)
-            if right[place] or not nodes[row] or questions[row] == most:
+            if right[place] or not nodes[row] or questions[row] >= most:
                 del nodes[row]
 
-    predictions, last_steps, q_halt = map(np.stack, zip(*map(found.get, range(count)), strict=True))
-    answered = Solved(predictions, last_steps, q_halt, None, iterations, seconds)
-    return Searched(answered, questions, steps)
+    answered, last_steps, q_halt = map(np.stack, zip(*map(found.get, range(count)), strict=True))
+    solved = Solved(answered, last_steps, q_halt, None, iterations, seconds)
+    return Searched(solved, questions, steps)
 
 
 def searching_alone(search: int, **others: Any) -> None:
     """ConfigError where something is asked for (names and values) that a search does without."""
-    require(search > 0, f"search: expected at least 1 question, got {search}")
+    require(search > 0, f"search: expected a number of questions, 1 or more, got {search}")
     given = ", ".join(name for name, value in others.items() if value)
     require(not given, f"search: it looks for one answer that obeys the rules; {given} not with it")
 
