@@ -197,6 +197,8 @@ def test_what_it_cannot_search(puzzles):
     for count, most in ((0, 5), (2, 0), (2, -1)):
         with pytest.raises(ConfigError, match="search: expected"):
             _searched([x[:count] for x in puzzles], belief=1.0, most=most)
+    with pytest.raises(ConfigError, match="slots: expected at least 1, got 0"):
+        _searched(puzzles, belief=1.0, at_once=0)
     config = HRMConfig(vocab_size=7, seq_len=16, hidden_size=32, num_heads=2, puzzle_emb_ndim=0)
     other = PuzzleModel(config, {}, SUDOKU)
     with pytest.raises(DataError, match="of 16 tokens have a vocabulary of 6, the model one of 7"):

@@ -210,6 +210,8 @@ class PuzzleModel:
         inputs: npt.NDArray[Any],
         identifiers: npt.NDArray[Any] | None,
         most: int,
+        *,
+        slots: int = 32,
         **options: Any,
     ) -> Searched:
         """Answers to tokens [N, S], as `hrm_jax.tasks.puzzles.search.search` finds them.
@@ -227,8 +229,9 @@ class PuzzleModel:
         if identifiers is None:
             identifiers = np.zeros(len(inputs), np.int32)
         config = dataclasses.replace(self.config, restart_after=0)
-        solve = functools.partial(solve_puzzles, config, self.variables, logits=True, **options)
-        return search(puzzle, solve, inputs, identifiers, most, at_once=options["slots"])
+        options |= {"logits": True, "slots": slots}
+        solve = functools.partial(solve_puzzles, config, self.variables, **options)
+        return search(puzzle, solve, inputs, identifiers, most, at_once=slots)
 
     def answers(
         self, inputs: npt.NDArray[Any], identifiers: npt.NDArray[Any] | None = None, **options: Any

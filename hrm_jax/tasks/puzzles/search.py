@@ -57,12 +57,13 @@ def search(
             of a question may not depend on its place.
 
     Raises:
-        ConfigError: For no puzzles, or less than one question.
+        ConfigError: For no puzzles, and less than one question of each or at once.
         DataError: Where guesses at such puzzles, or answers to them, cannot be checked.
     """
     searching_alone(most)
     count = len(inputs)
     require(count > 0, "search: expected at least one puzzle")
+    require(at_once > 0, f"slots: expected at least 1, got {at_once}")
     size = min(at_once, 1 << (count - 1).bit_length())
     found: dict[int, tuple[Any, ...]] = {}  # answer, its ACT steps, its q_halt
     questions, steps = np.zeros(count, np.int64), np.zeros(count, np.int64)
