@@ -12,8 +12,8 @@ its data sheet says); the memory of the compiled step; then evaluation in puzzle
 (`fixed`) and with halting. Measurements are interleaved, medians quoted.
 --chunk runs several optimizer steps in one program, so that starting programs can be told from
 running them; --profile writes a trace of a few steps for TensorBoard or Perfetto.
-With --torch (float32, CPU), the same step and evaluation in PyTorch with `torch.compile`
-(`torch_hrm.py`), in a process of its own, are measured in turn with ours, with the ratios.
+With --torch (CPU), the same step and evaluation in PyTorch with `torch.compile` (`torch_hrm.py`;
+bfloat16 by autocast), in a process of its own, are measured in turn with ours, with the ratios.
 
 Halting depends on the weights. With --workdir, those of a trained run are measured, on its own
 puzzles. Without, weights are random and never want to halt, so every row is stopped after

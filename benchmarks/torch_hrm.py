@@ -258,7 +258,7 @@ def serve(
 
     Args:
         connection: Where requests come from, until it is closed.
-        config: Sizes.
+        config: Sizes; `forward_dtype` "bfloat16" multiplies in it, by autocast.
         weights: By the reference's names, with the prefix `model.inner.`.
         batch: inputs, labels [B, S] and puzzle_identifiers [B].
         inputs: Puzzles to evaluate [N, S].
@@ -274,8 +274,9 @@ def serve(
             request = connection.recv()
         except EOFError:  # the other process has ended
             return
-        if request == "train":
-            trainer.train_step(data)
-        else:
-            trainer.solve(tokens, identifiers, config.halt_max_steps)
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.forward_dtype == "bfloat16"):
+            if request == "train":
+                trainer.train_step(data)
+            else:
+                trainer.solve(tokens, identifiers, config.halt_max_steps)
         connection.send("done")
