@@ -126,7 +126,12 @@ class Checkpoints:
                 pass  # before hours of training
         # Where Orbax cannot make a folder in the background, it waits for it for ever.
         making = ocp.AsyncOptions(create_directories_asynchronously=False)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=making)
+        # Both managers write a step at once, and processes wait for one another at barriers, which
+        # have the same names in both of them but for a prefix.
+        waiting = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, async_options=making, multiprocessing_options=waiting
+        )
         return ocp.CheckpointManager(folder, options=options)
 
     def _save(

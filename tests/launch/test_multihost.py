@@ -93,7 +93,12 @@ def _wait_for_step(processes, workdir, step):
 
 
 def _ends(processes):
-    outputs = [process.communicate(timeout=LIMIT)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=LIMIT)[0] for process in processes]
+    except subprocess.TimeoutExpired:  # one may wait for another that has failed: both are heard
+        for process in processes:
+            process.kill()
+        outputs = [process.communicate()[0] for process in processes]
     return [process.returncode for process in processes], outputs
 
 
@@ -146,3 +151,57 @@ def test_two_processes_train_as_one(pair, values, start, tmp_path):
 
     start({**values, "steps": STEPS + 1, "mesh": {}}, workdir)  # and on in one process
     assert _steps(workdir)[-1] == STEPS + 1
+
+
+_SAVING = """
+import sys
+
+import grain
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hrm_jax.tasks.base import State
+from hrm_jax.training import processes
+from hrm_jax.training.checkpoints import Checkpoints
+
+workdir, port, number = sys.argv[1:]
+processes.start(f"localhost:{port}", 2, int(number))
+checkpoints = Checkpoints(workdir, 1, lambda state: state.params)
+everywhere = NamedSharding(jax.make_mesh((4,), ("data",)), PartitionSpec())
+iterator = iter(grain.MapDataset.range(8).to_iter_dataset())
+
+
+@jax.jit(out_shardings=everywhere)
+def make(step):
+    params = {"w": jnp.full(3, step)}
+    return State(step=step, params=params, opt_state=params, key=jax.random.key(0))
+
+
+for step in range(10):
+    state = make(step)
+    checkpoints.save_best(state)
+    checkpoints.save(state, iterator, {})
+checkpoints.wait()
+checkpoints.close()
+processes.leave(0)
+"""
+
+
+def test_the_best_and_the_last_are_written_at_once(port, tmp_path, child):
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SAVING, str(tmp_path / "run"), str(port), str(number)],
+            env=child(2),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    codes, outputs = _ends(both)
+    assert codes == [0, 0], _said(outputs)
+    for which in ("best", "last"):
+        weights, step = load_weights(tmp_path / "run", which)
+        assert step == 9
+        np.testing.assert_array_equal(weights["w"], [9, 9, 9])
