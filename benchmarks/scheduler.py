@@ -18,17 +18,18 @@ import tempfile
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from report import Table, add_save_flag
 
 from hrm_jax import experiment, tasks
-from hrm_jax.compilation import run_in_main_thread
+from hrm_jax.compilation import divide_cpu, run_in_main_thread
 from hrm_jax.tasks.infinito import comparison
 from hrm_jax.tasks.infinito.environment import REWARDS
 from hrm_jax.tasks.infinito.policies import DRAWN, FROZEN, LEARNT, POLICIES
 from hrm_jax.tasks.infinito.scheduler import SchedulerTask
 from hrm_jax.trained.load import read_base
+from hrm_jax.training.sharding import make_mesh
 
 _CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "infinito_scheduler.py"
 _TOLD = ("perplexity", "phi_objective", "phi_meter", "memory_use")
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     config = tasks.file_config(_CONFIG, "laptop").to_dict() | {"policies": ()}
     if args.steps:
         config |= dict.fromkeys(("steps", "eval_every", "checkpoint_every"), args.steps)
+    divide_cpu(config["mesh"]["cpu_devices"])
     base = read_base(config["language"]["model"])
     seeds, names = [int(x) for x in args.seeds.split(",")], args.rewards.split(",")
     learnt: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
@@ -61,8 +63,10 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{name}, seed {seed}: {result.figures['eval/return']:.2f}", flush=True)
 
     task = SchedulerTask(tasks.parse(config), base=base)
-    frozen = task.frozen(jnp.asarray)
-    rows = [task.row(name, frozen) for name in (*POLICIES, FROZEN)]
+    mesh = make_mesh()
+    frozen = task.frozen(lambda x: jax.device_put(x, NamedSharding(mesh, PartitionSpec())))
+    with jax.set_mesh(mesh):
+        rows = [task.row(name, frozen) for name in (*POLICIES, FROZEN)]
     notes = [
         f"{jax.devices()[0].device_kind}; {config['steps']} rollouts of {config['rollout_steps']} "
         f"steps of {config['batch_size']} environments, training seeds {args.seeds}; returns of "

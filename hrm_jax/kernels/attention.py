@@ -151,9 +151,10 @@ def _measured(impl: Engine, length: int, size: int, dtype: jnp.dtype) -> Engine:
 
 def _by_row(engine: Any, *arrays: Array | None) -> Array:
     """Each device of the mesh in use (`jax.set_mesh`) takes its rows: kernels are not divided by
-    the compiler. Rows that the devices cannot share equally are worked on by all."""
+    the compiler. Rows that the devices cannot share equally are worked on by all, and those that
+    are a device's already (in a `jax.shard_map`) by that one."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
         return engine(*arrays)
     count = arrays[0].shape[0]  # type: ignore[union-attr]
     rows = PartitionSpec(mesh.axis_names if count % mesh.size == 0 else None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from hrm_jax.rl.environments.base import Environment, Timestep, step_autoreset
@@ -31,11 +32,50 @@ class Running(struct.PyTreeNode):
 
 
 class Finished(struct.PyTreeNode):
-    """Sums over the episodes that ended."""
+    """Of each environment, sums over the episodes that ended."""
 
-    episodes: Float[Array, ""]
-    total: Float[Array, ""]
-    length: Float[Array, ""]
+    episodes: Float[Array, " B"]
+    total: Float[Array, " B"]
+    length: Float[Array, " B"]
+
+
+def divided(
+    function: Callable[..., Any], whole: Any, *rows: Any, axes: Sequence[int] | int = 0
+) -> Any:
+    """`function(whole, *rows)`, of which each device of the mesh in use (`jax.set_mesh`) computes
+    its share of the rows, none of which may depend on another. Rows that do not go round are filled
+    up with the last one.
+
+    `whole` is a tree of arrays that every device needs, `rows` are trees of arrays with a row for
+    each environment along their first axis; in what the function returns, rows lie along `axes` (of
+    each part of the tuple, where there are several).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.manual_axes:
+        return function(whole, *rows)
+    count = len(jax.tree.leaves(rows)[0])
+    total = -(-count // mesh.size) * mesh.size
+    if total > count:
+        filled = jnp.minimum(jnp.arange(total), count - 1)
+        rows = jax.tree.map(lambda x: x[filled], rows)
+
+    def spec(axis: int) -> PartitionSpec:
+        return PartitionSpec(*(None,) * axis, mesh.axis_names)
+
+    found = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *[spec(0) for _ in rows]),
+        out_specs=spec(axes) if isinstance(axes, int) else tuple(spec(x) for x in axes),
+        check_vma=False,
+    )(whole, *rows)
+    if total == count:
+        return found
+
+    def cut(tree: Any, axis: int) -> Any:
+        return jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, count, axis=axis), tree)
+
+    return cut(found, axes) if isinstance(axes, int) else tuple(map(cut, found, axes))
 
 
 def environment_keys(key: PRNGKeyArray, number: int) -> Key[Array, " B"]:
@@ -60,7 +100,7 @@ def advance(
     total, length = running.total + timestep.reward, running.length + 1
     done = timestep.ended
     ended = done.astype(jnp.float32)
-    finished = Finished(ended.sum(), (ended * total).sum(), (ended * length).sum())
+    finished = Finished(ended, ended * total, ended * length)
     running = Running(state, observation, jnp.where(done, 0.0, total), jnp.where(done, 0, length))
     return running, timestep, finished
 
@@ -80,13 +120,11 @@ class Episodes(struct.PyTreeNode):
 def episodes(
     environment: Environment,
     act: Callable[[Array], Array],
-    key: PRNGKeyArray,
-    number: int,
+    keys: Key[Array, " E"],
     max_steps: int,
 ) -> Episodes:
-    """So many episodes side by side, until all have ended or `max_steps` are done; `act` turns
-    observations [E, …] into actions."""
-    keys = environment_keys(key, number)
+    """An episode of each key, side by side, until all have ended or `max_steps` are done; `act`
+    turns observations [E, …] into actions."""
     running = start(environment, keys)
 
     def going(carry: Any) -> Array:
@@ -107,6 +145,6 @@ def episodes(
         return tick + 1, running, done | timestep.ended
 
     _, running, done = jax.lax.while_loop(
-        going, step, (jnp.int32(0), running, jnp.zeros(number, bool))
+        going, step, (jnp.int32(0), running, jnp.zeros(len(keys), bool))
     )
     return Episodes(running.total, running.length, done)

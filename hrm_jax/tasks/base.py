@@ -256,7 +256,8 @@ class Task(abc.ABC):
 
     def carry_spec(self, carry: Any) -> Any:
         """How `State.carry` is divided: a `PartitionSpec` on the mesh `data` × `fsdp` for each of
-        its arrays (given are their shapes); None leaves all of them whole."""
+        its arrays (given are their shapes); None leaves all of them whole. An array that the
+        devices cannot share equally stays whole."""
         return None
 
     def keep(self) -> None:  # noqa: B027 - most tasks need nothing more

@@ -112,12 +112,20 @@ def state_shardings(
         )
         return NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
 
+    def of_carry(spec: PartitionSpec, leaf: Any) -> NamedSharding:
+        sharding = NamedSharding(mesh, spec)
+        try:
+            sharding.shard_shape(leaf.shape)
+        except ValueError:  # the devices cannot share it equally
+            return everywhere
+        return sharding
+
     rules = dict.fromkeys(("params", "opt_state", "ema", "frozen"), of_parameter)
     rules |= {"rows": of_rows, "tables": of_table}
     parts = {name: jax.tree.map(rule, getattr(state, name)) for name, rule in rules.items()}
     if carry_spec is not None:
         parts["carry"] = jax.tree.map(
-            lambda spec, _: NamedSharding(mesh, spec),
+            of_carry,
             carry_spec,
             state.carry,
             is_leaf=lambda x: isinstance(x, PartitionSpec),
@@ -160,11 +168,11 @@ def divided_step(
 
 def for_evaluation(state: State) -> State:
     """The state with weights that need no other process, whole on each device of this one. Tables
-    that are divided stay so within one process; rows and the optimizer's state stay as they are."""
-    parts = {name: getattr(state, name) for name in ("params", "ema", "carry", "frozen")}
+    and carries that are divided stay so within one process; rows and the optimizer's state stay as
+    they are."""
     several = jax.process_count() > 1
-    if several:
-        parts["tables"] = state.tables
+    names = ("params", "ema", "frozen", *(("tables", "carry") if several else ()))
+    parts = {name: getattr(state, name) for name in names}
     sharding = next((x.sharding for x in jax.tree.leaves(state.params)), None)
     if not isinstance(sharding, NamedSharding):
         return state

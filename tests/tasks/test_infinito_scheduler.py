@@ -68,7 +68,7 @@ def _config(folder, **more):
     }
     learner |= more.pop("language", {})
     given = {
-        **{"task": "infinito_scheduler", "steps": 4, "batch_size": 2, "tensorboard": False},
+        **{"task": "infinito_scheduler", "steps": 4, "batch_size": 4, "tensorboard": False},
         **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, "rollout_steps": 4},
         **{"minibatches": 2, "epochs": 2, "inner_steps": 2, "max_steps": 3, "eval_episodes": 3},
         **{"model": {"hidden": [8]}, "policies": ["text", "frozen"]},
@@ -333,7 +333,7 @@ def test_kill_9_and_it_goes_on_exactly(folder, run, tmp_path, child):
         given = (getattr(x.state, name) for x in (straight, resumed))
         jax.tree.map(np.testing.assert_array_equal, *given)
     carried = straight.state.carry.running.state
-    assert carried.places.shape == (2, 2)
+    assert carried.places.shape == (4, 2)
     assert any(np.any(x) for x in jax.tree.leaves(carried.opt_state))
 
 

@@ -10,8 +10,10 @@ from hrm_jax import tasks
 from hrm_jax.fields import ConfigError
 from hrm_jax.rl.environments.probes import PROBES
 from hrm_jax.tasks.rl.task import bootstrap, interquartile_mean
+from hrm_jax.training import loop
 from hrm_jax.training.loop import run
 from hrm_jax.training.metrics import read_metrics
+from hrm_jax.training.sharding import make_mesh
 from hrm_jax.training.workdir import WorkdirError
 
 SMALL = {
@@ -107,6 +109,49 @@ def test_a_crashed_run_goes_on_exactly(straight, tmp_path):
     assert ours == theirs
     lines = read_metrics(workdir / "metrics.jsonl")
     assert [x["train/env_steps"] for x in lines if "train/env_steps" in x][-1] == 6 * 2 * 16 * 8
+
+
+def _divided(task, state):
+    """Whether the step and the evaluation are, over four devices."""
+    with jax.set_mesh(make_mesh()):
+        step = jax.make_jaxpr(lambda state: task.step(state, {}))(state)
+        evaluation = jax.make_jaxpr(task.over_seeds(task._evaluation))(task.weights(state))
+    return ["shard_map" in str(x) for x in (step, evaluation)]
+
+
+@pytest.mark.parametrize(
+    ("more", "rows"),
+    [
+        ({}, 2),
+        ({"batch_size": 6, "eval_episodes": 3}, 6),  # what they cannot share stays whole
+        ({"seeds": 2, "mesh": {"fsdp": 2, "smallest": 0}}, 2),
+    ],
+)
+def test_environments_are_divided_over_the_devices(more, rows, straight, tmp_path, monkeypatch):
+    """The numbers are those of one device."""
+    task, workdir, result = _task(**more), *straight
+    if more:
+        workdir = tmp_path / "four"
+        result = run(task, workdir, progress=False)
+    assert _divided(task, result.state) == [True, True]
+    for array in jax.tree.leaves(result.state.carry.running):
+        assert len(array.sharding.device_set) == 4
+        assert array.addressable_shards[0].data.shape["seeds" in more] == rows
+    monkeypatch.setattr(loop, "make_mesh", lambda config: make_mesh(devices=jax.devices()[:1]))
+    alone = run(task, tmp_path / "one", progress=False)
+    for name in ("params", "carry"):
+        jax.tree.map(
+            lambda one, four: np.testing.assert_allclose(one, four, rtol=1e-5, atol=1e-5),
+            *(getattr(x.state, name) for x in (alone, result)),
+        )
+    assert alone.figures == result.figures
+
+
+def test_the_host_s_environments_are_not_divided():
+    task = _task(environment="gymnasium:CartPole-v1", max_steps=9)
+    state = task.init(jax.random.key(0))
+    assert _divided(task, state) == [False, False]
+    assert task.carry_spec(state.carry) is None
 
 
 def test_seeds_side_by_side_are_as_alone(straight, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -54,9 +54,12 @@ class Environment(abc.ABC):
 
     Attributes:
         name: What `make` knows it by.
+        on_host: Whether its steps are made by this process, one after the other, whatever the
+            devices do.
     """
 
     name: str
+    on_host: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -65,6 +65,8 @@ class Gymnasium(Environment):
             itself; or whatever the environment raises.
     """
 
+    on_host = True
+
     def __init__(self, env_id: str, max_steps: int | None = None, **options: Any) -> None:
         self.name = f"gymnasium:{env_id}"
         require(jax.process_count() == 1, f"{self.name}: runs in one process only")

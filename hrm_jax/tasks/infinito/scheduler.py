@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
 from hrm_jax.compilation import jit
@@ -252,42 +254,53 @@ class SchedulerTask(PPOTask):
         """What a policy, by its number (the last are `LEARNT` and `DRAWN`), does in whole episodes,
         one of each key [E]: what it has trained; its actions [T, E]; what was measured [T + 1, E],
         before them and after each; and its observations [T, E, 6]."""
-        given = self.world(frozen)
-        assert isinstance(given, LanguageTraining)
-        world = dataclasses.replace(given, learns=learns)
-        bands = self.config.bands
 
-        def act(seen: Array, tick: Array, keys: Array) -> Array:
-            known = [functools.partial(x, seen, bands, tick, keys) for x in POLICIES.values()]
+        def trace(whole: Any, keys: Array) -> Any:
+            number, weights, frozen = whole
+            given = self.world(frozen)
+            assert isinstance(given, LanguageTraining)
+            world = dataclasses.replace(given, learns=learns)
+            bands = self.config.bands
 
-            def drawn() -> Array:
-                return jax.vmap(lambda x, key: self.act(weights, x[None], key)[0])(seen, keys)
+            def act(seen: Array, tick: Array, keys: Array) -> Array:
+                known = [functools.partial(x, seen, bands, tick, keys) for x in POLICIES.values()]
 
-            return jax.lax.switch(number, [*known, lambda: self.act(weights, seen), drawn])
+                def drawn() -> Array:
+                    return jax.vmap(lambda x, key: self.act(weights, x[None], key)[0])(seen, keys)
 
-        def tick(carry: Any, tick: Array) -> Any:
-            state, seen = carry
-            of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick)))(keys)
-            actions = act(seen, tick, of_step[:, 0])
-            state, timestep = jax.vmap(world.step)(state, actions, of_step[:, 1])
-            return (state, timestep.observation), (actions, state.measured, seen)
+                return jax.lax.switch(number, [*known, lambda: self.act(weights, seen), drawn])
 
-        state, seen = jax.vmap(world.reset)(jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31))
-        first = state.measured
-        (state, _), (actions, measured, shown) = jax.lax.scan(
-            tick, (state, seen), jnp.arange(self.config.max_steps)
-        )
-        measured = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, measured)
-        return state.trained, actions, measured, shown
+            def tick(carry: Any, tick: Array) -> Any:
+                state, seen = carry
+                of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick)))(keys)
+                actions = act(seen, tick, of_step[:, 0])
+                state, timestep = jax.vmap(world.step)(state, actions, of_step[:, 1])
+                return (state, timestep.observation), (actions, state.measured, seen)
+
+            resets = jax.vmap(jax.random.fold_in, (0, None))(keys, 2**31)
+            state, seen = jax.vmap(world.reset)(resets)
+            first = state.measured
+            (state, _), (actions, measured, shown) = jax.lax.scan(
+                tick, (state, seen), jnp.arange(self.config.max_steps)
+            )
+            measured = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), first, measured)
+            return state.trained, actions, measured, shown
+
+        return self.divided(trace, (number, weights, frozen), keys, axes=(0, 1, 1, 1))
 
     def _test(self, trained: Any, frozen: Any, batch: Any) -> Any:
         """Sums over the held-out text, of each language model [E]."""
 
-        def one(trained: Any) -> Any:
-            variables = self.language.network.variables(frozen["base"], trained)
-            return self.language.read_on(variables, batch, ("",))
+        def test(whole: Any, trained: Any) -> Any:
+            base, batch = whole
 
-        return jax.lax.map(one, trained)
+            def one(trained: Any) -> Any:
+                variables = self.language.network.variables(base, trained)
+                return self.language.read_on(variables, batch, ("",))
+
+            return jax.lax.map(one, trained)
+
+        return self.divided(test, (frozen["base"], batch), trained)
 
     @functools.cached_property
     def _nothing(self) -> Any:
@@ -382,5 +395,8 @@ class SchedulerTask(PPOTask):
         return Policy(cls(config, folder / "data", base=base), weights)
 
     def report(self, state: State, figures: Figures, folder: pathlib.Path) -> str:
-        frozen = self.frozen(jnp.asarray)
-        return compare(self, self._learnt or self._own(state, frozen), frozen, folder)
+        sharding = jax.tree.leaves(state.params)[0].sharding
+        several = isinstance(sharding, NamedSharding) and jax.process_count() == 1
+        with jax.set_mesh(sharding.mesh) if several else contextlib.nullcontext():
+            own = self._learnt or self._own(state, state.frozen)
+            return compare(self, own, state.frozen, folder)

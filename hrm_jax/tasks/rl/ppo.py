@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from hrm_jax.fields import ConfigError, require, require_fields
@@ -147,6 +148,16 @@ class PPOTask(RLTask):
             carry=learner.replace(observations=Statistics(**weights["statistics"])),
         )
 
+    def carry_spec(self, carry: Learner) -> Any:
+        """The environments are divided over all devices, but for those of the host."""
+        if self.environment.on_host:
+            return None
+        seeds = (None,) if self.config.seeds > 1 else ()
+        rows = PartitionSpec(*seeds, ("data", "fsdp"))
+        whole = jax.tree.map(lambda _: PartitionSpec(), carry)
+        parts = {"running": carry.running, "discounted": carry.discounted}
+        return whole.replace(**jax.tree.map(lambda _: rows, parts))
+
     def _apply(self, params: Any, observations: Array) -> Any:
         return self.network.apply({"params": params}, observations, len(self.shape))
 
@@ -157,25 +168,30 @@ class PPOTask(RLTask):
     def _rollout(self, state: State, number: Array) -> tuple[Running, Any, Any]:
         """The environments afterwards, and what they did [T, B, …]."""
         config: PPOConfig = self.config
-        learner: Learner = state.carry
         keys = environment_keys(Streams.split(state.key).environments, config.batch_size)
-        ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
-        world = self.world(state.frozen)
 
-        def tick(running: Running, tick: Array) -> Any:
-            of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick)))(keys)
-            outputs, value = self._apply(
-                state.params, self._shown(learner.observations, running.observation)
-            )
-            actions = jax.vmap(self.policy.sample)(outputs, of_step[:, 0])
-            log_prob = self.policy.log_prob(outputs, actions)
-            observation = running.observation
-            running, timestep, finished = advance(
-                world, running, self.policy.act(actions), of_step[:, 1]
-            )
-            return running, ((observation, actions, log_prob, value, timestep), finished)
+        def rollout(whole: Any, running: Running, keys: Array) -> Any:
+            params, statistics, frozen, number = whole
+            world = self.world(frozen)
+            ticks = 1 + number * config.rollout_steps + jnp.arange(config.rollout_steps)
 
-        running, (did, finished) = jax.lax.scan(tick, learner.running, ticks)
+            def tick(running: Running, tick: Array) -> Any:
+                of_step = jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, tick)))(keys)
+                observation = running.observation
+                outputs, value = self._apply(params, self._shown(statistics, observation))
+                actions = jax.vmap(self.policy.sample)(outputs, of_step[:, 0])
+                log_prob = self.policy.log_prob(outputs, actions)
+                running, timestep, finished = advance(
+                    world, running, self.policy.act(actions), of_step[:, 1]
+                )
+                return running, ((observation, actions, log_prob, value, timestep), finished)
+
+            running, (did, finished) = jax.lax.scan(tick, running, ticks)
+            return running, did, jax.tree.map(lambda x: x.sum(0), finished)
+
+        learner: Learner = state.carry
+        whole = (state.params, learner.observations, state.frozen, number)
+        running, did, finished = self.divided(rollout, whole, learner.running, keys, axes=(0, 1, 0))
         return running, did, jax.tree.map(jnp.sum, finished)
 
     def _scaled(self, learner: Learner, timestep: Any) -> tuple[Learner, Array]:

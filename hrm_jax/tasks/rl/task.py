@@ -22,7 +22,7 @@ from hrm_jax.fields import ConfigError, require_fields
 from hrm_jax.optim.build import OptimizerConfig
 from hrm_jax.rl import environments
 from hrm_jax.rl.environments import Environment
-from hrm_jax.rl.rollout import Episodes, episodes
+from hrm_jax.rl.rollout import Episodes, divided, environment_keys, episodes
 from hrm_jax.tasks.base import Figures, Metrics, RunConfig, State, Task
 from hrm_jax.tasks.rl.policy import Policy
 from hrm_jax.tasks.rl.report import policy_report
@@ -124,6 +124,13 @@ class RLTask(Task):
         """The environment, with what is frozen of the state of a run."""
         return self.environment
 
+    def divided(self, function: Callable[..., Any], whole: Any, *rows: Any, **axes: Any) -> Any:
+        """What environments do, over the mesh in use, unless it is the host that steps them: see
+        `hrm_jax.rl.rollout.divided`."""
+        if self.environment.on_host:
+            return function(whole, *rows)
+        return divided(function, whole, *rows, **axes)
+
     @property
     def identity(self) -> Identity:
         counts = {"environments": self.config.batch_size, "seeds": self.config.seeds}
@@ -192,13 +199,12 @@ class RLTask(Task):
 
     def play(self, weights: Any, key: PRNGKeyArray, number: int, max_steps: int) -> Episodes:
         """So many episodes with the likeliest actions."""
-        return episodes(
-            self.environment,
-            lambda observations: self.act(weights, observations),
-            key,
-            number,
-            max_steps or _LONGEST,
-        )
+
+        def play(weights: Any, keys: Array) -> Episodes:
+            act = functools.partial(self.act, weights)
+            return episodes(self.environment, act, keys, max_steps or _LONGEST)
+
+        return self.divided(play, weights, environment_keys(key, number))
 
     def _evaluation(self, seed: Array, weights: Any) -> Episodes:
         config = self.config
