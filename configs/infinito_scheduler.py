@@ -30,7 +30,7 @@ _LAPTOP = {
     "steps": 64,
     "batch_size": 8,
     "log_every": 1,
-    "eval_every": 64,
+    "eval_every": 16,
     "checkpoint_every": 8,
     "tensorboard": False,  # saves the import
     "inner_steps": 1,
@@ -66,7 +66,7 @@ PRESETS = {
     "continue": {
         **copy.deepcopy(_LAPTOP),
         "expect": "as `laptop`.",
-        **dict.fromkeys(("steps", "eval_every"), 32),
+        "steps": 32,
         "clip": 0.15,
         "entropy_weight": 0.02,
         "optimizer": {**_ADAMW, "learning_rate": 3e-4, "clip_norm": 0.3},

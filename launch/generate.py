@@ -33,15 +33,21 @@ def chat_tokens(model: LanguageModel, prompt: str, system: str | None) -> list[i
 
 
 def written(model: LanguageModel, tokens: list[int], options: dict[str, Any]) -> dict[str, Any]:
-    """Prints how the tokens go on, as it is found, and returns what there is to tell of it."""
+    """Prints how the tokens go on, as it is found, and returns what there is to tell of it; of what
+    was found before an interruption, "interrupted"."""
     if isinstance(model, InfinitoModel):
         found, told = model.written(tokens, **options)
         print(found.text, end="", flush=True)
         return {"text": found.text, **told}
-    start, events = time.perf_counter(), []
-    for event in model.stream(tokens, **options):
-        print(event.text, end="", flush=True)
-        events.append(event)
+    start, events, more = time.perf_counter(), [], {}
+    try:
+        for event in model.stream(tokens, **options):
+            print(event.text, end="", flush=True)
+            events.append(event)
+    except KeyboardInterrupt:
+        if not events:
+            raise
+        more = {"interrupted": True}
     made = np.array([[x.token for x in events if x.token >= 0]], np.int32)
     mean = sum(x.logprob for x in events) / len(events)
     return {
@@ -50,6 +56,7 @@ def written(model: LanguageModel, tokens: list[int], options: dict[str, Any]) ->
         "tokens": made.size,
         "repetition": repetition(made),
         "perplexity": math.exp(-mean),
+        **more,
     }
 
 
@@ -98,8 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted before anything was written", file=sys.stderr)
+        return 130
     print()
-    return 0
+    return 130 if "interrupted" in told else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from hrm_jax import tasks
 from hrm_jax.files import atomic_path
 from hrm_jax.paths import path_of
-from hrm_jax.tasks.infinito.environment import MODES
+from hrm_jax.tasks.infinito.environment import MODES, OBSERVATIONS
 from hrm_jax.tasks.infinito.policies import LEARNT, Row
 from hrm_jax.tasks.infinito.scheduler import SchedulerConfig, SchedulerTask
 from hrm_jax.trained.load import read_base
@@ -131,15 +131,19 @@ class Analysis:
 
 
 def _actions(row: Row) -> list[str]:
-    """Shares of the actions by time and by what Φ was."""
+    """Shares of the actions by time, by what Φ was, and by each other observation that varies."""
     phi = np.asarray(row.measured.phi)[:-1]
     ticks = np.broadcast_to(np.arange(len(phi))[:, None], phi.shape)
-    found = ["", f"{'actions':>22} " + " ".join(f"{x:>7}" for x in MODES) + f" {'steps':>7}"]
+    found = ["", f"{'actions':>27} " + " ".join(f"{x:>7}" for x in MODES) + f" {'steps':>7}"]
     steps = np.linspace(0, len(phi), _PARTS + 1).round().astype(int)
     found += _shares(row, ticks, steps, "step {:.0f} to {:.0f}", 1.0)
-    edges = np.unique(np.quantile(phi, np.linspace(0, 1, _PARTS + 1)).round(2))
-    edges[-1] += 0.01
-    return [*found, *_shares(row, phi, edges, "Φ {:.2f} to {:.2f}", 0.01)]
+    told = {"Φ": phi} | {x: row.seen[..., i] for i, x in enumerate(OBSERVATIONS) if x != "phi"}
+    for name, values in told.items():
+        edges = np.unique(np.quantile(values, np.linspace(0, 1, _PARTS + 1)).round(2))
+        if len(edges) > 1:
+            edges[-1] += 0.01
+            found += _shares(row, values.round(2), edges, f"{name} {{:.2f}} to {{:.2f}}", 0.01)
+    return found
 
 
 def _shares(
@@ -151,7 +155,7 @@ def _shares(
         if len(chosen):
             shares = (np.mean(chosen == number) for number in range(len(MODES)))
             told = " ".join(f"{x:>7.0%}" for x in shares)
-            found.append(f"{said.format(low, high - least):>22} {told} {len(chosen):>7,}")
+            found.append(f"{said.format(low, high - least):>27} {told} {len(chosen):>7,}")
     return found
 
 

@@ -1,8 +1,10 @@
 """Language models from the command line: train, resume, generate, evaluate, fine-tune, export."""
 
 import json
+import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import hrm_jax
 from hrm_jax import experiment, tasks
 from hrm_jax.data.errors import DataError
+from hrm_jax.engine.engine import Event
 from hrm_jax.engine.language import LanguageModel
 from hrm_jax.fields import ConfigError
 from hrm_jax.interop.files import read_state_dict
@@ -177,6 +180,22 @@ def test_generate(script, pretrained, capsys):
     code, _, err = run("--temperature=-1")
     assert code == 2
     assert "temperature" in err
+
+
+def test_an_interrupted_text_is_kept(script, tmp_path, capsys):
+    def stream(tokens, **_):
+        yield Event(65, "A", -0.5)
+        raise KeyboardInterrupt
+
+    told = script("generate").written(SimpleNamespace(stream=stream), [1], {})
+    assert (told["text"], told["interrupted"]) == ("A", True)
+    assert told["perplexity"] == pytest.approx(math.exp(0.5))
+    with pytest.raises(KeyboardInterrupt):
+        script("generate").written(SimpleNamespace(stream=_interrupted), [1], {})
+
+
+def _interrupted(tokens, **_):
+    raise KeyboardInterrupt
 
 
 def test_evaluate(script, pretrained, text, capsys):

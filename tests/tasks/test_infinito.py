@@ -25,7 +25,7 @@ from hrm_jax.models.transformer import Transformer, TransformerConfig
 from hrm_jax.tasks.infinito import meter
 from hrm_jax.tasks.infinito.config import MeterConfig
 from hrm_jax.tasks.infinito.network import nats
-from hrm_jax.tasks.infinito.report import memory_verdict
+from hrm_jax.tasks.infinito.report import memory_verdict, phi_verdict
 from hrm_jax.tasks.infinito.task import InfinitoTask
 from hrm_jax.tasks.supervised import Carry
 from hrm_jax.trained.evaluate import evaluate
@@ -144,14 +144,11 @@ def test_it_learns_carries_a_memory_and_goes_on_exactly(folder, tmp_path, shared
         config["plateau"] = {"factor": 1.0}
     whole = experiment.train(config, tmp_path / "whole", progress=False)
     experiment.train({**config, "steps": 3}, tmp_path / "parts", progress=False)
-    if shared:
-        shutil.copytree(tmp_path / "parts", tmp_path / "sharded")
+    shutil.copytree(tmp_path / "parts", tmp_path / "sharded")
     parts = experiment.train(config, tmp_path / "parts", progress=False)
     jax.tree.map(np.testing.assert_array_equal, *[_kept(x.state) for x in (whole, parts)])
     assert _memory(whole.state, shared).writes.sum() > 0
     assert ("eval/bits_per_byte_other_memory" in whole.figures) is not shared
-    if not shared:
-        return
     # Rows and the rest go on, on other devices too.
     mesh = {"data": 2, "fsdp": 2}
     divided = experiment.train({**config, "mesh": mesh}, tmp_path / "sharded", progress=False)
@@ -195,6 +192,28 @@ def test_figures_of_a_run(run):
     assert {"train/phi_objective", "train/memory_use", "train/memory_threshold"} <= logged
     again = evaluate(workdir)
     assert again["eval/bits_per_byte"] == pytest.approx(figures["eval/bits_per_byte"], rel=1e-5)
+
+
+def test_the_run_says_where_what_is_measured_does_not_follow():
+    def said(trained, measured):
+        both = zip(trained, measured, strict=True)
+        return phi_verdict(*({"eval/phi_objective": x, "eval/phi_meter": y} for x, y in both))
+
+    assert "WHAT IS MEASURED HAS NOT" in said((0.2, 0.4), (0.1, 0.1))
+    assert "measured has risen with" in said((0.2, 0.4), (0.1, 0.11))
+    assert "trained has not risen" in said((0.2, 0.2), (0.1, 0.2))
+
+
+def test_a_base_s_own_parts_are_taken_over(run, folder, caplog):
+    """What reads the memory is, where there is one; else the run says that it is not."""
+    workdir, result = run
+    base = hrm_jax.load(workdir)
+    task = InfinitoTask(tasks.parse(_config(folder)), base=base)
+    trained = task.init(jax.random.key(5)).params
+    jax.tree.map(np.testing.assert_array_equal, trained["recall"], result.state.averaged["recall"])
+    assert not caplog.records
+    InfinitoTask(tasks.parse(_config(folder, memory={"slots": 0})), base=base)
+    assert "its recall is not taken over: memory.slots is 0" in caplog.text
 
 
 def test_the_model_writes_as_its_parts_read(run, base):

@@ -87,12 +87,17 @@ def compare(task: SchedulerTask, learnt: Sequence[Row], frozen: Any, folder: pat
     it."""
     config = task.config
     entries = [entry(x, config.reward, task.returns(x)) for x in learnt]
+    given = {"orders": config.eval_episodes, "eval_seed": config.eval_seed, "policies": entries}
+
+    def write() -> None:  # after each, for they take a while and may be interrupted
+        write_text(folder / FILE, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
+
+    write()
     for name in config.policies:
         log.info("Comparing with the policy %s.", name)
         found = task.row(name, frozen)
         entries.append(entry(found, config.reward, task.returns(found)))
-    given = {"orders": config.eval_episodes, "eval_seed": config.eval_seed, "policies": entries}
-    write_text(folder / FILE, json.dumps(given, indent=2, ensure_ascii=False) + "\n")
+        write()
     run, weights_file = (shlex.quote(str(x)) for x in (folder, folder / "policy.safetensors"))
     return "\n".join(
         [

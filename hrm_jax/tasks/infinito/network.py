@@ -63,7 +63,8 @@ class Network:
     length: int
 
     def init(self, base: Mapping[str, Any], key: PRNGKeyArray) -> dict[str, Any]:
-        """Fresh adapters, which change nothing yet, what reads the memory, and nets of Φ."""
+        """Fresh adapters, which change nothing yet, what reads the memory, and nets of Φ; where the
+        base has been trained with such parts, its own (`taken`)."""
         lora_key, recall_key = jax.random.split(key)
         trained: dict[str, Any] = lora.init(self.lora, base, lora_key)
         if self.memory.slots:
@@ -76,7 +77,14 @@ class Network:
             attention = jnp.zeros((1, heads, length, length))
             made = PhiNets().init(jax.random.fold_in(key, 2), states, attention)
             trained["phi"] = made["params"]
+        for name in self.taken(base):
+            trained[name] = jax.tree.map(jnp.asarray, base[name])
         return trained
+
+    def taken(self, base: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those of `PARTS` that a run takes over from its base."""
+        wanted = {"recall": self.memory.slots > 0, "phi": self.phi.kind == "nets"}
+        return tuple(x for x in PARTS if x in base and wanted[x])
 
     def variables(
         self, base: Mapping[str, Any], trained: Mapping[str, Any], train: bool = False

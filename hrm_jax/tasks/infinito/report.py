@@ -13,6 +13,7 @@ from hrm_jax.tasks.infinito.model import InfinitoModel
 
 _SAMPLES = 3
 _LEAST = 0.002  # bits per byte that a memory has to save to be said to help
+_RISE = 0.02  # share of itself by which Φ has to rise to be said to
 
 
 def memory_verdict(figures: Figures) -> str:
@@ -34,14 +35,30 @@ def memory_verdict(figures: Figures) -> str:
     return f"The memory helps: {told}."
 
 
+def phi_verdict(before: Figures, now: Figures) -> str:
+    """A sentence on whether the Φ that is measured follows the one that is trained, from before
+    the training on."""
+    names = ("eval/phi_objective", "eval/phi_meter")
+    trained, measured = ((before[x], now[x]) for x in names)
+    told = f"Before training they were {trained[0]:.3f} and {measured[0]:.4f}"
+    rises = [new > old * (1 + _RISE) for old, new in (trained, measured)]
+    if not rises[0]:
+        return f"{told}: what is trained has not risen."
+    if not rises[1]:
+        return f"{told}: what is trained has risen, WHAT IS MEASURED HAS NOT."
+    return f"{told}: what is measured has risen with what is trained."
+
+
 def infinito_report(
     config: InfinitoConfig,
+    before: Figures,
     figures: Figures,
     model: InfinitoModel,
     batch: Mapping[str, Any],
     folder: pathlib.Path,
 ) -> str:
-    """What to tell the user: figures, what the model writes, and what to do next."""
+    """What to tell the user: figures, with Φ as it was `before` the training, what the model
+    writes, and what to do next."""
     lines = [
         f"Held-out text: {figures['eval/bits_per_byte']:.3f} bits per byte, perplexity "
         f"{figures['eval/perplexity']:.2f} per token.",
@@ -49,6 +66,7 @@ def infinito_report(
         f"Φ that is measured: {figures['eval/phi_meter']:.4f} nats "
         f"(time shuffled {figures['eval/phi_meter_time_shuffled']:.4f}, "
         f"permuted {figures['eval/phi_meter_permuted']:.4f}).",
+        phi_verdict(before, figures),
     ]
     if verdict := memory_verdict(figures):
         lines.append(verdict)

@@ -94,6 +94,11 @@ class InfinitoTask(Task):
         self.network = network_of(config, base)
         assert base is not None
         self.base, self.tokenizer = base, base.tokenizer
+        params = base.variables["params"]
+        taken = self.network.taken(params)
+        for part, field in (("recall", "memory.slots is 0"), ("phi", "phi.kind is not 'nets'")):
+            if part in params and part not in taken:
+                log.warning("%s: its %s is not taken over: %s.", config.model, part, field)
         self._trainer = SupervisedTrainer(
             config.optimizer, config.steps, self._loss, config.microbatch_size
         )
@@ -380,7 +385,16 @@ class InfinitoTask(Task):
         model = InfinitoModel.of(
             self.network, jax.tree.map(np.asarray, state.averaged), self.base, folder.name
         )
-        return infinito_report(self.config, figures, model, self.held_out()[0], folder)
+        batch = self.held_out()[0]
+        return infinito_report(self.config, self._before(batch), figures, model, batch, folder)
+
+    def _before(self, batch: Mapping[str, npt.NDArray[Any]]) -> Figures:
+        """Φ, trained and measured, of the weights that the run began with."""
+        base = self.base.variables["params"]
+        variables = self.network.variables(base, self.init(jax.random.key(self.config.seed)).params)
+        found = jax.device_get(self._scores(variables, dict(batch)))
+        measured = meter.figures(self.config.meter, found["meter"])
+        return {"eval/phi_objective": float(found["phi"]), **measured}
 
 
 def _shuffled(batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
