@@ -7,7 +7,8 @@ Trains `configs/infinito_scheduler.py:laptop` for each of the guide's rewards an
 `--runs`, where runs that are there already go on or are taken as they are. All policies are then
 tried on the same unseen orders of the text; one that nobody learns does the same whatever the
 reward is, so its episodes are run once and counted three times. Intervals are 95% of the mean over
-the orders (Student's t), of a learnt schedule after taking the mean over its training seeds.
+the orders (Student's t), of a learnt schedule after taking the mean over its training seeds; of
+those, the interval of the mean over the seeds is told too, and their range.
 """
 
 from __future__ import annotations
@@ -72,7 +73,14 @@ def main(argv: list[str] | None = None) -> None:
         f"steps of {config['batch_size']} environments, training seeds {args.seeds}; returns of "
         f"{config['eval_episodes']} unseen orders, {config['max_steps']} steps each."
     ]
-    columns = ("reward", "policy", "return", "95% interval", "of the seeds", "perplexity of a byte")
+    columns = (
+        "reward",
+        "policy",
+        "return",
+        "95% interval",
+        "over the seeds: 95%; range",
+        "perplexity of a byte",
+    )
     table = Table(
         "scheduler",
         "Schedules of a language model's training",
@@ -83,12 +91,15 @@ def main(argv: list[str] | None = None) -> None:
         entries = [comparison.entry(x, name, task.returns(x, REWARDS[name])) for x in rows]
         for policy, how in ((LEARNT, ""), (DRAWN, "_drawn")):
             by_seed = np.array([x[f"eval/returns{how}"] for x in learnt[name]])
+            means = by_seed.mean(axis=1)
+            told = [comparison.interval(means)] if len(means) > 1 else []
+            told += [(means.min(), means.max())]
             entries.append(
                 {
                     "name": policy,
                     "mean": float(by_seed.mean()),
                     "interval": comparison.interval(by_seed.mean(axis=0)),
-                    "seeds": f"{by_seed.mean(1).min():.2f} to {by_seed.mean(1).max():.2f}",
+                    "seeds": "; ".join(f"{low:.2f} to {high:.2f}" for low, high in told),
                     **{x: np.mean([y[f"eval/{x}{how}"] for y in learnt[name]]) for x in _TOLD},
                 }
             )
