@@ -26,7 +26,7 @@ _ADAMW = {
     "b2": 0.999,
 }
 _LAPTOP = {
-    "expect": "6 minutes on one slow CPU core, then 5 for the other schedules; return 1.7 to 3.0.",
+    "expect": "5 minutes on two CPU cores, then 2 for the other schedules; return 2.5 to 2.9.",
     "steps": 64,
     "batch_size": 8,
     "log_every": 1,
@@ -65,7 +65,7 @@ PRESETS = {
     "laptop": _LAPTOP,
     "continue": {
         **copy.deepcopy(_LAPTOP),
-        "expect": "as `laptop`.",
+        "expect": "half as long as `laptop`, as many for the other schedules.",
         "steps": 32,
         "clip": 0.15,
         "entropy_weight": 0.02,
