@@ -45,6 +45,7 @@ def written(model: LanguageModel, tokens: list[int], options: dict[str, Any]) ->
             print(event.text, end="", flush=True)
             events.append(event)
     except KeyboardInterrupt:
+        model.engine.close()  # a thread amid a computation would crash the end of the process
         if not events:
             raise
         more = {"interrupted": True}

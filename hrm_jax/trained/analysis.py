@@ -139,10 +139,11 @@ def _actions(row: Row) -> list[str]:
     found += _shares(row, ticks, steps, "step {:.0f} to {:.0f}", 1.0)
     told = {"Φ": phi} | {x: row.seen[..., i] for i, x in enumerate(OBSERVATIONS) if x != "phi"}
     for name, values in told.items():
+        values = np.asarray(values, np.float64).round(2)
         edges = np.unique(np.quantile(values, np.linspace(0, 1, _PARTS + 1)).round(2))
         if len(edges) > 1:
             edges[-1] += 0.01
-            found += _shares(row, values.round(2), edges, f"{name} {{:.2f}} to {{:.2f}}", 0.01)
+            found += _shares(row, values, edges, f"{name} {{:.2f}} to {{:.2f}}", 0.01)
     return found
 
 

@@ -187,11 +187,14 @@ def test_an_interrupted_text_is_kept(script, tmp_path, capsys):
         yield Event(65, "A", -0.5)
         raise KeyboardInterrupt
 
-    told = script("generate").written(SimpleNamespace(stream=stream), [1], {})
+    closed = []
+    engine = SimpleNamespace(close=lambda: closed.append(True))
+    told = script("generate").written(SimpleNamespace(stream=stream, engine=engine), [1], {})
     assert (told["text"], told["interrupted"]) == ("A", True)
     assert told["perplexity"] == pytest.approx(math.exp(0.5))
     with pytest.raises(KeyboardInterrupt):
-        script("generate").written(SimpleNamespace(stream=_interrupted), [1], {})
+        script("generate").written(SimpleNamespace(stream=_interrupted, engine=engine), [1], {})
+    assert closed == [True, True]
 
 
 def _interrupted(tokens, **_):

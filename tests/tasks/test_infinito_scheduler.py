@@ -482,16 +482,22 @@ def test_analysis_of_evaluations(tmp_path):
 
 
 def test_analysis_of_actions():
-    phi = np.stack([np.linspace(2, 6, 11)] * 2, axis=1).astype(np.float32)
+    phi = np.stack([np.linspace(2.29, 6.29, 11)] * 2, axis=1).astype(np.float32)
     zeros = np.zeros_like(phi)
     measured = Measured(phi, phi / 10, zeros, zeros, zeros, zeros)
-    actions = np.where(phi[:-1] < 4, PHI, TEXT)
-    row = Row(LEARNT, actions, measured, np.zeros((10, 2, 6)), {})
+    actions = np.where(phi[:-1] < 4.29, PHI, TEXT)
+    seen = np.zeros((10, 2, 6), np.float32)
+    seen[..., 2] = phi[:-1] / 10  # loss_text
+    row = Row(LEARNT, actions, measured, seen, {})
     lines = Analysis((Evaluation(1, np.zeros(2)),), row).lines()
     assert "One evaluation: nothing can be said of a trend." in lines
     assert any(x.split() == ["step", "0", "to", "1", "0%", "100%", "0%", "4"] for x in lines)
     assert any(x.split() == ["step", "8", "to", "9", "100%", "0%", "0%", "4"] for x in lines)
-    assert sum("Φ" in x and "100%" in x for x in lines) == 4
+    for name in ("step", "Φ", "loss_text"):
+        shown = [x.split() for x in lines if x.split()[:1] == [name] and "%" in x]
+        assert sum(int(x[-1]) for x in shown) == 20, name  # each step in one of the lines
+        assert sum("100%" in x for x in shown) == 4
+    assert not any("memory_use" in x for x in lines)  # it does not vary
 
 
 def test_analysis_of_a_run(run):

@@ -41,7 +41,7 @@ def phi_verdict(before: Figures, now: Figures) -> str:
     names = ("eval/phi_objective", "eval/phi_meter")
     trained, measured = ((before[x], now[x]) for x in names)
     told = f"Before training they were {trained[0]:.3f} and {measured[0]:.4f}"
-    rises = [new > old * (1 + _RISE) for old, new in (trained, measured)]
+    rises = [new > old + _RISE * abs(old) for old, new in (trained, measured)]
     if not rises[0]:
         return f"{told}: what is trained has not risen."
     if not rises[1]:
